@@ -1,0 +1,26 @@
+"""What a user did wrong, told in one sentence."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+
+class UserError(ValueError):
+    """A mistake that only the user can mend: a bad value, a missing or damaged file.
+
+    Its message is one sentence: what was wanted, what came, what is allowed. Commands print it without a traceback.
+    """
+
+
+def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
+    """Let the command `main` end with exit code 2 and one line on stderr when it raises a UserError."""
+
+    @wraps(main)
+    def command(*args, **kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return command

@@ -1,0 +1,127 @@
+"""The folder of one run: every path and file in it, named once. Imports no torch."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` whole or not at all: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        json.dump(value, file, indent=2, default=str)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Run:
+    """One run folder: config.json, provenance.json, metrics.jsonl, result.json, checkpoint.pt, best.pt, TensorBoard's events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.config_file = self.folder / "config.json"
+        self.provenance_file = self.folder / "provenance.json"
+        self.metrics_file = self.folder / "metrics.jsonl"
+        self.result_file = self.folder / "result.json"
+        self.checkpoint_file = self.folder / "checkpoint.pt"
+        self.best_file = self.folder / "best.pt"
+
+    def start(self, config: TrainConfig) -> None:
+        """Make the folder, or check that it holds a run of this very configuration.
+
+        Raises UserError if the folder belongs to a run with other settings; where the data lies may differ.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.config_file.exists():
+            before, now = self.config().to_json(), config.to_json()
+            places = ("data_folder", "list_folder", "workers")
+            changed = [name for name in now if before[name] != json_value(now[name]) and name not in places]
+            if changed:
+                name = changed[0]
+                raise UserError(
+                    f"run folder {self.folder} holds a run with {name} {before[name]}, not {now[name]}; "
+                    "take another --run_folder or the same settings"
+                )
+        else:
+            write_json(self.config_file, config.to_json())
+
+    def config(self) -> TrainConfig:
+        """The configuration that this run was started with."""
+        return TrainConfig.from_json(json.loads(self.config_file.read_text()))
+
+    def result(self) -> dict[str, Any] | None:
+        """Final scores, or None while the run is not finished."""
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole records of metrics.jsonl, oldest first; an unfinished last line is left out."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        with open(self.metrics_file, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget the records after `step`, which a resumed run will write again."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        temporary = self.metrics_file.with_name(".metrics.jsonl")
+        with open(temporary, "w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.metrics_file)
+
+    def record_attempt(self, device: str, first_step: int) -> None:
+        """Add this start (host, versions, commit, command) to provenance.json."""
+        attempts = []
+        if self.provenance_file.exists():
+            attempts = json.loads(self.provenance_file.read_text())["attempts"]
+        attempts.append(provenance() | {"device": device, "first_step": first_step})
+        write_json(self.provenance_file, {"attempts": attempts})
+
+
+def json_value(value: Any) -> Any:
+    """`value` as it reads after a trip through JSON."""
+    return json.loads(json.dumps(value))
+
+
+def provenance() -> dict[str, Any]:
+    """Where this process runs: commit and dirty flag, versions, host, command, time (UTC)."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")},
+        **git_state(),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the source tree and whether it has uncommitted changes; None where it is not a git checkout."""
+    tree = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", str(tree), *arguments], capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
