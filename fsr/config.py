@@ -14,8 +14,8 @@ from fsr.errors import UserError
 class TrainConfig:
     """One training run. The defaults are the paper's for VOC 2012 (AAAI 2024, METHOD and section 4.1).
 
-    Points of the schedule are fractions of the run (`warmup`, `aff_from`, `seg_from`, `reg_from`), so that a shorter run
-    keeps its shape. Raises UserError for a value that is not allowed.
+    Points of the schedule are fractions of the run (`warmup`, `aff_from`, `seg_from`, `reg_from`), so that a shorter
+    run keeps its shape. Raises UserError for a value that is not allowed.
     """
 
     # Data
@@ -36,7 +36,7 @@ class TrainConfig:
     backbone: str = "vit_base_patch16_224"
     """Any plain ViT of timm, by name."""
     pretrained: str = "timm"
-    """`timm` (downloaded by timm), `none`, or a local file: timm's, DINO's or the released jx_vit_base_p16_224 format."""
+    """`timm` (downloaded by timm), `none`, or a local file in timm's, DINO's or jx_vit_base_p16_224's format."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     embed_dim: int | None = None

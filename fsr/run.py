@@ -26,7 +26,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class Run:
-    """One run folder: config.json, provenance.json, metrics.jsonl, result.json, checkpoint.pt, best.pt, TensorBoard's events."""
+    """One run folder: config, provenance, metrics, result, checkpoints; TensorBoard's events lie beside them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
