@@ -1,0 +1,64 @@
+"""Class activation maps, and labels from them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsr.models.network import Network
+
+IGNORED = 255
+
+
+@torch.no_grad()
+def multi_scale_cams(
+    network: Network, images: Tensor, scales: tuple[float, ...], *, with_top: bool = True
+) -> tuple[Tensor | None, Tensor]:
+    """Top and aux multi-scale CAM of images [B, 3, H, W], each [B, K, H, W] in [0, 1] (METHOD "Multi-scale CAM").
+
+    Image and mirror at each scale, maximum of the two, summed over scales, then normalised per image and class.
+    Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None.
+    """
+    size = images.shape[-2:]
+    sums: list[Tensor | None] = [None, None]
+    for scale in scales:
+        scaled = images
+        if scale != 1:
+            to = (int(scale * size[0]), int(scale * size[1]))
+            scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
+        both = torch.cat([scaled, scaled.flip(-1)])
+        cams = network.cams(network.encoder(both, with_top=with_top, with_cls=False))
+        for i, cam in enumerate(cams):
+            if cam is not None:
+                cam = F.interpolate(cam.float(), size=size, mode="bilinear", align_corners=False)
+                plain, mirrored = cam.chunk(2)
+                cam = torch.maximum(plain, mirrored.flip(-1))
+                sums[i] = cam if sums[i] is None else sums[i] + cam
+    top, aux = sums
+    return None if top is None else normalise_cam(top), normalise_cam(aux)
+
+
+def normalise_cam(cam: Tensor) -> Tensor:
+    """CAM [B, K, H, W] to [0, 1]: minus its minimum, over (its maximum after that + 1e-5), per image and class."""
+    cam = cam - cam.amin(dim=(2, 3), keepdim=True)
+    return cam / (cam.amax(dim=(2, 3), keepdim=True) + 1e-5)
+
+
+def strongest_class(cam: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and label (class + 1) of the strongest present class: CAM [B, K, H, W], labels [B, K] to two [B, H, W]."""
+    value, best = (cam * labels[:, :, None, None]).max(dim=1)
+    return value, best + 1
+
+
+def training_label(cam: Tensor, labels: Tensor, low: float, high: float) -> Tensor:
+    """Label map [B, H, W]: the strongest class above `high`, background up to `low`, ignored between."""
+    value, label = strongest_class(cam, labels)
+    label[value <= high] = IGNORED
+    label[value <= low] = 0
+    return label
+
+
+def evaluation_label(cam: Tensor, labels: Tensor, background: float) -> Tensor:
+    """Label map [B, H, W]: the strongest class above `background`, else background."""
+    value, label = strongest_class(cam, labels)
+    label[value <= background] = 0
+    return label

@@ -1,0 +1,70 @@
+"""Ranks under torchrun. Every function is a no-op on one process."""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start() -> torch.device:
+    """Join the process group that torchrun's environment describes, if any, and give this rank's device.
+
+    nccl with one GPU a rank, gloo on CPUs.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The tensor summed over all ranks."""
+    if world_size() == 1:
+        return tensor
+    tensor = tensor.clone()
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The tensor averaged over all ranks."""
+    return total(tensor) / world_size()
+
+
+def any_rank(flags: list[bool], device: torch.device) -> list[bool]:
+    """For every flag, whether it is raised on any rank; the same answer on all ranks."""
+    if world_size() == 1:
+        return flags
+    return (total(torch.tensor(flags, dtype=torch.int32, device=device)) > 0).tolist()
+
+
+def from_first(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

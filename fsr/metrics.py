@@ -1,0 +1,84 @@
+"""Scores from counts: confusion matrices, CAM quality over background thresholds, F1 of the classes."""
+
+import torch
+from torch import Tensor
+
+from fsr import distributed
+
+
+class ConfusionMatrix:
+    """Pixels by truth (row) and prediction (column). Counts add up over images, and over ranks by `reduce`."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, prediction: Tensor, truth: Tensor) -> None:
+        """Count label maps of equal shape; a pixel whose truth or prediction is no class (255) is left out."""
+        n = self.num_classes
+        pair = truth.long() * n + prediction.long()
+        pair = pair[(truth < n) & (prediction < n)]
+        self.counts += torch.bincount(pair, minlength=n * n).view(n, n).cpu()
+
+    def reduce(self, device: torch.device) -> None:
+        """Add up the counts of all ranks, exactly."""
+        self.counts = distributed.total(self.counts.to(device)).cpu()
+
+    def iou(self) -> Tensor:
+        """Intersection over union of each class, [C]; NaN for a class in neither truth nor prediction."""
+        counts = self.counts.double()
+        both = counts.diagonal()
+        return both / (counts.sum(0) + counts.sum(1) - both)
+
+    def miou(self) -> float:
+        """Mean IoU over the classes that are present in the truth."""
+        return self.iou()[self.counts.sum(1) > 0].mean().item()
+
+    def pixel_accuracy(self) -> float:
+        """Fraction of pixels with the right label."""
+        return (self.counts.diagonal().sum() / self.counts.sum()).item()
+
+
+class CamScores:
+    """mIoU of CAMs at every background threshold, from one pass: label = strongest class where its value is above."""
+
+    def __init__(self, num_classes: int, threshold: float) -> None:
+        self.threshold = threshold
+        self.thresholds = sorted({round(0.05 * i, 2) for i in range(1, 20)} | {threshold})
+        self.num_classes = num_classes
+        # Pixels by truth, strongest class and how many thresholds its value exceeds.
+        shape = (num_classes, num_classes, len(self.thresholds) + 1)
+        self.counts = torch.zeros(shape, dtype=torch.int64)
+
+    def add(self, value: Tensor, label: Tensor, truth: Tensor) -> None:
+        """Count CAMs given as `strongest_class` gives them, against truth of the same shape."""
+        known = truth < self.num_classes
+        # Not right: a value equal to a threshold is background.
+        exceeded = torch.bucketize(value[known], value.new_tensor(self.thresholds))
+        cell = (truth[known].long() * self.num_classes + label[known]) * self.counts.shape[2] + exceeded
+        self.counts += torch.bincount(cell, minlength=self.counts.numel()).view(self.counts.shape).cpu()
+
+    def reduce(self, device: torch.device) -> None:
+        """Add up the counts of all ranks, exactly."""
+        self.counts = distributed.total(self.counts.to(device)).cpu()
+
+    def at(self, threshold: float) -> ConfusionMatrix:
+        """The confusion matrix at one of `thresholds`."""
+        above = self.thresholds.index(threshold) + 1
+        matrix = ConfusionMatrix(self.num_classes)
+        matrix.counts = self.counts[:, :, above:].sum(2)
+        matrix.counts[:, 0] += self.counts[:, :, :above].sum((1, 2))
+        return matrix
+
+    def curve(self) -> dict[float, float]:
+        """mIoU at each threshold."""
+        return {threshold: self.at(threshold).miou() for threshold in self.thresholds}
+
+
+def class_f1(prediction: Tensor, truth: Tensor) -> Tensor:
+    """F1 of each image's classes, 2 TP / (2 TP + FP + FN): [N, K] bool and [N, K] bool to [N].
+
+    An image without any class, of which none was predicted, has F1 0.
+    """
+    hits = (prediction & truth).sum(1).double()
+    return 2 * hits / (prediction.sum(1) + truth.sum(1)).clamp(min=1)

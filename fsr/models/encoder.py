@@ -1,0 +1,148 @@
+"""The encoder: timm's ViT with a mask token, and a class token that joins after the last block."""
+
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+
+
+class Features(NamedTuple):
+    """What the encoder sees in an image; h, w are the patch grid."""
+
+    cls: Tensor | None  # [B, D] normalised class token, None if not asked for
+    top: Tensor | None  # [B, D, h, w] normalised patches, None if not asked for
+    aux: Tensor  # [B, D, h, w] output of the third-last block, not normalised
+
+
+class CrossAttention(nn.Module):
+    """One query token attends to the patches."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, query: Tensor, patches: Tensor, visible: Tensor | None) -> Tensor:
+        """[B, 1, D], [B, N, D] and optionally the visible patches [B, N] (bool) to [B, 1, D]."""
+
+        def split(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, tokens, D / heads]
+
+        seen = None if visible is None else visible[:, None, None, :]
+        out = F.scaled_dot_product_attention(
+            split(self.q(query)), split(self.k(patches)), split(self.v(patches)), attn_mask=seen
+        )
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class ClassBlock(nn.Module):
+    """Updates the class token from the patches; the patches stay as they are."""
+
+    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = CrossAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, cls: Tensor, patches: Tensor, visible: Tensor | None) -> Tensor:
+        """[B, 1, D], [B, N, D] and optionally the visible patches [B, N] (bool) to the new class token [B, 1, D]."""
+        cls = cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(patches), visible))
+        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+
+
+def plain_vit(name: str, **options: int | float) -> VisionTransformer:
+    """timm's ViT `name`. Raises UserError if there is none, or if it is not a plain ViT."""
+    if not timm.is_model(name):
+        raise UserError(f"backbone must be a plain ViT of timm such as vit_base_patch16_224, got {name}")
+    vit = timm.create_model(name, num_classes=0, **options)
+    extras = (
+        not isinstance(vit, VisionTransformer)
+        or vit.num_prefix_tokens != 1
+        or not isinstance(vit.norm_pre, nn.Identity)
+        or vit.pos_embed is None
+    )
+    if extras:
+        raise UserError(f"backbone must be a plain ViT of timm (class token, no registers, no first norm), got {name}")
+    return vit
+
+
+class Encoder(nn.Module):
+    """ViT without a class token in its blocks (METHOD "Encoder"). Names follow the released checkpoint."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        sizes = {"embed_dim": config.embed_dim, "depth": config.depth, "num_heads": config.heads}
+        vit = plain_vit(
+            config.backbone,
+            img_size=config.crop_size,
+            patch_size=config.patch_size,
+            drop_path_rate=config.drop_path,
+            **{name: size for name, size in sizes.items() if size is not None},
+        )
+        self.dim = vit.embed_dim
+        self.patch_size = config.patch_size
+        self.attends_unmasked = config.cls_attends == "unmasked"
+        heads = vit.blocks[0].attn.num_heads
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
+        # Without masking nothing ever reads the mask token, and DDP wants a gradient for whatever it trains.
+        self.mask_token = nn.Parameter(torch.zeros(1, self.dim), requires_grad=config.use_mim)
+        self.patch_embed = vit.patch_embed
+        self.blocks = vit.blocks
+        self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, heads, config.drop_path) for _ in range(config.cls_depth))
+        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+
+    def position(self, h: int, w: int) -> Tensor:
+        """Position embedding of an h × w patch grid, [1, h * w, D]; the class position is dropped."""
+        patches = self.pos_embed[:, 1:]
+        side = round(patches.shape[1] ** 0.5)
+        if (h, w) == (side, side):
+            return patches
+        grid = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(h, w), mode="bicubic", align_corners=False)
+        return grid.flatten(2).transpose(1, 2)
+
+    def forward(
+        self, images: Tensor, mask: Tensor | None = None, *, with_top: bool = True, with_cls: bool = True
+    ) -> Features:
+        """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token.
+
+        Runs only as deep as the wanted features need: without top features the last two blocks are left out.
+        """
+        x = self.patch_embed.proj(images)  # [B, D, h, w]; a remainder of less than a patch is not seen
+        h, w = x.shape[-2:]
+        x = x.flatten(2).transpose(1, 2)  # [B, n, D]
+        if mask is not None:
+            x = torch.where(mask.flatten(1)[:, :, None], self.mask_token.to(x.dtype), x)
+        x = x + self.position(h, w)
+
+        def grid(tokens: Tensor) -> Tensor:
+            return tokens.transpose(1, 2).unflatten(2, (h, w))
+
+        for block in self.blocks[:-2]:
+            x = block(x)
+        aux = grid(x)
+        if not with_top:
+            return Features(None, None, aux)
+        for block in self.blocks[-2:]:
+            x = block(x)
+        top = grid(self.norm(x))
+        if not with_cls:
+            return Features(None, top, aux)
+        visible = ~mask.flatten(1) if self.attends_unmasked and mask is not None else None
+        cls = self.cls_token.expand(len(x), -1, -1)
+        for block in self.cls_blocks:
+            cls = block(cls, x, visible)
+        return Features(self.norm(cls)[:, 0], top, aux)

@@ -1,0 +1,86 @@
+"""The whole network: encoder, decoder, projector and the two classifiers."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsr.config import TrainConfig
+from fsr.models.decoder import LargeFOV
+from fsr.models.encoder import Encoder, Features
+from fsr.models.pretrained import load_pretrained
+from fsr.models.projector import Projector
+
+
+class StudentOutput(NamedTuple):
+    """What the losses read of the student."""
+
+    top_logits: Tensor  # [B, K] view 1
+    aux_logits: Tensor  # [B, K] view 1
+    segmentation: Tensor  # [B, C, h, w] view 1, on the patch grid
+    features: Tensor  # [B, D, h, w] top features of view 1
+    cls: Tensor  # [B, out] projected class token of view 2
+    patches: Tensor  # [M, out] projected masked patches of view 2, in the order of the mask
+    local_cls: Tensor  # [B * crops, out] projected class tokens of the local crops, crop by crop
+
+
+class Network(nn.Module):
+    """Student or teacher. State dict names follow the released checkpoint."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        dim = self.encoder.dim
+        self.decoder = LargeFOV(dim, config.decoder_width, config.num_classes, config.decoder_dilation)
+        self.projector = Projector(dim, config.projector_hidden, config.projector_bottleneck, config.out_dim)
+        self.top_classifier = nn.Conv2d(dim, config.num_classes - 1, 1, bias=False)
+        self.aux_classifier = nn.Conv2d(dim, config.num_classes - 1, 1, bias=False)
+        self._initialise(config)
+
+    def _initialise(self, config: TrainConfig) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                if config.weight_init == "vit":
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                else:
+                    nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+        for token in (self.encoder.cls_token, self.encoder.pos_embed, self.encoder.mask_token):
+            nn.init.trunc_normal_(token, std=0.02)
+        load_pretrained(self.encoder, config)
+
+    def classify(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Top and aux class logits, each [B, K]: the classifier on the features' global maximum."""
+        top = self.top_classifier(F.adaptive_max_pool2d(features.top, 1))
+        aux = self.aux_classifier(F.adaptive_max_pool2d(features.aux, 1))
+        return top.flatten(1), aux.flatten(1)
+
+    @torch.no_grad()
+    def cams(self, features: Features) -> tuple[Tensor | None, Tensor]:
+        """Top (None without top features) and aux CAM on the patch grid, each [B, K, h, w], not negative."""
+        top = None if features.top is None else F.relu(self.top_classifier(features.top))
+        return top, F.relu(self.aux_classifier(features.aux))
+
+    def forward(self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor]) -> StudentOutput:
+        """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides view 2's patches."""
+        seen1 = self.encoder(view1, with_cls=False)
+        seen2 = self.encoder(view2, mask)
+        masked = seen2.top.permute(0, 2, 3, 1)[mask]  # [M, D]
+        tokens = [seen2.cls, masked]
+        tokens += [self.encoder(crop).cls for crop in local_crops]
+        cls, patches, *local = self.projector(torch.cat(tokens)).split([len(part) for part in tokens])
+        return StudentOutput(
+            *self.classify(seen1),
+            segmentation=self.decoder(seen1.top),
+            features=seen1.top,
+            cls=cls,
+            patches=patches,
+            local_cls=torch.cat(local) if local else cls.new_empty(0, cls.shape[1]),
+        )
+
+    def targets(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's pass: projected class tokens of view 1 [B, out], patches of view 2 [B, n * n, out]."""
+        cls = self.projector(self.encoder(view1).cls)
+        patches = self.encoder(view2, with_cls=False).top.flatten(2).transpose(1, 2)
+        return cls, self.projector(patches)

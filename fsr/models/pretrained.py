@@ -1,0 +1,68 @@
+"""Pretrained encoder weights: from timm, or from a local file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+
+if TYPE_CHECKING:
+    from fsr.models.encoder import Encoder
+
+
+def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
+    """Give the encoder its pretrained weights, as `config.pretrained` says.
+
+    The class token joins after the blocks, so its position is not used; the mask token and the cross-attention blocks
+    have no pretrained weights. Raises UserError if the file is missing, unreadable or of another architecture.
+    """
+    if config.pretrained == "none":
+        return
+    if config.pretrained == "timm":
+        state = timm.create_model(config.backbone, pretrained=True, num_classes=0).state_dict()
+    else:
+        state = read_weights(Path(config.pretrained))
+    own = encoder.state_dict()
+    new_here = ("mask_token", "cls_blocks.")
+    missing = [name for name in own if name not in state and not name.startswith(new_here)]
+    if missing:
+        raise UserError(f"pretrained weights {config.pretrained} lack {', '.join(missing[:5])}; wanted a plain ViT's")
+    weights = {name: state[name] for name in own if name in state}
+    weights["pos_embed"] = resize_position(weights["pos_embed"], own["pos_embed"].shape[1])
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"pretrained weights {config.pretrained} have {name} {tuple(tensor.shape)}, "
+                f"but backbone {config.backbone} wants {tuple(own[name].shape)}"
+            )
+    encoder.load_state_dict(weights, strict=False)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The encoder's tensors in a .pth or .safetensors file; training wrappers and prefixes are taken off."""
+    if not path.is_file():
+        raise UserError(f"pretrained must be timm, none or a file, and {path} does not exist")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"pretrained weights {path} cannot be read as tensors: {str(error).splitlines()[0]}") from error
+    for wrapper in ("state_dict", "model", "teacher"):  # timm's, DeiT's and DINO's training checkpoints
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in state.items()}
+
+
+def resize_position(position: Tensor, tokens: int) -> Tensor:
+    """Position embedding [1, 1 + m * m, D] resized to `tokens` = 1 + n * n, bicubic."""
+    if position.shape[1] == tokens:
+        return position
+    before, after = (round((count - 1) ** 0.5) for count in (position.shape[1], tokens))
+    grid = position[:, 1:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
+    return torch.cat([position[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

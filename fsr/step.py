@@ -1,0 +1,118 @@
+"""One training step: views and labels to losses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsr.cam import multi_scale_cams, training_label
+from fsr.config import TrainConfig
+from fsr.losses.affinity import affinity_loss
+from fsr.losses.energy import energy_loss
+from fsr.losses.segmentation import segmentation_loss
+from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.masking import block_mask, uncertain_blocks
+from fsr.models.network import Network
+from fsr.refine import refined_pseudo_label
+from fsr.schedules import teacher_temperature
+
+# ImageNet's, on the scale of 8-bit images.
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+class Batch(NamedTuple):
+    """One step's images, normalised, and their image-level labels."""
+
+    view1: Tensor  # [B, 3, S, S]
+    view2: Tensor  # [B, 3, S, S]
+    labels: Tensor  # [B, K] 0 or 1
+    local_crops: list[Tensor]  # each [B, 3, S', S']
+
+
+def step_losses(
+    student: nn.Module,
+    teacher: Network,
+    reinforcement: SelfReinforcement,
+    batch: Batch,
+    noise: Tensor,
+    step: int,
+    config: TrainConfig,
+) -> dict[str, Tensor]:
+    """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
+
+    `student` is a Network or DDP around one; `noise` [B, blocks] is the draw for the mask. Updates the centres.
+    """
+    network = getattr(student, "module", student)
+    weights = config.loss_weights(step)
+    autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    with autocast, targets_of(network, config):
+        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales)
+        mask = view2_mask(network, batch, noise, step, config)
+    with torch.no_grad(), autocast, targets_of(teacher, config):
+        teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
+    with autocast:
+        out = student(batch.view1, batch.view2, mask, batch.local_crops)
+
+    pseudo_label = pseudo_label_of(batch.view1, cam, batch.labels, config)
+    grid = F.interpolate(aux_cam, size=out.features.shape[-2:], mode="bilinear", align_corners=False)
+    affinity_label = training_label(grid, batch.labels, config.low_threshold, config.high_threshold)
+    segmentation = out.segmentation.float()
+    class_loss, patch_loss = reinforcement(
+        out.cls.float(),
+        out.patches.float(),
+        out.local_cls.float(),
+        teacher_cls.float(),
+        teacher_patches.float(),
+        mask,
+        teacher_temperature(step, config.teacher_temp_steps, *config.teacher_temp),
+    )
+    losses = {
+        "cls_top": F.multilabel_soft_margin_loss(out.top_logits.float(), batch.labels),
+        "cls_aux": F.multilabel_soft_margin_loss(out.aux_logits.float(), batch.labels),
+        "class": class_loss,
+        "patch": patch_loss,
+        "aff": affinity_loss(out.features.float(), affinity_label),
+        "seg": segmentation_loss(segmentation, pseudo_label),
+    }
+    # The lattice costs far more than the other terms, so it is built only when it counts.
+    if weights["reg"] > 0:
+        losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label)
+    # Other terms of weight 0 stay in the sum: every parameter gets a gradient, as in the released code.
+    losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
+    return losses
+
+
+@contextmanager
+def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
+    """Make CAMs and teacher outputs without drop path, unless the configuration keeps it as the released code does."""
+    training = network.training
+    network.train(training and config.drop_path_in_targets)
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config: TrainConfig) -> Tensor:
+    """Mask of view 2, [B, n, n] (bool): random in the first fifth of the run, after it uncertain blocks first."""
+    if not config.use_mim:
+        side = config.crop_size // config.patch_size
+        return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
+    uncertain = None
+    if not config.masks_at_random(step):
+        _, aux_cam = multi_scale_cams(network, batch.view2, config.cam_scales, with_top=False)
+        uncertain = uncertain_blocks(aux_cam, batch.labels, config)
+    return block_mask(noise, uncertain, config)
+
+
+def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+    """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
+    scale, offset = (view.new_tensor(values)[:, None, None] for values in (STD, MEAN))
+    image = view * scale + offset
+    image = image.round() if config.image_levels == "round" else image.trunc()
+    return refined_pseudo_label(image.clamp(0, 255) / 255, cam, labels, config.high_threshold, config.low_threshold)
