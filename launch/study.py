@@ -1,0 +1,110 @@
+"""A study: which settings of a run are tried, in what order, and by which score they are compared."""
+
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+
+import sweeps
+from fsr.config import PRESETS, TrainConfig
+from fsr.errors import UserError
+
+Settings = dict[str, Any]
+
+
+def tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """Tree-structured Parzen estimator; counts running trials as bad, so that workers spread out."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+
+
+def joint_tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """The same over all parameters together."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=16, multivariate=True, constant_liar=True)
+
+
+def median(base: TrainConfig) -> optuna.pruners.BasePruner:
+    """From the middle of the run, stop what is below the median of the finished trials at the same step."""
+    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=base.iterations // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study. A file `sweeps/NAME.py` defines it as `study`; its docstring is the lab record."""
+
+    name: str
+    """Its identity and the name of its folder: a-z, 0-9, _ and -."""
+    suggest: Callable[[optuna.Trial, TrainConfig], Settings]
+    """The fields of the base configuration that this trial changes."""
+    known: Callable[[TrainConfig], list[Settings]]
+    """Parameters to try first, in this order. The first are the base's own, so that trial 0 is the paper's setting."""
+    trials: int
+    """Trials that are to finish or be pruned."""
+    parallel: int = 4
+    """Workers at a time."""
+    dataset: str = "voc"
+    """Preset of fsr.config that the study is meant for."""
+    settings: Settings = field(default_factory=dict)
+    """What the base changes of the preset."""
+    metric: str = "val/seg_miou"
+    """Score to maximise."""
+    sampler: Callable[[int], optuna.samplers.BaseSampler] = tpe
+    """Sampler for a seed."""
+    pruner: Callable[[TrainConfig], optuna.pruners.BasePruner] = median
+    """Pruner for a base configuration."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    def base(self, dataset: str, data_folder: Path | None, iterations: int | None, seed: int | None) -> TrainConfig:
+        """The configuration that every trial starts from. A shorter run is evaluated as often as a whole one."""
+        preset = PRESETS[dataset]
+        config = replace(preset() if data_folder is None else preset(data_folder), **self.settings)
+        if iterations is not None:
+            eval_every = max(1, config.eval_every * iterations // config.iterations)
+            config = replace(config, iterations=iterations, eval_every=eval_every)
+        return config if seed is None else replace(config, seed=seed)
+
+    def space(self, base: TrainConfig) -> dict[str, Any]:
+        """The parameters and their ranges, as JSON values."""
+        return {name: json.loads(distribution_to_json(range_)) for name, range_ in self._distributions(base).items()}
+
+    def size(self, base: TrainConfig) -> int | None:
+        """Number of different settings, or None where a parameter is continuous."""
+        size = 1
+        for range_ in self._distributions(base).values():
+            if not isinstance(range_, optuna.distributions.CategoricalDistribution):
+                return None
+            size *= len(range_.choices)
+        return size
+
+    def sampler_for(self, number: int, base: TrainConfig) -> optuna.samplers.BaseSampler:
+        """The sampler of one trial: its draws depend on study, seed and number, not on the worker."""
+        digest = hashlib.sha256(f"{self.name}/{base.seed}/{number}".encode()).digest()
+        return self.sampler(int.from_bytes(digest[:4], "little"))
+
+    def _distributions(self, base: TrainConfig) -> dict[str, optuna.distributions.BaseDistribution]:
+        trial = optuna.trial.FixedTrial(self.known(base)[0])
+        self.suggest(trial, base)
+        return trial.distributions
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless `name` can be a study's name, and so a folder's."""
+    if not re.fullmatch("[a-z0-9_-]+", name):
+        raise UserError(f"a study's name consists of a-z, 0-9, _ and -, got {name!r}")
+
+
+def load(name: str) -> Study:
+    """The study of `sweeps/NAME.py`. Raises UserError if there is none."""
+    names = sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
+    if name not in names:
+        raise UserError(f"there is no study {name!r}; allowed: {', '.join(names)}")
+    return importlib.import_module(f"sweeps.{name}").study
