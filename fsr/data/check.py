@@ -1,0 +1,64 @@
+"""A quick look at all files before a run."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from fsr.data.images import UNREADABLE, read_image, reason
+from fsr.data.lists import Item
+from fsr.data.source import Source
+from fsr.errors import UserError
+
+_END_OF_IMAGE = b"\xff\xd9"
+_TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
+
+
+def check_files(source: Source, split: str, items: list[Item], with_masks: bool) -> None:
+    """Look at every file that a run will read, without decoding it.
+
+    A picture must have a header and an end, a mask a header of the same size. Raises UserError that names the first
+    bad file in the order of `items` and counts the others.
+    """
+
+    def problem(item: Item) -> str | None:
+        try:
+            size = _check_image(source.image_file(item.name, split))
+            mask_file = source.mask_file(item.name, split) if with_masks else None
+            if mask_file is not None:
+                _check_mask(mask_file, size)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(16) as threads:
+        problems = [text for text in threads.map(problem, items) if text is not None]
+    if problems:
+        others = f" (and {len(problems) - 1} more bad files in {split})" if len(problems) > 1 else ""
+        raise UserError(problems[0] + others)
+
+
+def _check_image(file: Path) -> tuple[int, int]:
+    """Width and height of a JPEG. Raises UserError if it is missing, cut or no picture."""
+    try:
+        with open(file, "rb") as stream:
+            size = Image.open(stream).size
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, length - _TRAILING_BYTES))
+            tail = stream.read()
+    except UNREADABLE as error:
+        raise UserError(f"image {file} cannot be read: {reason(error)}") from None
+    if _END_OF_IMAGE not in tail:
+        read_image(file)  # long trailing data is harmless, so Pillow is the judge
+    return size
+
+
+def _check_mask(file: Path, image_size: tuple[int, int]) -> None:
+    try:
+        with Image.open(file) as mask:
+            width, height = mask.size
+    except UNREADABLE as error:
+        raise UserError(f"mask {file} cannot be read: {reason(error)}") from None
+    if (width, height) != image_size:
+        raise UserError(f"mask {file} is {width} x {height} pixels, its image {image_size[0]} x {image_size[1]}")

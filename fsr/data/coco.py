@@ -1,0 +1,70 @@
+"""MS COCO 2014 on disk."""
+
+from pathlib import Path
+
+from fsr.data.lists import Item, read_list
+from fsr.errors import UserError
+
+# COCO's 80 categories in the order of their ids, which have gaps; a mask holds the place in this list, from 1.
+# fmt: off
+CATEGORIES = {
+    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat",
+    10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",
+    18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe",
+    27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
+    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove", 41: "skateboard",
+    42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife",
+    50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot",
+    58: "hot dog", 59: "pizza", 60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
+    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard",
+    77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
+    85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
+}
+# fmt: on
+CLASS_NAMES = ("background", *CATEGORIES.values())
+CLASS_OF_CATEGORY = {category: index for index, category in enumerate(CATEGORIES, 1)}
+
+
+class CocoSource:
+    """Where the files of COCO 2014 lie below `data_folder`.
+
+    Raises UserError if the data set is not there or has fewer classes than `num_classes` (background included).
+    """
+
+    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
+        self.root = data_folder / "COCO"
+        if not self.root.is_dir():
+            raise UserError(f"data folder {data_folder} must hold COCO, which is missing")
+        if num_classes > len(CLASS_NAMES):
+            raise UserError(f"num_classes must be at most {len(CLASS_NAMES)} for COCO, got {num_classes}")
+        self.list_folder = list_folder or self.root / "ImageSets" / "fsr"
+        self.class_names = CLASS_NAMES[:num_classes]
+        self.remedy = f"python -m fsr.data.prepare coco {data_folder}"
+        if list_folder is not None:
+            self.remedy += f" --list_folder {list_folder}"
+
+    def items(self, split: str) -> list[Item]:
+        """The images of the prepared list `split`. Raises UserError if it is missing or damaged."""
+        return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
+
+    def image_file(self, name: str, split: str) -> Path:
+        """The picture of an image, whose folder is part of its name."""
+        return self.root / "JPEGImages" / _year_folder(name) / f"{name}.jpg"
+
+    def mask_file(self, name: str, split: str) -> Path | None:
+        """The truth of an image in VOC's form; None in a test set, which has none."""
+        if split.startswith("test"):
+            return None
+        return self.root / "SegmentationClass" / _year_folder(name) / f"{name}.png"
+
+    def annotation_file(self, split: str) -> Path:
+        """COCO's own annotations of `train` or `val`."""
+        return self.root / "annotations" / f"instances_{split}2014.json"
+
+
+def _year_folder(name: str) -> str:
+    """`train2014` of `COCO_train2014_000000000009`. Raises UserError for another name."""
+    parts = name.split("_")
+    if len(parts) != 3 or parts[0] != "COCO":
+        raise UserError(f"a COCO image is named like COCO_train2014_000000000009, got {name}")
+    return parts[1]

@@ -1,0 +1,51 @@
+"""Reading pictures and masks; whatever is wrong with a file becomes one sentence that names it."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fsr.errors import UserError
+
+IGNORED = 255
+
+# What Pillow raises for damaged files, besides OSError (which it raises for cut ones).
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def read_image(file: Path) -> Image.Image:
+    """The picture as RGB. Raises UserError if it is missing, cut or damaged."""
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except UNREADABLE as error:
+        raise UserError(f"image {file} cannot be read: {reason(error)}") from None
+
+
+def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.ndarray:
+    """Class of every pixel, uint8 [H, W]; 255 is ignored.
+
+    `size` is the (width, height) of its image; None where that is not known. Raises UserError if the mask is missing,
+    cut or damaged, holds colours instead of class ids, has another size, or a class that is neither below
+    `num_classes` nor 255.
+    """
+    try:
+        with Image.open(file) as image:
+            mode, classes = image.mode, np.array(image)
+    except UNREADABLE as error:
+        raise UserError(f"mask {file} cannot be read: {reason(error)}") from None
+    if mode not in ("P", "L"):
+        raise UserError(f"mask {file} must hold class ids (PNG of mode P or L), got mode {mode}")
+    height, width = classes.shape
+    if size is not None and (width, height) != size:
+        raise UserError(f"mask {file} is {width} x {height} pixels, its image {size[0]} x {size[1]}")
+    impossible = (classes >= num_classes) & (classes != IGNORED)
+    if impossible.any():
+        found = classes[impossible].min()
+        raise UserError(f"mask {file} has class {found}; allowed are 0 to {num_classes - 1} and {IGNORED}")
+    return classes
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the file name that the caller tells anyway."""
+    return getattr(error, "strerror", None) or ("not a picture" if "cannot identify" in str(error) else str(error))

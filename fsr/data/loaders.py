@@ -1,0 +1,167 @@
+"""Batches of training views, and images with their truth for evaluation."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fsr.config import TrainConfig
+from fsr.data.images import IGNORED, read_image, read_mask
+from fsr.data.lists import Item
+from fsr.data.randomness import seeded
+from fsr.data.source import Source
+from fsr.data.transforms import global_view, local_view, normalise
+from fsr.errors import UserError
+
+EvaluationImage: TypeAlias = tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]
+
+# First words of the random keys, so that the order of the images and their views are drawn independently.
+_ORDER, _VIEWS = 0, 1
+
+
+def train_loader(
+    config: TrainConfig, source: Source, rank: int, world_size: int, first_step: int, last_step: int
+) -> Iterator[dict[str, Any]]:
+    """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
+
+    Each is a dict of `view1`, `view2` float32 [B, 3, S, S], `labels` float32 [B, K] (0 or 1) and `local_crops`, a list
+    of float32 [B, 3, S', S']. A batch depends on (config.seed, step, rank, world_size) alone, not on the workers or
+    the step that a run resumed from. Raises UserError if the list or an image cannot be read.
+    """
+    items = source.items(config.train_set)
+    batches = _Batches(config.seed, len(items), config.batch_size, rank, world_size, first_step, last_step)
+    loader = DataLoader(
+        TrainingViews(config, source, items),
+        batch_sampler=batches,
+        collate_fn=_stack,
+        num_workers=config.workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else starting the workers draws from the global generator
+    )
+    return _without_errors(loader)
+
+
+def evaluation_images(
+    config: TrainConfig, source: Source, split: str, rank: int, world_size: int
+) -> Iterator[EvaluationImage]:
+    """Every `world_size`-th image of `split`, from number `rank` on, one at a time.
+
+    Each is (name, normalised image float32 [3, H, W], truth uint8 [H, W], labels float32 [K]); where the split has no
+    truth, that is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
+    """
+    loader = DataLoader(
+        EvaluationImages(source, split, source.items(split)[rank::world_size]),
+        batch_size=None,
+        collate_fn=_as_is,
+        num_workers=config.workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )
+    return _without_errors(loader)
+
+
+def multi_hot(item: Item, num_classes: int) -> torch.Tensor:
+    """Labels of an image, float32 [K]: 1 at class - 1 for each of its classes; `num_classes` counts the background."""
+    labels = torch.zeros(num_classes - 1)
+    labels[[class_id - 1 for class_id in item.classes]] = 1
+    return labels
+
+
+class TrainingViews(Dataset):
+    """Sample (index, n): the views of image `index`, drawn for the n-th sample of the run."""
+
+    def __init__(self, config: TrainConfig, source: Source, items: list[Item]) -> None:
+        self.config, self.source, self.items = config, source, items
+        self.global_view, self.local_view = global_view(config), local_view(config)
+
+    def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any] | UserError:
+        """The sample, or what is wrong with its file: torch would bury a raised error in a worker's traceback."""
+        index, n = sample
+        item = self.items[index]
+        try:
+            image = read_image(self.source.image_file(item.name, self.config.train_set))
+        except UserError as error:
+            return error
+        with seeded(_VIEWS, self.config.seed, n):
+            return {
+                "view1": self.global_view(image),
+                "view2": self.global_view(image),
+                "labels": multi_hot(item, self.config.num_classes),
+                "local_crops": [self.local_view(image) for _ in range(self.config.local_crops)],
+            }
+
+
+class EvaluationImages(Dataset):
+    """The images of a split at their own size, with their truth."""
+
+    def __init__(self, source: Source, split: str, items: list[Item]) -> None:
+        self.source, self.split, self.items = source, split, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> EvaluationImage | UserError:
+        """The image, or what is wrong with its files."""
+        item = self.items[index]
+        num_classes = len(self.source.class_names)
+        mask_file = self.source.mask_file(item.name, self.split)
+        try:
+            image = read_image(self.source.image_file(item.name, self.split))
+            if mask_file is None:
+                truth = np.full((image.height, image.width), IGNORED, np.uint8)
+            else:
+                truth = read_mask(mask_file, image.size, num_classes)
+        except UserError as error:
+            return error
+        return item.name, normalise(image), torch.from_numpy(truth), multi_hot(item, num_classes)
+
+
+class _Batches:
+    """For each step, the (index, n) of one rank's samples; n counts the samples of the whole run over all ranks."""
+
+    def __init__(
+        self, seed: int, images: int, batch_size: int, rank: int, world_size: int, first_step: int, last_step: int
+    ) -> None:
+        self.seed, self.images, self.batch_size = seed, images, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.steps = range(first_step, last_step)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in self.steps:
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield [self._sample(n) for n in range(first, first + self.batch_size)]
+
+    def _sample(self, n: int) -> tuple[int, int]:
+        epoch, place = divmod(n, self.images)
+        return int(_order(self.seed, epoch, self.images)[place]), n
+
+
+@lru_cache(maxsize=2)  # a batch may reach into the next epoch
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return np.random.default_rng((_ORDER, seed, epoch)).permutation(images)
+
+
+def _stack(samples: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserError:
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in ("view1", "view2", "labels")}
+    batch["local_crops"] = [torch.stack(crops) for crops in zip(*(s["local_crops"] for s in samples), strict=True)]
+    return batch
+
+
+def _as_is(sample: EvaluationImage | UserError) -> EvaluationImage | UserError:
+    return sample
+
+
+def _without_errors(loader: DataLoader) -> Iterator[Any]:
+    for sample in loader:
+        if isinstance(sample, UserError):
+            raise sample
+        yield sample

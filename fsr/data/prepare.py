@@ -1,0 +1,162 @@
+"""Checks a data set, derives its lists and image-level labels: `python -m fsr.data.prepare voc DIR`.
+
+Every picture and mask is decoded, and every bad file named. Nothing has to be downloaded beside the data set itself.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from fsr.data.coco import CocoSource
+from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
+from fsr.data.files import write_whole
+from fsr.data.images import read_image, read_mask
+from fsr.data.lists import Item, write_list
+from fsr.data.palette import palette_png
+from fsr.data.progress import with_progress
+from fsr.data.source import Source
+from fsr.data.voc import VocSource
+from fsr.data.voc_labels import voc_classes, voc_names
+from fsr.errors import UserError, reports_user_errors
+
+ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
+
+
+def prepare(
+    dataset: tyro.conf.Positional[Literal["voc", "coco"]],
+    data_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
+    list_folder: Path | None = None,
+    write_masks: bool = False,
+) -> None:
+    """Check every file of a data set and write its lists with image-level labels.
+
+    Args:
+        dataset: Layout of the data set; the synthetic set has either.
+        data_folder: Folder that holds VOCdevkit/VOC2012 or COCO.
+        list_folder: Where to write the lists; by default ImageSets/fsr inside the data set.
+        write_masks: COCO only: first write the masks that are missing, from the annotations.
+    """
+    if dataset == "voc":
+        if write_masks:
+            raise UserError("--write_masks is for coco: VOC comes with masks")
+        prepare_voc(VocSource(data_folder, list_folder))
+    else:
+        prepare_coco(CocoSource(data_folder, list_folder), write_masks)
+
+
+def prepare_voc(source: VocSource) -> None:
+    """Write the lists train, val and, if the files are there, train_aug and test. Raises UserError for bad files."""
+    names = voc_names(source)
+    if "train_aug" not in names:
+        print(f"no list train_aug: {source.augmented_masks} is missing")
+    _write_checked_lists(source, names, partial(voc_classes, source))
+
+
+def prepare_coco(source: CocoSource, write_masks: bool) -> None:
+    """Write the lists train and val: all images that have a label. Raises UserError for bad files.
+
+    Masks of the training images are checked if their folder is there; no training needs them.
+    """
+    images = {split: read_annotations(source, split) for split in ("train", "val")}
+    if write_masks:
+        for split in images:
+            _write_masks(source, split, images[split])
+    classes = {name: image.classes for split in images.values() for name, image in split.items()}
+    names = {split: sorted(images[split]) for split in images}
+    without_masks = tuple(split for split in ("train",) if not source.mask_file(names[split][0], split).parent.is_dir())
+    for split in without_masks:
+        print(f"{split}: no masks; --write_masks makes them, but only an evaluation on this set needs them")
+    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
+
+
+def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImage]) -> None:
+    missing = [name for name in images if not source.mask_file(name, split).exists()]
+
+    def write(name: str) -> None:
+        write_whole(source.mask_file(name, split), palette_png(draw_mask(images[name])))
+
+    for _ in _in_threads(write, missing, f"writing masks of {split}"):
+        pass
+    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} were there")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    classes: tuple[int, ...]
+    problems: tuple[str, ...]
+
+
+def _write_checked_lists(
+    source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
+) -> None:
+    """Decode all files, print what is bad, and write the lists if nothing is."""
+
+    def files(name: str, split: str) -> tuple[Path, Path | None]:
+        mask_file = None if split in without_masks else source.mask_file(name, split)
+        return source.image_file(name, split), mask_file
+
+    # An image is in several lists, often with the same mask.
+    names_of_files = {files(name, split): name for split in names for name in names[split]}
+
+    def examine(pair: tuple[Path, Path | None]) -> _Finding:
+        return _examine(names_of_files[pair], *pair, len(source.class_names), classes_of)
+
+    progress = _in_threads(examine, list(names_of_files), "checking images")
+    findings = dict(zip(names_of_files, progress, strict=True))
+    problems = list(dict.fromkeys(text for finding in findings.values() for text in finding.problems))
+    for text in problems:
+        print(text)
+    if problems:
+        raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written")
+
+    for split in names:
+        labelled = split != "test"  # VOC has boxes for some test images, which are not for training
+        items = [Item(name, findings[files(name, split)].classes if labelled else ()) for name in names[split]]
+        file = source.list_folder / f"{split}.txt"
+        write_list(file, items)
+        print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
+
+
+def _examine(name: str, image_file: Path, mask_file: Path | None, num_classes: int, classes_of: ClassesOf) -> _Finding:
+    """Decode one image and its mask, if it has one, and find its labels."""
+    problems: list[str] = []
+    classes, size, truth = (), None, None
+    try:
+        size = read_image(image_file).size
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        truth = None if mask_file is None else read_mask(mask_file, size, num_classes)
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        classes = classes_of(name, truth)
+    except UserError as error:
+        problems.append(str(error))
+    return _Finding(classes, tuple(problems))
+
+
+def _in_threads(work: Callable, arguments: list, label: str) -> Iterator:
+    """`map(work, arguments)` with progress on all processors; Pillow decodes and compresses without Python's lock."""
+    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        yield from with_progress(threads.map(work, arguments), len(arguments), label)
+    finally:
+        threads.shutdown(cancel_futures=True)  # else Ctrl-C waits for all that is queued
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; `arguments` are the process's own by default."""
+    tyro.cli(prepare, prog="python -m fsr.data.prepare", args=arguments, use_underscores=True)
+
+
+if __name__ == "__main__":
+    main()

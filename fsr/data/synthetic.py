@@ -1,0 +1,104 @@
+"""Makes the synthetic data set: `python -m fsr.data.synthetic DIR`.
+
+It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first eight classes, so that everything that reads
+those reads it unchanged. Equal seeds give equal bytes (with equal versions of NumPy and Pillow).
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fsr.data.coco import CocoSource
+from fsr.data.files import write_whole
+from fsr.data.prepare import prepare_coco, prepare_voc
+from fsr.data.progress import with_progress
+from fsr.data.scenes import draw_scene
+from fsr.data.synthetic_files import CocoWriter, VocWriter
+from fsr.data.voc import VocSource
+from fsr.errors import UserError, reports_user_errors
+
+# Counted up when scenes change, so that an old set is not taken for a new one.
+_DESIGN = 1
+
+
+def synthesise(
+    data_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
+    format: Literal["voc", "coco"] = "voc",
+    images: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Make a data set of 128-pixel pictures with 8 classes, its truth and its lists.
+
+    Args:
+        data_folder: Folder that will hold VOCdevkit/VOC2012 or COCO.
+        format: Layout on disk.
+        images: Training images; a tenth as many, at least 2, are added for validation.
+        seed: Equal seeds give equal files.
+    """
+    if images < 1:
+        raise UserError(f"--images must be at least 1, got {images}")
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0, got {seed}")
+    root = data_folder / ("VOCdevkit/VOC2012" if format == "voc" else "COCO")
+    settings = {"images": images, "seed": seed, "design": _DESIGN}
+    if _is_finished(root, settings):
+        print(f"{root} already holds this set")
+        return
+
+    # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
+    _write_marker(root, settings | {"finished": False})
+    writer = VocWriter(root) if format == "voc" else CocoWriter(root)
+    total = images + max(2, images // 10)
+    for index in with_progress(range(total), total, "drawing images"):
+        writer.write(draw_scene(seed, index), index, "train" if index < images else "val")
+    writer.finish()
+    if format == "voc":
+        prepare_voc(VocSource(data_folder))
+    else:
+        prepare_coco(CocoSource(data_folder), write_masks=False)
+    _write_marker(root, settings | {"finished": True})
+
+
+def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
+    """Whether `root` holds the whole set; if it is free, or left unfinished by a killed run, it is empty afterwards.
+
+    Raises UserError if it holds anything else.
+    """
+    if not root.exists():
+        return False
+    marker = root / "synthetic.json"
+    if not marker.exists():
+        if any(root.iterdir()):
+            raise UserError(f"{root} holds a data set that is not synthetic; take another folder")
+        return False
+    found = json.loads(marker.read_text())
+    if not found.pop("finished"):
+        shutil.rmtree(root)
+        return False
+    if found != settings:
+        raise UserError(
+            f"{root} holds a synthetic set of {_in_words(found)}, not {_in_words(settings)}; "
+            "take another folder or remove it"
+        )
+    return True
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _write_marker(root: Path, content: dict[str, Any]) -> None:
+    write_whole(root / "synthetic.json", (json.dumps(content) + "\n").encode())
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; `arguments` are the process's own by default."""
+    tyro.cli(synthesise, prog="python -m fsr.data.synthetic", args=arguments, use_underscores=True)
+
+
+if __name__ == "__main__":
+    main()

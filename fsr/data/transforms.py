@@ -1,0 +1,79 @@
+"""The random views of an image, and its normalisation."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from fsr.config import TrainConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+
+View = Callable[[Image.Image], torch.Tensor]
+
+
+def normalise(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as the networks take it, float32 [3, H, W]: (x / 255 - mean) / std."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(_MEAN).div_(_STD)
+
+
+def global_view(config: TrainConfig) -> View:
+    """Draws one of the two views: RGB picture → float32 [3, S, S], normalised. Consumes the global generators."""
+    steps = [
+        _crop(config.crop_size, config.crop_area),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomApply([_jitter()], p=0.5),
+    ]
+    if config.use_gauss:
+        steps.append(transforms.RandomApply([GaussianBlur()], p=0.1))
+    if config.use_solar:
+        steps.append(transforms.RandomSolarize(threshold=128, p=0.2))
+    if config.use_aa:
+        # timm takes seconds to import, and only this option needs it here.
+        from timm.data.auto_augment import rand_augment_transform
+        from timm.data.random_erasing import RandomErasing
+
+        grey = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+        limits = {"translate_const": int(0.45 * config.crop_size), "img_mean": grey}
+        steps.append(rand_augment_transform("rand-m9-mstd0.5-inc1", limits))
+        return transforms.Compose([*steps, normalise, RandomErasing(0.25, mode="pixel", device="cpu")])
+    return transforms.Compose([*steps, normalise])
+
+
+def local_view(config: TrainConfig) -> View:
+    """Draws a small crop for the student: RGB picture → float32 [3, S', S'], normalised."""
+    return transforms.Compose(
+        [
+            _crop(config.local_crop_size, config.local_crop_area),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([_jitter()], p=0.8),
+            transforms.RandomGrayscale(0.2),
+            transforms.RandomApply([GaussianBlur()], p=0.5),
+            normalise,
+        ]
+    )
+
+
+def _crop(size: int, area: tuple[float, float]) -> transforms.RandomResizedCrop:
+    return transforms.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BICUBIC)
+
+
+def _jitter() -> transforms.ColorJitter:
+    return transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+
+
+class GaussianBlur:
+    """Blurs a picture with a radius drawn from .1 to 2 pixels."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The blurred picture, same size."""
+        radius = torch.empty(1).uniform_(0.1, 2.0).item()
+        return image.filter(ImageFilter.GaussianBlur(radius))
