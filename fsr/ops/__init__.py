@@ -1,0 +1,4 @@
+"""The operations that deserve a native implementation."""
+
+from fsr.ops.bilateral import bilateral_filter as bilateral_filter
+from fsr.ops.reference import Lattice as Lattice
