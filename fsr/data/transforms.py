@@ -42,7 +42,8 @@ def global_view(config: TrainConfig) -> View:
         from timm.data.random_erasing import RandomErasing
 
         grey = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
-        limits = {"translate_const": int(0.45 * config.crop_size), "img_mean": grey}
+        # Magnitudes are drawn around 9; from 10 on timm posterises to 0 bits, which Pillow refuses.
+        limits = {"translate_const": int(0.45 * config.crop_size), "img_mean": grey, "magnitude_max": 9.99}
         steps.append(rand_augment_transform("rand-m9-mstd0.5-inc1", limits))
         return transforms.Compose([*steps, normalise, RandomErasing(0.25, mode="pixel", device="cpu")])
     return transforms.Compose([*steps, normalise])

@@ -1,0 +1,15 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+
+from fsr.data.synthetic import synthesise
+
+
+@pytest.fixture(scope="session")
+def synthetic_folder(tmp_path_factory) -> Path:
+    """A data folder with a synthetic set in VOC's layout: 24 training and 2 validation images. Do not change it."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthesise(folder, images=24, seed=1)
+    return folder
