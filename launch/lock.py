@@ -1,6 +1,8 @@
 """A lock among processes that dies with its holder."""
 
 import fcntl
+import os
+import time
 from pathlib import Path
 from typing import IO
 
@@ -10,7 +12,8 @@ class FileLock:
 
     Optuna's locks are files that a killed holder leaves behind, so the others wait 30 s and then two of them may
     remove it at once. This one is the kernel's (POSIX record lock): it is free the moment its holder is gone, and the
-    holder's forked data loaders do not keep it.
+    holder's forked data loaders do not keep it. The kernel also frees it when the holder closes any other file object
+    of the same path, so a holder must not open it again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -19,27 +22,34 @@ class FileLock:
 
     def acquire(self) -> bool:
         """Wait for the lock and take it."""
-        file = self._open()
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        self._file = file
-        return True
+        return self._take(fcntl.LOCK_EX)
 
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free. Not to be called by the holder: closing the file again would free it."""
-        file = self._open()
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.close()
-            return False
-        self._file = file
+    def try_acquire(self, patience_s: float = 0.0) -> bool:
+        """Take the lock if it is free, or becomes free within `patience_s`."""
+        deadline = time.monotonic() + patience_s
+        while not self._take(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
-        assert self._file is not None
-        self._file.close()
-        self._file = None
+        """Give the lock back, if it is held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._file is not None
+
+    def holder(self) -> int | None:
+        """Process that took the lock last. Not to be called by the holder."""
+        try:
+            return int(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def __enter__(self) -> "FileLock":
         self.acquire()
@@ -48,6 +58,17 @@ class FileLock:
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def _open(self) -> IO[str]:
+    def _take(self, how: int) -> bool:
+        assert self._file is None
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return open(self.path, "a+")
+        file = open(self.path, "a+")  # noqa: SIM115, stays open as long as the lock is held
+        try:
+            fcntl.lockf(file, how)
+        except (BlockingIOError, PermissionError):
+            file.close()
+            return False
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
+        return True

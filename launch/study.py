@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
-import sweeps
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 
@@ -96,6 +95,18 @@ class Study:
         return trial.distributions
 
 
+def together(*parts: Study) -> dict[str, Any]:
+    """Fields `suggest` and `known` of a study that searches the spaces of several at once."""
+
+    def suggest(trial: optuna.Trial, base: TrainConfig) -> Settings:
+        return {name: value for part in parts for name, value in part.suggest(trial, base).items()}
+
+    def known(base: TrainConfig) -> list[Settings]:
+        return [{name: value for part in parts for name, value in part.known(base)[0].items()}]
+
+    return {"suggest": suggest, "known": known}
+
+
 def check_name(name: str) -> None:
     """Raise UserError unless `name` can be a study's name, and so a folder's."""
     if not re.fullmatch("[a-z0-9_-]+", name):
@@ -104,6 +115,7 @@ def check_name(name: str) -> None:
 
 def load(name: str) -> Study:
     """The study of `sweeps/NAME.py`. Raises UserError if there is none."""
+    sweeps = importlib.import_module("sweeps")  # found by name: sweeps imports launch, not the other way round
     names = sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
     if name not in names:
         raise UserError(f"there is no study {name!r}; allowed: {', '.join(names)}")

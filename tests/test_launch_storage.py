@@ -60,7 +60,7 @@ def append_slowly_for_ever(path):
 
     import launch.storage
 
-    launch.storage.open = lambda *arguments, **options: SlowFile(open(*arguments, **options))
+    launch.storage.open = lambda *arguments, **options: SlowFile(open(*arguments, **options))  # noqa: SIM115
     number = 0
     while True:
         journal.append_logs([{"writer": os.getpid(), "number": number, "padding": "x" * 100}])
@@ -86,9 +86,9 @@ def test_writers_at_the_same_time_lose_nothing_and_keep_their_order(tmp_path, lo
 def test_writers_killed_in_mid_append_cost_no_whole_record(tmp_path):
     path = tmp_path / "journal.log"
     journal = JournalFile(path, FileLock(path.with_suffix(".lock")))
-    unfinished, mine = 0, 0
+    unfinished = 0
     rng = random.Random(0)
-    for _ in range(8):
+    for mine in range(8):
         writer = spawn.Process(target=append_slowly_for_ever, args=(path,))
         size = path.stat().st_size
         writer.start()
@@ -100,8 +100,7 @@ def test_writers_killed_in_mid_append_cost_no_whole_record(tmp_path):
         unfinished += not path.read_bytes().endswith(b"\n")
         before = list(journal.read_logs(0))
         journal.append_logs([{"writer": "me", "number": mine}])
-        mine += 1
-        assert list(journal.read_logs(0)) == [*before, {"writer": "me", "number": mine - 1}]
+        assert list(journal.read_logs(0)) == [*before, {"writer": "me", "number": mine}]
     assert unfinished >= 4  # otherwise nothing was tested
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["number"] for record in records if record["writer"] == "me"] == list(range(8))

@@ -1,0 +1,113 @@
+"""From the command line's options to what is to be done, and the record of how a study was launched."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from fsr.run import json_value, provenance, write_json
+from launch.folder import StudyFolder
+from launch.study import Study, load
+
+PLACES = ("data_folder", "list_folder", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train the trials of a study that are still missing, several at a time, and compare them."""
+
+    study: str
+    """A file of sweeps/, by name."""
+    data_folder: Path | None = None
+    """Where the data lies; by default the preset's place."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    dataset: Literal["voc", "coco", "synthetic"] | None = None
+    """Preset to start from; by default the study's."""
+    trials: int | None = None
+    """Trials wanted in all, finished or pruned; by default the study's number."""
+    parallel: int | None = None
+    """Workers at a time; by default the study's number, or the number of cores if that is less."""
+    cluster: Literal["local", "debug", "slurm"] = "local"
+    """Where: processes of this machine, or this very process."""
+    iterations: int | None = None
+    """Steps of each run; by default the study's."""
+    seed: int | None = None
+    """Seed of the runs and of the search; by default the preset's."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, worked out from the options before anything is touched."""
+
+    study: Study
+    base: TrainConfig
+    folder: StudyFolder
+    wanted: int
+    parallel: int
+
+
+def plan(options: Options) -> Plan:
+    """Work out what is to be done. Raises UserError for options that make no sense."""
+    study = load(options.study)
+    for name in ("trials", "parallel", "iterations"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    if options.cluster not in ("local", "debug"):
+        raise UserError(f"--cluster {options.cluster} is not supported yet; allowed: local, debug")
+    base = study.base(options.dataset or study.dataset, options.data_folder, options.iterations, options.seed)
+    base = replace(base, data_folder=base.data_folder.absolute())
+    if not base.data_folder.is_dir():
+        raise UserError(f"there is no data folder {base.data_folder}; name it with --data_folder")
+    wanted, size = options.trials or study.trials, study.size(base)
+    if size is not None and wanted > size:
+        raise UserError(f"study {study.name} has only {size} different settings, got --trials {wanted}")
+    parallel = options.parallel or min(study.parallel, cores())
+    folder = StudyFolder(options.runs.absolute() / study.name)
+    return Plan(study, base, folder, wanted, 1 if options.cluster == "debug" else parallel)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def define(plan: Plan) -> None:
+    """Write study.json, or check that it defines the same study. Raises UserError where a setting has changed."""
+    file = plan.folder.study_file
+    definition = {
+        "study": plan.study.name,
+        "metric": plan.study.metric,
+        "base": plan.base.to_json(),
+        "space": plan.study.space(plan.base),
+    }
+    if file.exists():
+        check_unchanged(plan.folder, definition)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    launched = provenance()
+    launched["versions"] |= {name: metadata.version(name) for name in ("optuna", "submitit")}
+    write_json(file, definition | {"budget": plan.wanted, "launched": launched})
+
+
+def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
+    """Raise UserError if the study of this folder was launched with another definition; data may have moved."""
+    before, now = json.loads(folder.study_file.read_text()), json_value(definition)
+    for part in ("base", "space"):
+        for name in sorted(before[part].keys() | now[part].keys()):
+            old, new = before[part].get(name), now[part].get(name)
+            if old != new and name not in PLACES:
+                what = name if part == "base" else f"the range of {name}"
+                raise UserError(
+                    f"study {folder.folder} was launched with {what} {old}, not {new}; "
+                    "take the same settings or another --runs folder"
+                )
+    if before["metric"] != now["metric"]:
+        raise UserError(f"study {folder.folder} was launched for {before['metric']}, not {now['metric']}")

@@ -1,0 +1,55 @@
+"""What may end a worker early becomes one flag, which the training loop asks for between steps."""
+
+import ctypes
+import signal
+import sys
+from types import FrameType
+
+from launch.lock import FileLock
+
+PR_SET_PDEATHSIG = 1
+
+
+class StopRequest:
+    """True once SIGINT, SIGTERM or SIGHUP came, or the sweep that started this worker is gone.
+
+    A context: its handlers are installed inside and put back at the end. Main thread only.
+
+    A sweep goes on while its process holds the study's sweep lock. However it ends (Ctrl-C, closed terminal, SIGKILL),
+    the kernel frees the lock, and the workers save and stop.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self, sweep_lock: FileLock | None = None, sweep_pid: int | None = None) -> None:
+        self.signals = 0
+        self._sweep_lock = sweep_lock
+        self._sweep_pid = sweep_pid
+
+    def __call__(self) -> bool:
+        return self.signals > 0 or (self._sweep_lock is not None and self._sweep_is_gone(self._sweep_lock))
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._count) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+
+    def _sweep_is_gone(self, lock: FileLock) -> bool:
+        if lock.holder() != self._sweep_pid:  # another sweep of this study, with workers of its own
+            return True
+        if not lock.try_acquire():
+            return False
+        lock.release()
+        return True
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when its parent is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

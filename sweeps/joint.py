@@ -1,0 +1,19 @@
+"""Do momentum, masking and loss weights depend on one another?
+
+Searches them together: the spaces of the studies momentum, mask_ratio, block_size and loss_weights.
+
+Command    python launch/sweep.py --study joint --data_folder DIR
+Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
+Hours      not yet measured
+Expected   trial 0 is the paper's setting; its score here is not yet measured
+"""
+
+from launch.study import Study, joint_tpe, together
+from sweeps import block_size, loss_weights, mask_ratio, momentum
+
+study = Study(
+    name="joint",
+    **together(momentum.study, mask_ratio.study, block_size.study, loss_weights.study),
+    trials=64,
+    sampler=joint_tpe,
+)

@@ -1,0 +1,31 @@
+"""How should the five weighted losses be balanced?
+
+Searches w_class, w_patch, w_seg, w_reg and w_aff together, each log-uniformly from a quarter of its own value to four
+times that value.
+
+Command    python launch/sweep.py --study loss_weights --data_folder DIR
+Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
+Hours      not yet measured
+Expected   trial 0 is the paper's setting (.1, .1, .1, .05, .2); its score here is not yet measured
+"""
+
+from optuna import Trial
+
+from fsr.config import TrainConfig
+from launch.study import Settings, Study, joint_tpe
+
+WEIGHTS = ("w_class", "w_patch", "w_seg", "w_reg", "w_aff")
+
+
+def suggest(trial: Trial, base: TrainConfig) -> Settings:
+    values = {name: getattr(base, name) for name in WEIGHTS}
+    return {name: trial.suggest_float(name, value / 4, value * 4, log=True) for name, value in values.items()}
+
+
+study = Study(
+    name="loss_weights",
+    suggest=suggest,
+    known=lambda base: [{name: getattr(base, name) for name in WEIGHTS}],
+    trials=40,
+    sampler=joint_tpe,
+)

@@ -1,0 +1,19 @@
+"""Does everything work here? A small search over mask ratio and momentum on the synthetic data set.
+
+Command    make sweep   (python launch/sweep.py --study smoke --data_folder data/synthetic)
+Hardware   2 CPU cores
+Hours      meant to end in under 4 minutes; not yet measured
+Expected   not yet measured; runs this short say nothing about the method
+"""
+
+from launch.study import Study, together
+from sweeps import mask_ratio, momentum
+
+study = Study(
+    name="smoke",
+    **together(mask_ratio.study, momentum.study),
+    trials=6,
+    parallel=2,
+    dataset="synthetic",
+    settings={"iterations": 60, "eval_every": 20},
+)
