@@ -17,6 +17,9 @@ def start() -> torch.device:
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+        # A resumed run must equal an unbroken one bit for bit.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     else:
         device = torch.device("cpu")
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
@@ -54,11 +57,9 @@ def mean(tensor: Tensor) -> Tensor:
     return total(tensor) / world_size()
 
 
-def any_rank(flags: list[bool], device: torch.device) -> list[bool]:
-    """For every flag, whether it is raised on any rank; the same answer on all ranks."""
-    if world_size() == 1:
-        return flags
-    return (total(torch.tensor(flags, dtype=torch.int32, device=device)) > 0).tolist()
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is raised on any rank; the same answer on all ranks."""
+    return bool(total(torch.tensor(int(flag), device=device))) if world_size() > 1 else flag
 
 
 def from_first(value: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A mistake that only the user can mend: a bad value, a missing or damaged file.
 
     Its message is one sentence: what was wanted, what came, what is allowed. Commands print it without a traceback.
@@ -24,3 +24,7 @@ def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return command
+
+
+class NotFiniteError(RuntimeError):
+    """A loss became NaN or infinite; the message says which, and at which step."""

@@ -10,9 +10,9 @@ from fsr.cam import strongest_class
 from fsr.config import TrainConfig
 
 
-def block_noise(batch: int, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """One uniform draw per block, [B, blocks]."""
-    return torch.rand(batch, (config.crop_size // config.block_size) ** 2, generator=generator)
+def block_noise(batch: int, config: TrainConfig) -> Tensor:
+    """One uniform draw per block, [B, blocks], on the CPU: the same for every device."""
+    return torch.rand(batch, (config.crop_size // config.block_size) ** 2)
 
 
 def block_mask(noise: Tensor, uncertain: Tensor | None, config: TrainConfig) -> Tensor:

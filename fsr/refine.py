@@ -18,34 +18,37 @@ def neighbour_offsets() -> list[tuple[int, int]]:
     return [(y * dilation, x * dilation) for dilation in DILATIONS for y, x in around]
 
 
-def neighbours(maps: Tensor) -> list[Tensor]:
-    """The maps [B, C, h, w] shifted to each neighbour, 48 views [B, C, h, w]; the border is replicated."""
-    reach = max(DILATIONS)
-    h, w = maps.shape[-2:]
-    padded = F.pad(maps, (reach,) * 4, mode="replicate")
-    return [padded[:, :, reach + y : reach + y + h, reach + x : reach + x + w] for y, x in neighbour_offsets()]
+def neighbour_table(h: int, w: int, device: torch.device) -> Tensor:
+    """Pixel numbers of each pixel's neighbours in an h × w image, int64 [h * w, 48]; the border is replicated."""
+    offsets = torch.tensor(neighbour_offsets(), device=device)
+    rows = torch.arange(h, device=device).view(h, 1, 1) + offsets[:, 0]
+    columns = torch.arange(w, device=device).view(1, w, 1) + offsets[:, 1]
+    return (rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)).flatten(0, 1)
 
 
-def pixel_affinity(image: Tensor) -> Tensor:
-    """How much each pixel listens to each neighbour: image [B, 3, h, w] in [0, 1] to [B, 48, h, w]."""
-    around = torch.stack(neighbours(image), dim=2)  # [B, 3, 48, h, w]
-    spread = around.std(dim=2, keepdim=True)
-    colour = -(((around - image[:, :, None]) / (spread + 1e-8) / STEEPNESS) ** 2).mean(dim=1)
+def pixel_affinity(image: Tensor, table: Tensor) -> Tensor:
+    """How much each pixel of [B, 3, h, w] in [0, 1] listens to each of its neighbours [h * w, 48]: [B, h * w, 48]."""
+    pixels = image.flatten(2)  # [B, 3, hw]
+    around = pixels[:, :, table]  # [B, 3, hw, 48]
+    spread = around.std(dim=3, keepdim=True)
+    colour = -(((around - pixels[..., None]) / (spread + 1e-8) / STEEPNESS) ** 2).mean(dim=1)
     distance = image.new_tensor([(y * y + x * x) ** 0.5 for y, x in neighbour_offsets()])
     position = -((distance / (distance.std() + 1e-8) / STEEPNESS) ** 2)
-    return colour.softmax(dim=1) + POSITION_WEIGHT * position.softmax(dim=0)[None, :, None, None]
+    return colour.softmax(dim=-1) + POSITION_WEIGHT * position.softmax(dim=0)
 
 
 def refine(image: Tensor, masks: Tensor) -> Tensor:
     """PAR: masks [B, C, h', w'] smoothed along the image [B, 3, h, w] in [0, 1], to [B, C, h, w]."""
-    masks = F.interpolate(masks, size=image.shape[-2:], mode="bilinear", align_corners=True)
-    affinity = pixel_affinity(image)
+    batch, _, h, w = image.shape
+    masks = F.interpolate(masks, size=(h, w), mode="bilinear", align_corners=True)
+    table = neighbour_table(h, w, image.device)
+    affinity = pixel_affinity(image, table).flatten(0, 1)
+    first_pixels = h * w * torch.arange(batch, device=image.device)
+    table = (first_pixels[:, None, None] + table).flatten(0, 1)  # [B * hw, 48]
+    pixels = masks.flatten(2).transpose(1, 2).flatten(0, 1)  # [B * hw, C]
     for _ in range(ITERATIONS):
-        refined = torch.zeros_like(masks)
-        for k, shifted in enumerate(neighbours(masks)):
-            refined.addcmul_(affinity[:, k : k + 1], shifted)
-        masks = refined
-    return masks
+        pixels = F.embedding_bag(table, pixels, mode="sum", per_sample_weights=affinity)
+    return pixels.unflatten(0, (batch, h, w)).permute(0, 3, 1, 2).contiguous()
 
 
 @torch.no_grad()

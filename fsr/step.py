@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fsr.cam import multi_scale_cams, training_label
 from fsr.config import TrainConfig
+from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
@@ -18,10 +19,6 @@ from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network
 from fsr.refine import refined_pseudo_label
 from fsr.schedules import teacher_temperature
-
-# ImageNet's, on the scale of 8-bit images.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
 
 
 class Batch(NamedTuple):
@@ -79,10 +76,10 @@ def step_losses(
         "aff": affinity_loss(out.features.float(), affinity_label),
         "seg": segmentation_loss(segmentation, pseudo_label),
     }
-    # The lattice costs far more than the other terms, so it is built only when it counts.
-    if weights["reg"] > 0:
-        losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label)
-    # Other terms of weight 0 stay in the sum: every parameter gets a gradient, as in the released code.
+    # The lattice costs far more than the other terms, so it is built only when it counts. Other terms of weight 0 stay
+    # in the sum: every parameter gets a gradient, as in the released code.
+    counts = weights["reg"] > 0
+    losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -110,9 +107,14 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
     return block_mask(noise, uncertain, config)
 
 
+def image_of(view: Tensor) -> Tensor:
+    """Normalised views [B, 3, S, S] as they were, 0..255 (not rounded)."""
+    scale, offset = (view.new_tensor(values)[:, None, None] * 255 for values in (IMAGENET_STD, IMAGENET_MEAN))
+    return view * scale + offset
+
+
 def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
     """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
-    scale, offset = (view.new_tensor(values)[:, None, None] for values in (STD, MEAN))
-    image = view * scale + offset
-    image = image.round() if config.image_levels == "round" else image.trunc()
-    return refined_pseudo_label(image.clamp(0, 255) / 255, cam, labels, config.high_threshold, config.low_threshold)
+    image = image_of(view)
+    image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
+    return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)

@@ -63,7 +63,7 @@ class Network(nn.Module):
         return top, F.relu(self.aux_classifier(features.aux))
 
     def forward(self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor]) -> StudentOutput:
-        """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides view 2's patches."""
+        """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides patches."""
         seen1 = self.encoder(view1, with_cls=False)
         seen2 = self.encoder(view2, mask)
         masked = seen2.top.permute(0, 2, 3, 1)[mask]  # [M, D]

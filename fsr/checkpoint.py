@@ -1,0 +1,98 @@
+"""The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.models.network import Network
+from fsr.optim import build_optimizer
+
+LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
+PARTS = ("student", "teacher", "optimizer", "reinforcement")
+VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
+
+
+class TrainState:
+    """Everything that a run carries from one step to the next.
+
+    There are no random states among it: every draw is a function of (seed, rank, step).
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)  # all ranks start from the same weights
+        self.student = Network(config).to(device)
+        self.teacher = Network(config).to(device).requires_grad_(False)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.optimizer = build_optimizer(self.student, config)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp).to(device)
+        self.step = 0  # steps done
+        self.evaluated = 0  # step of the last evaluation
+        self.scores: dict[str, float] = {}  # of that evaluation
+        self.best = -1.0  # best val/seg_miou
+        self.seconds = 0.0  # time spent in this run, all attempts together
+        self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
+        self.summed_steps = 0
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to `path`."""
+        state = {name: getattr(self, name).state_dict() for name in PARTS}
+        save_file(path, state | {name: getattr(self, name) for name in VALUES})
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Take over the state in `path`. Raises UserError if it is damaged or of another network."""
+        state = load_file(path, device)
+        try:
+            for name in PARTS:
+                getattr(self, name).load_state_dict(state[name])
+            for name in VALUES:
+                setattr(self, name, state[name])
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
+
+
+def save_file(path: Path, content: dict[str, Any]) -> None:
+    """torch.save, whole or not at all: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Tensors and plain values of a checkpoint. Raises UserError if it is missing or cannot be read."""
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> None:
+    """Write the weights of student and teacher with the configuration and scores that they belong to."""
+    weights: dict[str, dict[str, Tensor]] = {
+        "student": state.student.state_dict(),
+        "teacher": state.teacher.state_dict(),
+    }
+    save_file(path, weights | {"step": state.step, "config": config.to_json(), "scores": scores})
+
+
+def load_network(path: Path, weights: str = "student") -> tuple[Network, TrainConfig]:
+    """The network of a best.pt file, in evaluation mode, and its configuration."""
+    content = load_file(path)
+    config = TrainConfig.from_json(content["config"] | {"pretrained": "none"})
+    network = Network(config)
+    network.load_state_dict(content[weights])
+    return network.eval(), config

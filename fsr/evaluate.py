@@ -1,0 +1,92 @@
+"""Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, exact."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsr import distributed
+from fsr.cam import multi_scale_cams, strongest_class
+from fsr.config import TrainConfig
+from fsr.data.loaders import EvaluationImage, evaluation_images
+from fsr.data.source import Source
+from fsr.metrics import CamScores, ConfusionMatrix, class_f1
+from fsr.models.network import Network
+
+# Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
+BATCHES = 4
+
+
+class Scores:
+    """The counts of one network: segmentation, top and aux CAM, F1 of the classes."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.segmentation = ConfusionMatrix(config.num_classes)
+        self.cam = CamScores(config.num_classes, config.bkg_threshold)
+        self.aux_cam = CamScores(config.num_classes, config.bkg_threshold)
+        self.f1 = torch.zeros(2, dtype=torch.float64)  # sum, images
+
+    @torch.no_grad()
+    def add(self, network: Network, images: Tensor, truth: Tensor, labels: Tensor) -> None:
+        """Count a network's answers for images [B, 3, H, W], truth [B, H, W] and labels [B, K]."""
+        precise = self.config.precision == "fp32"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
+            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales)
+            seen = network.encoder(images, with_cls=False)
+            logits = network.decoder(seen.top)
+            top_logits, _ = network.classify(seen)
+        logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
+        self.segmentation.add(logits.argmax(dim=1), truth)
+        self.cam.add(*strongest_class(cam, labels), truth)
+        self.aux_cam.add(*strongest_class(aux_cam, labels), truth)
+        f1 = class_f1(top_logits > 0, labels > 0).cpu()
+        self.f1 += torch.tensor([f1.sum(), len(f1)], dtype=torch.float64)
+
+    def reduce(self, device: torch.device) -> dict[str, float]:
+        """The scores over all ranks' images, as fractions."""
+        for counts in (self.segmentation, self.cam, self.aux_cam):
+            counts.reduce(device)
+        f1_sum, images = distributed.total(self.f1.to(device)).tolist()
+        scores = {"seg_miou": self.segmentation.miou(), "seg_pixel_accuracy": self.segmentation.pixel_accuracy()}
+        for name, cam in (("cam", self.cam), ("aux_cam", self.aux_cam)):
+            curve = cam.curve()
+            best = max(curve, key=curve.get)
+            scores |= {
+                f"{name}_miou": curve[self.config.bkg_threshold],
+                f"{name}_best_miou": curve[best],
+                f"{name}_best_threshold": best,
+            }
+        return scores | {"class_f1": f1_sum / images}
+
+
+def evaluate(
+    networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device
+) -> dict[str, float]:
+    """Scores of each network on the validation list, named by the network's prefix and the score.
+
+    Every image is counted once, whatever the number of ranks.
+    """
+    scores = {prefix: Scores(config) for prefix in networks}
+    modes = {prefix: network.training for prefix, network in networks.items()}
+    images = evaluation_images(config, source, config.val_set, distributed.rank(), distributed.world_size())
+    for batch, truth, labels in batches_of_one_size(images, BATCHES * config.batch_size):
+        for prefix, network in networks.items():
+            scores[prefix].add(network.eval(), batch.to(device), truth.to(device), labels.to(device))
+    for prefix, network in networks.items():
+        network.train(modes[prefix])
+    return {prefix + name: value for prefix in networks for name, value in scores[prefix].reduce(device).items()}
+
+
+def batches_of_one_size(images: Iterable[EvaluationImage], batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Collect images of equal size into batches: image [B, 3, H, W], truth [B, H, W], labels [B, K]."""
+    waiting = defaultdict(list)
+    for _, image, truth, labels in images:
+        same_size = waiting[image.shape]
+        same_size.append((image, truth, labels))
+        if len(same_size) == batch_size:
+            yield tuple(map(torch.stack, zip(*waiting.pop(image.shape), strict=True)))
+    for same_size in waiting.values():
+        yield tuple(map(torch.stack, zip(*same_size, strict=True)))

@@ -1,0 +1,86 @@
+"""What a run writes down as it goes."""
+
+import itertools
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from fsr import distributed
+from fsr.checkpoint import LOSSES, TrainState, save_best
+from fsr.config import TrainConfig
+from fsr.data.loaders import evaluation_images
+from fsr.data.source import Source
+from fsr.pictures import draw
+from fsr.progress import TrainProgress
+from fsr.run import Run, write_json
+
+
+class Recorder:
+    """Writes down a run as it goes, on rank 0: metrics.jsonl, TensorBoard, progress, best weights and the result."""
+
+    def __init__(self, config: TrainConfig, run: Run, source: Source, state: TrainState, device: torch.device) -> None:
+        self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
+        run.record_attempt(device_name(device), state.step)
+        run.rewind(state.step)  # what a lost attempt recorded after its checkpoint comes again
+        self.board = SummaryWriter(run.folder, purge_step=state.step + 1 if state.step else None)
+        self.progress = TrainProgress(state.step, config.iterations)
+        start = "going on" if state.step else "starting"
+        self.progress.say(
+            f"{start} in {run.folder} at step {state.step} of {config.iterations} on {device_name(device)}"
+        )
+
+    def losses(self) -> None:
+        """Show that a step is done, and record the mean losses when their interval is."""
+        state = self.state
+        self.progress.step(state.step)
+        if state.step % self.config.log_every:
+            return
+        means = dict(zip(LOSSES, (state.loss_sums / state.summed_steps).tolist(), strict=True))
+        state.loss_sums.zero_()
+        state.summed_steps = 0
+        rate = self.progress.record(state.step, means)
+        values = {f"train/{name}": mean for name, mean in means.items()}
+        values["train/lr"] = state.optimizer.param_groups[0]["lr"]
+        self._scalars(state.step, values | {"perf/steps_per_s": rate})
+
+    def scores(self) -> None:
+        """Record an evaluation, with pictures; keep the weights if they are the best."""
+        state, config = self.state, self.config
+        self._scalars(state.step, state.scores)
+        images = evaluation_images(config, self.source, config.val_set, 0, 1)
+        for sample in itertools.islice(images, config.pictures):
+            picture = draw(state.student, sample, config, self.device)
+            self.board.add_image(f"validation/{sample[0]}", picture, state.step)
+        shown = ("val/cam_miou", "val/aux_cam_miou", "val/seg_miou", "val/teacher_seg_miou")
+        scores = "  ".join(f"{name.removeprefix('val/')} {state.scores[name]:.3f}" for name in shown)
+        self.progress.say(f"step {state.step}: {scores}")
+        if state.scores["val/seg_miou"] > state.best:
+            state.best = state.scores["val/seg_miou"]
+            save_best(self.run.best_file, state, config, state.scores)
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        self.run.log({"step": step} | values)
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def finish(self) -> None:
+        """Write the final scores, to TensorBoard's HParams table too."""
+        fields = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in self.config.to_json().items()}
+        for summary in hparams(fields, self.state.scores):
+            self.board.file_writer.add_summary(summary)
+        result = {"step": self.state.step, "seconds": self.state.seconds, "best/seg_miou": self.state.best}
+        write_json(self.run.result_file, self.state.scores | result)
+
+    def close(self) -> None:
+        """Flush the records and give the terminal back."""
+        self.board.close()
+        self.progress.close()
+
+
+def device_name(device: torch.device) -> str:
+    """What the run computes on, in words."""
+    ranks = distributed.world_size()
+    if device.type == "cuda":
+        return f"{ranks} × {torch.cuda.get_device_name(device)}"
+    return f"{ranks} × CPU ({torch.get_num_threads()} threads)"

@@ -1,0 +1,173 @@
+"""Training, top to bottom: `python -m fsr.train {voc,coco,synthetic} --data_folder DIR --run_folder DIR`."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fsr import distributed
+from fsr.checkpoint import LOSSES, TrainState
+from fsr.command import parse_command
+from fsr.config import TrainConfig
+from fsr.data.check import check_files
+from fsr.data.loaders import train_loader
+from fsr.data.source import Source, open_source
+from fsr.errors import NotFiniteError, UserError, reports_user_errors
+from fsr.evaluate import evaluate
+from fsr.masking import block_noise
+from fsr.optim import set_learning_rates, update_teacher
+from fsr.recorder import Recorder
+from fsr.run import Run
+from fsr.schedules import teacher_momentum
+from fsr.step import Batch, step_losses
+
+Outcome = Literal["finished", "stopped", "pruned"]
+
+
+def never(*_: object) -> bool:
+    """The answer for a run that nobody stops and nobody prunes."""
+    return False
+
+
+def train(
+    config: TrainConfig,
+    run: Run,
+    *,
+    stop_requested: Callable[[], bool] = never,
+    prune: Callable[[int, dict[str, float]], bool] = never,
+) -> Outcome:
+    """Train until the run is finished, stopped or pruned; goes on from the run folder's checkpoint if there is one.
+
+    `stop_requested` is asked on every rank between two steps: if any says yes, all save one checkpoint and leave.
+    `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run equals an unbroken one
+    bit for bit on the same device and world size. Raises UserError for what the user must mend, before any training
+    starts, and NotFiniteError before the optimizer step that would take in a loss that is not finite.
+    """
+    device = distributed.start()
+    source = open_run(config, run)
+    if run.result() is not None:
+        return "finished"
+    state = TrainState(config, device)
+    if run.checkpoint_file.exists():
+        state.load(run.checkpoint_file, device)
+    student = state.student.train()
+    state.teacher.train()
+    if distributed.world_size() > 1:
+        # Looking for unused parameters keeps the gradient buckets as they are from the first step on; DDP would
+        # otherwise lay them out anew after it, and a resumed run would sum in another order.
+        student = DistributedDataParallel(student, find_unused_parameters=True)
+    ranks = distributed.rank(), distributed.world_size()
+    batches = iter(train_loader(config, source, *ranks, state.step, config.iterations))
+    recorder = Recorder(config, run, source, state, device) if distributed.rank() == 0 else None
+    started = time.monotonic() - state.seconds
+
+    def save() -> None:
+        state.seconds = time.monotonic() - started
+        if recorder:
+            state.save(run.checkpoint_file)
+
+    try:
+        while True:
+            if distributed.any_rank(stop_requested(), device):
+                save()
+                return "stopped"
+            at_end = state.step == config.iterations
+            if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
+                networks = {"val/": state.student, "val/teacher_": state.teacher}
+                state.scores = evaluate(networks, config, source, device)
+                state.evaluated = state.step
+                if recorder:
+                    recorder.scores()
+                if distributed.from_first(bool(recorder) and prune(state.step, state.scores)):
+                    save()
+                    return "pruned"
+            if at_end or state.step % config.save_every == 0:
+                save()
+            if at_end:
+                break
+            one_step(student, state, next(batches), config, device)
+            if recorder:
+                recorder.losses()
+        if recorder:
+            recorder.finish()
+        return "finished"
+    finally:
+        if recorder:
+            recorder.close()
+
+
+def open_run(config: TrainConfig, run: Run) -> Source:
+    """Check the data and start or reopen the run folder, on rank 0; every rank hears what is wrong with it."""
+    problem = None
+    if distributed.rank() == 0:
+        try:
+            source = open_source(config)
+            if not run.checkpoint_file.exists():
+                check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
+                check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
+            run.start(config)
+        except UserError as error:
+            problem = str(error)
+    problem = distributed.from_first(problem)
+    if problem:
+        raise UserError(problem)
+    return open_source(config)
+
+
+def one_step(
+    student: nn.Module, state: TrainState, batch: dict[str, torch.Tensor], config: TrainConfig, device: torch.device
+) -> None:
+    """One optimizer step of the student and one EMA step of the teacher."""
+    step = state.step
+    key = (config.seed, distributed.rank(), step)
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    noise = block_noise(len(batch["view1"]), config).to(device)
+    views = Batch(
+        *(batch[name].to(device, non_blocking=True) for name in ("view1", "view2", "labels")),
+        [crop.to(device, non_blocking=True) for crop in batch["local_crops"]],
+    )
+    losses = step_losses(student, state.teacher, state.reinforcement, views, noise, step, config)
+
+    means = distributed.mean(torch.stack([losses[name].detach().double() for name in LOSSES]))
+    if not means.isfinite().all():
+        wrong = ", ".join(f"{name} {mean}" for name, mean in zip(LOSSES, means.tolist(), strict=True) if mean - mean)
+        raise NotFiniteError(f"the loss is not finite at step {step}: {wrong}")
+    state.loss_sums += means
+    state.summed_steps += 1
+
+    set_learning_rates(state.optimizer, step, config)
+    state.optimizer.zero_grad()
+    losses["loss"].backward()
+    state.optimizer.step()
+    update_teacher(
+        state.teacher, state.student, teacher_momentum(step, config.momentum, config.self_reinforcement_steps)
+    )
+    state.step += 1
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m fsr.train`: train one run; SIGINT and SIGTERM save a checkpoint and leave."""
+    config, run_folder = parse_command("python -m fsr.train", sys.argv[1:] if arguments is None else arguments)
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        outcome = train(config, Run(run_folder), stop_requested=lambda: bool(received))
+    except NotFiniteError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        distributed.stop()
+    if outcome == "stopped":
+        print(f"stopped; the same command goes on from {Run(run_folder).checkpoint_file}", file=sys.stderr)
+        sys.exit(128 + (received[0] if received else signal.SIGTERM))
+
+
+if __name__ == "__main__":
+    main()
