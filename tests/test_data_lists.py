@@ -1,7 +1,7 @@
 """The prepared lists."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsr.config import synthetic
@@ -14,6 +14,7 @@ names = st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True)
 classes = st.sets(st.integers(1, 80)).map(lambda ids: tuple(sorted(ids)))
 
 
+@settings(max_examples=20)
 @given(st.lists(st.builds(Item, names, classes), min_size=1, max_size=20))
 def test_lists_read_back_as_they_were_written(tmp_path_factory, items):
     file = tmp_path_factory.getbasetemp() / "list.txt"

@@ -72,7 +72,8 @@ def test_coco_polygons_cover_what_the_masks_show(tmp_path):
     for name, image in read_annotations(source, "train").items():
         truth = np.array(Image.open(source.mask_file(name, "train")))
         drawn = draw_mask(image)
-        assert (drawn == truth)[truth != 255].all()
+        # Pillow and pycocotools fill outlines up to a pixel apart.
+        assert (drawn != truth)[truth != 255].mean() < 0.003
 
 
 def test_a_finished_set_is_left_alone(tmp_path, capsys):

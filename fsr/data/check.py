@@ -6,12 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from fsr.data.images import UNREADABLE, read_image, reason
+from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
 from fsr.data.lists import Item
 from fsr.data.source import Source
 from fsr.errors import UserError
 
-_END_OF_IMAGE = b"\xff\xd9"
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 
 
@@ -49,8 +48,8 @@ def _check_image(file: Path) -> tuple[int, int]:
             tail = stream.read()
     except UNREADABLE as error:
         raise UserError(f"image {file} cannot be read: {reason(error)}") from None
-    if _END_OF_IMAGE not in tail:
-        read_image(file)  # long trailing data is harmless, so Pillow is the judge
+    if END_OF_IMAGE not in tail:
+        read_image(file)  # long trailing data is harmless, so decoding it is the judge
     return size
 
 

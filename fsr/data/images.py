@@ -1,5 +1,6 @@
 """Reading pictures and masks; whatever is wrong with a file becomes one sentence that names it."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from fsr.errors import UserError
 
 IGNORED = 255
 
+END_OF_IMAGE = b"\xff\xd9"  # in JPEG files
+_START_OF_SCAN = b"\xff\xda"
+
 # What Pillow raises for damaged files, besides OSError (which it raises for cut ones).
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -16,10 +20,15 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 def read_image(file: Path) -> Image.Image:
     """The picture as RGB. Raises UserError if it is missing, cut or damaged."""
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        content = file.read_bytes()
+        with Image.open(BytesIO(content)) as image:
+            picture = image.convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"image {file} cannot be read: {reason(error)}") from None
+    # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
+    if content.endswith(bytes(64)) and content.rfind(END_OF_IMAGE) < content.rfind(_START_OF_SCAN):
+        raise UserError(f"image {file} cannot be read: its second part is all zeros")
+    return picture
 
 
 def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.ndarray:
