@@ -118,7 +118,7 @@ def test_a_batch_equals_its_images_one_by_one():
     torch.testing.assert_close(bilateral_filter(image, values, 15.0, 10.0), torch.cat(one_by_one))
 
 
-@pytest.mark.parametrize("channels", [2, 21, 81])
+@pytest.mark.parametrize("channels", [2, 21])
 def test_many_channels_equal_each_channel(channels):
     image, values = picture(), random_values(1, channels, 24, 32)
     each = [bilateral_filter(image, values[:, c : c + 1], 15.0, 10.0) for c in range(channels)]

@@ -7,7 +7,6 @@ that depends on d and varies from point to point (near 0.8 for d = 2, 0.45 for d
 """
 
 import math
-from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -77,12 +76,15 @@ def _weighted_sums(rows: Tensor, table: Tensor, weights: Tensor, starts: Tensor 
 def _elevate(features: Tensor) -> Tensor:
     """Points [d, N] in the d+1 coordinates of the lattice's hyperplane, [d+1, N]. The float order decides ties."""
     d = len(features)
+    multiple = torch.arange(1, d + 1, device=features.device)[:, None]
+    scale = math.sqrt(2 / 3) * (d + 1) / (multiple * (multiple + 1)).double().sqrt()
+    scaled = features * scale.float()
+    multiples = multiple * scaled
     total = torch.zeros_like(features[0])
     elevated = []
-    for j in range(d, 0, -1):
-        scaled = features[j - 1] * (math.sqrt(2 / 3) * (d + 1) / math.sqrt(j * (j + 1)))
-        elevated.append(total - j * scaled)
-        total = total + scaled
+    for i in reversed(range(d)):
+        elevated.append(total - multiples[i])
+        total = total + scaled[i]
     return torch.stack([total, *reversed(elevated)])
 
 
@@ -94,11 +96,12 @@ def _enclosing_simplex(elevated: Tensor) -> tuple[Tensor, Tensor]:
     d = len(elevated) - 1
     cell = (elevated * (1 / (d + 1))).round()
     residual = elevated - (d + 1) * cell
-    rank = torch.zeros_like(elevated, dtype=torch.int64)
-    for i, j in combinations(range(d + 1), 2):
-        less = residual[i] < residual[j]
-        rank[i] += less
-        rank[j] += ~less
+    # How many coordinates have a larger residual, the earlier of two equals counting as the larger.
+    rank = torch.arange(d + 1, device=elevated.device)[:, None].repeat(1, elevated.shape[1])
+    for distance in range(1, d + 1):
+        less = (residual[:-distance] < residual[distance:]).long()
+        rank[:-distance] += less
+        rank[distance:] -= less
     # Rounding may leave the hyperplane; the coordinates that it moved furthest go back by one cell.
     rank += cell.sum(0).long()
     wrap = (rank < 0).long() - (rank > d).long()
