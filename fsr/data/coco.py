@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fsr.data.lists import Item, read_list
+from fsr.data.prepared import PreparedSet
 from fsr.errors import UserError
 
 # COCO's 80 categories in the order of their ids, which have gaps; a mask holds the place in this list, from 1.
@@ -25,27 +25,11 @@ CLASS_NAMES = ("background", *CATEGORIES.values())
 CLASS_OF_CATEGORY = {category: index for index, category in enumerate(CATEGORIES, 1)}
 
 
-class CocoSource:
-    """Where the files of COCO 2014 lie below `data_folder`.
-
-    Raises UserError if the data set is not there or has fewer classes than `num_classes` (background included).
-    """
+class CocoSource(PreparedSet):
+    """Where the files of COCO 2014 lie below `data_folder`."""
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
-        self.root = data_folder / "COCO"
-        if not self.root.is_dir():
-            raise UserError(f"data folder {data_folder} must hold COCO, which is missing")
-        if num_classes > len(CLASS_NAMES):
-            raise UserError(f"num_classes must be at most {len(CLASS_NAMES)} for COCO, got {num_classes}")
-        self.list_folder = list_folder or self.root / "ImageSets" / "fsr"
-        self.class_names = CLASS_NAMES[:num_classes]
-        self.remedy = f"python -m fsr.data.prepare coco {data_folder}"
-        if list_folder is not None:
-            self.remedy += f" --list_folder {list_folder}"
-
-    def items(self, split: str) -> list[Item]:
-        """The images of the prepared list `split`. Raises UserError if it is missing or damaged."""
-        return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
+        super().__init__("coco", "COCO", CLASS_NAMES, data_folder, list_folder, num_classes)
 
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image, whose folder is part of its name."""

@@ -44,7 +44,7 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
                     f"annotation {annotation['id']} in {file} has category {annotation['category_id']}, "
                     f"which is none of COCO's {len(CLASS_OF_CATEGORY)}"
                 )
-        return {
+        images = {
             image["file_name"].rpartition(".")[0]: AnnotatedImage(
                 image["height"], image["width"], annotations[image["id"]]
             )
@@ -57,6 +57,9 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
         raise UserError(f"annotations {file} are damaged: {error}") from None
     except (KeyError, TypeError) as error:
         raise UserError(f"annotations {file} are not COCO's instances: {error!r}") from None
+    if not images:
+        raise UserError(f"annotations {file} have no image with an annotation")
+    return images
 
 
 def draw_mask(image: AnnotatedImage) -> np.ndarray:

@@ -19,7 +19,7 @@ def voc_names(source: VocSource) -> dict[str, list[str]]:
     folder = source.root / "ImageSets" / "Segmentation"
     names = {split: _read_names(folder / f"{split}.txt") for split in ("train", "val")}
     if source.augmented_masks.is_dir():
-        masks = {file.stem for file in source.augmented_masks.glob("*.png")}
+        masks = {file.stem for file in source.augmented_masks.glob("[!.]*.png")}
         names["train_aug"] = sorted(masks - set(names["val"]))
     if (folder / "test.txt").exists():
         names["test"] = _read_names(folder / "test.txt")
