@@ -1,6 +1,5 @@
 """The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.files import whole_file
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
@@ -42,7 +42,8 @@ class TrainState:
     def save(self, path: Path) -> None:
         """Write the whole state to `path`."""
         state = {name: getattr(self, name).state_dict() for name in PARTS}
-        save_file(path, state | {name: getattr(self, name) for name in VALUES})
+        with whole_file(path) as file:
+            torch.save(state | {name: getattr(self, name) for name in VALUES}, file)
 
     def load(self, path: Path, device: torch.device) -> None:
         """Take over the state in `path`. Raises UserError if it is damaged or of another network."""
@@ -55,19 +56,6 @@ class TrainState:
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
-
-
-def save_file(path: Path, content: dict[str, Any]) -> None:
-    """torch.save, whole or not at all: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -86,7 +74,8 @@ def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[s
         "student": state.student.state_dict(),
         "teacher": state.teacher.state_dict(),
     }
-    save_file(path, weights | {"step": state.step, "config": config.to_json(), "scores": scores})
+    with whole_file(path) as file:
+        torch.save(weights | {"step": state.step, "config": config.to_json(), "scores": scores}, file)
 
 
 def load_network(path: Path, weights: str = "student") -> tuple[Network, TrainConfig]:

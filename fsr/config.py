@@ -264,7 +264,11 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         fields = dataclasses.asdict(self)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+        kinds = {Path: str, tuple: list}
+        return {
+            name: next((convert(value) for kind, convert in kinds.items() if isinstance(value, kind)), value)
+            for name, value in fields.items()
+        }
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "TrainConfig":

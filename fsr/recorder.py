@@ -11,9 +11,10 @@ from fsr.checkpoint import LOSSES, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
+from fsr.files import write_json
 from fsr.pictures import draw
 from fsr.progress import TrainProgress
-from fsr.run import Run, write_json
+from fsr.run import Run
 
 
 class Recorder:

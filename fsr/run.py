@@ -1,7 +1,6 @@
 """The folder of one run: every path and file in it, named once. Imports no torch."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,17 +11,7 @@ from typing import Any
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` whole or not at all: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=2, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+from fsr.files import write_json, write_whole
 
 
 class Run:
@@ -46,7 +35,7 @@ class Run:
         if self.config_file.exists():
             before, now = self.config().to_json(), config.to_json()
             places = ("data_folder", "list_folder", "workers")
-            changed = [name for name in now if before[name] != json_value(now[name]) and name not in places]
+            changed = [name for name in now if before[name] != now[name] and name not in places]
             if changed:
                 name = changed[0]
                 raise UserError(
@@ -79,12 +68,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget the records after `step`, which a resumed run will write again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        temporary = self.metrics_file.with_name(".metrics.jsonl")
-        with open(temporary, "w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.metrics_file)
+        write_whole(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def record_attempt(self, device: str, first_step: int) -> None:
         """Add this start (host, versions, commit, command) to provenance.json."""
@@ -93,11 +77,6 @@ class Run:
             attempts = json.loads(self.provenance_file.read_text())["attempts"]
         attempts.append(provenance() | {"device": device, "first_step": first_step})
         write_json(self.provenance_file, {"attempts": attempts})
-
-
-def json_value(value: Any) -> Any:
-    """`value` as it reads after a trip through JSON."""
-    return json.loads(json.dumps(value))
 
 
 def provenance() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.run import json_value, provenance, write_json
+from fsr.run import provenance, write_json
 from launch.folder import StudyFolder
 from launch.study import Study, load
 
@@ -99,7 +99,7 @@ def define(plan: Plan) -> None:
 
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
     """Raise UserError if the study of this folder was launched with another definition; data may have moved."""
-    before, now = json.loads(folder.study_file.read_text()), json_value(definition)
+    before, now = json.loads(folder.study_file.read_text()), json.loads(json.dumps(definition))
     for part in ("base", "space"):
         for name in sorted(before[part].keys() | now[part].keys()):
             old, new = before[part].get(name), now[part].get(name)

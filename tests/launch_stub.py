@@ -7,7 +7,7 @@ said by files in the data folder: `step_s` (seconds a step takes), `fail_at` (mo
 import time
 
 from fsr.errors import NotFiniteError, UserError
-from fsr.run import write_json
+from fsr.files import write_json
 
 
 def setting(config, name, default):
@@ -19,7 +19,8 @@ def train(config, run, *, stop_requested, prune):
     mistake = setting(config, "mistake", None)
     if mistake:
         raise UserError(mistake)
-    run.start(config)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.config_file, config.to_json())
     step = int(run.checkpoint_file.read_text()) if run.checkpoint_file.exists() else 0
     run.rewind(step) if run.metrics_file.exists() else None
     with open(run.folder / "attempts", "a") as file:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fsr.config import synthetic
-from fsr.data import check_files, open_source
+from fsr.data.check import check_files
+from fsr.data.source import open_source
 from fsr.errors import UserError
 
 

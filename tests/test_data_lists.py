@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsr.config import synthetic
-from fsr.data import Item, open_source
-from fsr.data.lists import read_list, write_list
+from fsr.data.lists import Item, read_list, write_list
 from fsr.data.loaders import multi_hot
+from fsr.data.source import open_source
 from fsr.errors import UserError
 
 names = st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True)

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from fsr.config import coco, synthetic
-from fsr.data import IMAGENET_MEAN, IMAGENET_STD, Item, evaluation_images, open_source, train_loader
-from fsr.data.lists import write_list
+from fsr.data.lists import Item, write_list
+from fsr.data.loaders import evaluation_images, train_loader
+from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
+from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fsr.errors import UserError
 
 

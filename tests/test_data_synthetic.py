@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from fsr.config import synthetic
-from fsr.data import open_source
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import draw_mask, read_annotations
 from fsr.data.scenes import draw_scene
+from fsr.data.source import open_source
 from fsr.data.synthetic import main, synthesise
 from fsr.errors import UserError
 

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsr.data.files import write_whole
 from fsr.errors import UserError
+from fsr.files import write_whole
 
 _LINE = re.compile(r"(\S+)(?: (\d+(?:,\d+)*))?")
 

@@ -16,7 +16,6 @@ import tyro
 
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
-from fsr.data.files import write_whole
 from fsr.data.images import read_image, read_mask
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
@@ -25,6 +24,7 @@ from fsr.data.source import Source
 from fsr.data.voc import VocSource
 from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
+from fsr.files import write_whole
 
 ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.cam import IGNORED
-from fsr.data import IMAGENET_MEAN, IMAGENET_STD
+from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fsr.ops import bilateral_filter
 
 

@@ -64,7 +64,7 @@ class ClassBlock(nn.Module):
 
 def plain_vit(name: str, **options: int | float) -> VisionTransformer:
     """timm's ViT `name`. Raises UserError if there is none, or if it is not a plain ViT."""
-    if not timm.is_model(name):
+    if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
         raise UserError(f"backbone must be a plain ViT of timm such as vit_base_patch16_224, got {name}")
     vit = timm.create_model(name, num_classes=0, **options)
     extras = (

@@ -1,0 +1,240 @@
+"""Training as a whole: what a run leaves behind, that it resumes bit for bit, and how it ends when it must."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import flags, tiny_config
+
+from fsr.checkpoint import TrainState, load_file, load_network
+from fsr.data.source import open_source
+from fsr.errors import NotFiniteError, UserError
+from fsr.evaluate import evaluate
+from fsr.run import Run
+from fsr.train import main, train
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Runs in this process and in others sum in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(synthetic_folder, tmp_path_factory) -> Run:
+    """A tiny run that nobody stopped."""
+    run = Run(tmp_path_factory.mktemp("unbroken"))
+    assert train(tiny_config(synthetic_folder), run) == "finished"
+    return run
+
+
+def stop_after(steps: int):
+    """Asks to stop when `steps` steps are done."""
+    left = [steps]
+
+    def stop_requested() -> bool:
+        left[0] -= 1
+        return left[0] == -1
+
+    return stop_requested
+
+
+def assert_same_run(run: Run, other: Run) -> None:
+    """Equal bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores; not the clock."""
+    for name in ("checkpoint_file", "best_file"):
+        ours, theirs = (flatten(load_file(getattr(r, name))) for r in (run, other))
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            if key != "/seconds" and not key.startswith("/config"):
+                same = torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key]
+                assert same, f"{name}{key}"
+    assert without_clock(run.metrics()) == without_clock(other.metrics())
+    assert without_clock([run.result()]) == without_clock([other.result()])
+
+
+def flatten(value, path: str = "") -> dict:
+    if isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, entry in entries for k, v in flatten(entry, f"{path}/{key}").items()}
+    return {path: value}
+
+
+def without_clock(records: list[dict]) -> list[dict]:
+    return [{k: v for k, v in r.items() if not k.startswith("perf/") and k != "seconds"} for r in records]
+
+
+def test_a_run_leaves_metrics_result_checkpoints_provenance_and_events(unbroken):
+    result = unbroken.result()
+    for name in ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou", "val/teacher_seg_miou", "val/class_f1"):
+        assert 0 <= result[name] <= 1
+    assert result["step"] == 10
+    records = unbroken.metrics()
+    assert [r["step"] for r in records if "train/loss" in r] == [3, 6, 9]
+    assert [r["step"] for r in records if "val/seg_miou" in r] == [4, 8, 10]
+    attempt = json.loads(unbroken.provenance_file.read_text())["attempts"][0]
+    assert {"git_commit", "git_dirty", "versions", "host", "device", "command"} <= attempt.keys()
+    assert list(unbroken.folder.glob("events.out.tfevents.*"))
+    network, config = load_network(unbroken.best_file)
+    assert config == unbroken.config() == dataclasses.replace(config)
+    assert not network.training
+
+
+def test_all_parts_of_the_method_are_active_in_the_tiny_run(unbroken):
+    last = [record for record in unbroken.metrics() if "train/loss" in record][-1]
+    for name in ("cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg"):
+        assert last[f"train/{name}"] != 0, name
+
+
+@pytest.mark.parametrize("step", range(11))
+def test_a_run_stopped_after_any_step_resumes_bit_for_bit(unbroken, synthetic_folder, tmp_path, step):
+    run = Run(tmp_path)
+    config = tiny_config(synthetic_folder)
+    assert train(config, run, stop_requested=stop_after(step)) == "stopped"
+    assert run.result() is None
+    assert load_file(run.checkpoint_file)["step"] == step
+    assert train(config, run) == "finished"
+    assert_same_run(run, unbroken)
+
+
+def test_loading_workers_do_not_change_a_run(unbroken, synthetic_folder, tmp_path):
+    run = Run(tmp_path)
+    train(tiny_config(synthetic_folder, workers=2), run)
+    assert_same_run(run, unbroken)
+
+
+def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(unbroken, synthetic_folder, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    left = [8]  # after the checkpoint of step 5, before that of step 10
+
+    def die() -> bool:
+        left[0] -= 1
+        if left[0] == -1:
+            raise Killed
+        return False
+
+    run = Run(tmp_path)
+    config = tiny_config(synthetic_folder)
+    with pytest.raises(Killed):
+        train(config, run, stop_requested=die)
+    assert load_file(run.checkpoint_file)["step"] == 5
+    assert train(config, run) == "finished"
+    assert_same_run(run, unbroken)
+
+
+def test_a_finished_run_is_not_trained_again(unbroken, synthetic_folder):
+    before = unbroken.checkpoint_file.stat().st_mtime_ns
+    assert train(tiny_config(synthetic_folder), unbroken) == "finished"
+    assert unbroken.checkpoint_file.stat().st_mtime_ns == before
+
+
+def test_a_pruned_run_stops_at_that_evaluation(synthetic_folder, tmp_path):
+    seen = []
+
+    def prune(step, scores):
+        seen.append((step, scores["val/seg_miou"]))
+        return step == 8
+
+    run = Run(tmp_path)
+    assert train(tiny_config(synthetic_folder), run, prune=prune) == "pruned"
+    assert [step for step, _ in seen] == [4, 8]
+    assert run.result() is None
+    assert load_file(run.checkpoint_file)["step"] == 8
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(synthetic_folder, tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(NotFiniteError, match=r"not finite at step \d+: loss nan"):
+        train(tiny_config(synthetic_folder, lr=1e30, save_every=1), run)
+    content = load_file(run.checkpoint_file)
+    assert all(tensor.isfinite().all() for tensor in content["reinforcement"].values())
+
+
+def test_a_run_folder_of_other_settings_is_refused(unbroken, synthetic_folder):
+    with pytest.raises(UserError, match=r"mask_ratio 0\.4, not 0\.5"):
+        train(tiny_config(synthetic_folder, mask_ratio=0.5), unbroken)
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(synthetic_folder, tmp_path):
+    run = Run(tmp_path)
+    config = tiny_config(synthetic_folder)
+    train(config, run, stop_requested=stop_after(2))
+    run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint .*checkpoint.pt cannot be read"):
+        train(config, run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"local_crops": 2, "local_crop_size": 16},
+        {"use_mim": False},
+        {"use_aa": True, "use_gauss": True, "use_solar": True},
+        {
+            "drop_path_in_targets": False,
+            "image_levels": "round",
+            "block_uncertainty": "area",
+            "cls_attends": "unmasked",
+        },
+        {"precision": "bf16"},
+        {"cls_lr_factor": 10.0, "fsr_iters": 2, "cls_depth": 1},
+        {"w_class": 0.0, "w_patch": 0.0, "w_aff": 0.0, "w_seg": 0.0, "w_reg": 0.0},
+    ],
+    ids=lambda changes: "+".join(changes),
+)
+def test_every_option_trains(synthetic_folder, tmp_path, changes):
+    run = Run(tmp_path)
+    assert train(tiny_config(synthetic_folder, iterations=5, eval_every=5, log_every=5, **changes), run) == "finished"
+
+
+def torchrun(*arguments: object, ranks: int = 2) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, TESTS / "ddp_run.py", *map(str, arguments)], check=True, timeout=300, env=environment)
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_gloo_ranks_stopped_and_resumed_equal_an_unbroken_run(synthetic_folder, tmp_path, ranks):
+    torchrun(synthetic_folder, tmp_path / "unbroken", 0, ranks=ranks)
+    torchrun(synthetic_folder, tmp_path / "stopped", 7, ranks=ranks)
+    stopped = Run(tmp_path / "stopped")
+    assert load_file(stopped.checkpoint_file)["step"] == 7
+    torchrun(synthetic_folder, tmp_path / "stopped", 0, ranks=ranks)
+    assert_same_run(stopped, Run(tmp_path / "unbroken"))
+
+
+def test_evaluation_on_two_ranks_equals_one_process(synthetic_folder, tmp_path):
+    torchrun(synthetic_folder, tmp_path / "two", "scores")
+    config = tiny_config(synthetic_folder)
+    state = TrainState(config, torch.device("cpu"))
+    ours = evaluate({"val/": state.student}, config, open_source(config), torch.device("cpu"))
+    assert json.loads((tmp_path / "two" / "scores.json").read_text()) == ours
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(unbroken, synthetic_folder, tmp_path):
+    config = tiny_config(synthetic_folder)
+    command = [sys.executable, "-m", "fsr.train", *flags(config), "--run_folder", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    while not Run(tmp_path).checkpoint_file.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in errors
+    main([*flags(config), "--run_folder", str(tmp_path)])
+    assert_same_run(Run(tmp_path), unbroken)
