@@ -31,6 +31,8 @@ class Task:
 
     def outcome(self) -> Outcome | None:
         """How it ended, or None if it died without a word."""
+        if isinstance(self._job, submitit.LocalJob) and not self._job.paths.result_pickle.exists():
+            return None  # submitit would wait for it for a while
         try:
             return self._job.result()
         except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):

@@ -14,21 +14,35 @@ ENDED = ("complete", "pruned", "fail")
 INTERVAL_S = 0.5
 
 
-def watch(rows: Rows, iterations: int, wanted: int, console: Console, ended: Callable[[], bool]) -> None:
-    """Show the trials until `ended` says so."""
+def watch(
+    rows: Rows, before: list[Row], iterations: int, wanted: int, console: Console, ended: Callable[[], bool]
+) -> None:
+    """Show the trials until `ended` says so; `before` is how they stood when the sweep began."""
     if console.is_terminal:
-        started, before = time.monotonic(), amount(rows.read(), iterations)
-        with Live(console=console, auto_refresh=False) as live:
-            while True:
-                last = ended()
-                now = rows.read()
-                spent = time.monotonic() - started
-                live.update(picture(now, iterations, wanted, before, spent, console.height), refresh=True)
-                if last:
-                    return
-                time.sleep(INTERVAL_S)
-    known: dict[int, Row] = {row.number: row for row in rows.read() if row.state in ENDED}
-    while True:
+        watch_table(rows, before, iterations, wanted, console, ended)
+    else:
+        watch_lines(rows, before, iterations, console, ended)
+
+
+def watch_table(
+    rows: Rows, before: list[Row], iterations: int, wanted: int, console: Console, ended: Callable[[], bool]
+) -> None:
+    """A table that is drawn anew twice a second."""
+    started = time.monotonic()
+    with Live(console=console, auto_refresh=False) as live:
+        last = False
+        while not last:
+            last = ended()
+            spent_s = time.monotonic() - started
+            live.update(picture(rows.read(), before, iterations, wanted, spent_s, console.height), refresh=True)
+            time.sleep(0 if last else INTERVAL_S)
+
+
+def watch_lines(rows: Rows, before: list[Row], iterations: int, console: Console, ended: Callable[[], bool]) -> None:
+    """A line for each start, evaluation and end."""
+    known = {row.number: row for row in before}
+    last = False
+    while not last:
         last = ended()
         for row in rows.read():
             if not row.parameters:  # being claimed right now
@@ -36,9 +50,7 @@ def watch(rows: Rows, iterations: int, wanted: int, console: Console, ended: Cal
             for line in changes(known.get(row.number), row, iterations):
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
             known[row.number] = row
-        if last:
-            return
-        time.sleep(INTERVAL_S)
+        time.sleep(0 if last else INTERVAL_S)
 
 
 def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
@@ -46,12 +58,13 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
     lines = []
     name = f"trial {row.number}"
     if before is None:
-        goes_on = f"goes on at step {row.step}" if row.step else "starts"
-        lines.append(f"{name} {goes_on}: {row.parameters}")
-    if row.evaluated > (before.evaluated if before else row.evaluated if row.state == "running" else 0):
+        lines.append(f"{name} starts: {row.parameters}")
+    elif before.state == "interrupted":
+        lines.append(f"{name} goes on at step {before.step}: {row.parameters}")
+    if row.evaluated > (before.evaluated if before else 0):
         scores = f"seg mIoU {score(row, 'val/seg_miou')}, cam mIoU {score(row, 'val/cam_miou')}"
         lines.append(f"{name} step {row.evaluated}/{iterations}: {scores}")
-    if row.state in ENDED and (before is None or before.state != row.state):
+    if row.state in ENDED and (before is None or before.state not in ENDED):
         lines.append(f"{name} {row.state}" + (f": {row.error}" if row.error else f" after {duration(row.seconds)}"))
     return lines
 
@@ -62,12 +75,13 @@ def amount(rows: list[Row], iterations: int) -> float:
     return sum(parts.get(row.state, row.step / iterations) for row in rows)
 
 
-def picture(rows: list[Row], iterations: int, wanted: int, before: float, spent_s: float, height: int) -> Group:
+def picture(rows: list[Row], before: list[Row], iterations: int, wanted: int, spent_s: float, height: int) -> Group:
     """The live view: the running trials and as many of the last ended as fit, and a bar over the whole study."""
     room = max(4, height - 8)
     shown = sorted(rows, key=lambda row: (row.state in ENDED, -row.number))[:room]
     done = amount(rows, iterations)
-    left = duration((wanted - done) * spent_s / (done - before)) + " left" if done > before else ""
+    since = done - amount(before, iterations)
+    left = duration((wanted - done) * spent_s / since) + " left" if since > 0 else ""
     ended = sum(row.state in ("complete", "pruned") for row in rows)
     foot = Table.grid(padding=(0, 2))
     foot.add_row(f"{ended} of {wanted} trials", ProgressBar(wanted, min(done, wanted), width=40), left)

@@ -49,9 +49,10 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
             study = open_study(planned)
             trials = study.get_trials(deepcopy=False)
             announce(planned, trials, console)
-            tasks = submit(planned, trials, options.cluster, train)
             rows = Rows(study, planned.folder)
-            watch(rows, planned.base.iterations, planned.wanted, console, ended(tasks, stop, lock, console))
+            before = rows.read(running="interrupted")
+            tasks = submit(planned, trials, options.cluster, train)
+            watch(rows, before, planned.base.iterations, planned.wanted, console, ended(tasks, stop, lock, console))
         finally:
             lock.release()  # the workers' sign to save and leave, however this ends
         outcomes = [task.outcome() for task in tasks]

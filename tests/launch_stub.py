@@ -19,8 +19,7 @@ def train(config, run, *, stop_requested, prune):
     mistake = setting(config, "mistake", None)
     if mistake:
         raise UserError(mistake)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_json(run.config_file, config.to_json())
+    run.start(config)
     step = int(run.checkpoint_file.read_text()) if run.checkpoint_file.exists() else 0
     run.rewind(step) if run.metrics_file.exists() else None
     with open(run.folder / "attempts", "a") as file:
@@ -37,7 +36,7 @@ def train(config, run, *, stop_requested, prune):
         if stop_requested():
             save()
             return "stopped"
-        if step and step % config.eval_every == 0:
+        if step and (step % config.eval_every == 0 or step == config.iterations):
             scores = {"val/seg_miou": score * step / config.iterations, "val/cam_miou": 0.5}
             run.log({"step": step, "perf/steps_per_s": 10.0, **scores})
             if prune(step, scores):

@@ -1,0 +1,232 @@
+"""Workers never train more than was ordered, never one trial twice at once, and lose no number, whoever dies when."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+
+import cloudpickle
+import launch_stub
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from launch.claim import Order, claim
+from launch.folder import StudyFolder
+from launch.storage import open_storage
+from launch.study import load
+from launch.worker import Worker
+
+spawn = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def worker(tmp_path, data_folder):
+    """A worker of the study smoke that is to finish 8 trials."""
+    study = load("smoke")
+    folder = StudyFolder(tmp_path / "runs" / "smoke")
+    folder.folder.mkdir(parents=True)
+    base = study.base("synthetic", data_folder, iterations=12, seed=None)
+    optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
+    return Worker(study=study, base=base, folder=folder, order=Order(8, 8), train=launch_stub.train)
+
+
+def trials_of(worker):
+    return optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder)).trials
+
+
+def claim_for(worker):
+    return claim(worker.study, worker.base, worker.folder, worker.order, open_storage(worker.folder.folder))
+
+
+def attempts(worker, number):
+    return (worker.folder.run(number).folder / "attempts").read_text().split()
+
+
+def work(pickled):
+    cloudpickle.loads(pickled)()
+
+
+def start(worker, count):
+    processes = [spawn.Process(target=work, args=(cloudpickle.dumps(worker),)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def test_many_workers_train_each_ordered_trial_once(worker):
+    for process in start(worker, 5):
+        process.join()
+        assert process.exitcode == 0
+    trials = trials_of(worker)
+    assert [trial.number for trial in trials] == list(range(8))
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    assert all(attempts(worker, number) == ["0"] for number in range(8))
+    assert trials[0].params == worker.study.known(worker.base)[0]
+    assert len({tuple(trial.params.values()) for trial in trials}) == 8
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_workers_killed_at_random_lose_nothing(worker, data_folder, seed):
+    (data_folder / "step_s").write_text("0.05")
+    rng = random.Random(seed)
+    for _ in range(3):
+        processes = start(worker, 3)
+        time.sleep(1.5)
+        for process in processes:
+            time.sleep(rng.uniform(0, 0.4))
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+    for process in start(worker, 2):
+        process.join()
+    trials = trials_of(worker)
+    assert [trial.number for trial in trials] == list(range(8))
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    assert sum(len(attempts(worker, number)) for number in range(8)) > 8  # otherwise nobody was killed in mid-trial
+    for trial in trials:
+        starts = [int(step) for step in attempts(worker, trial.number)]
+        assert starts == sorted(starts)  # each attempt went on from a checkpoint
+        assert worker.folder.run(trial.number).config().mask_ratio == trial.params["mask_ratio"]
+
+
+def test_a_held_trial_is_not_claimed_and_an_interrupted_one_is_resumed(worker):
+    holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))
+    holder.start()
+    while not (worker.folder.folder / "held").exists():
+        time.sleep(0.01)
+    other = claim_for(worker)
+    assert other.trial.number == 1
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    resumed = claim_for(replace(worker, order=Order(2, 2)))  # this process holds 1, but locks tell processes apart
+    assert resumed.trial.number == 0
+    assert resumed.settings["mask_ratio"] == worker.base.mask_ratio
+    assert len(trials_of(worker)) == 2
+
+
+def hold_a_claim(pickled):
+    worker = cloudpickle.loads(pickled)
+    claimed = claim_for(worker)
+    assert claimed.lock.held
+    (worker.folder.folder / "held").touch()
+    time.sleep(60)
+
+
+def test_workers_wait_while_others_train_the_last_trials(worker):
+    worker = replace(worker, order=Order(1, 1))
+    holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))
+    holder.start()
+    while not (worker.folder.folder / "held").exists():
+        time.sleep(0.01)
+    assert claim_for(worker) == "wait"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    claimed = claim_for(worker)
+    claimed.tell(0.5)
+    claimed.let_go()
+    assert claim_for(worker) == "nothing left"
+
+
+def test_a_worker_killed_between_asking_and_suggesting_leaves_the_known_setting_to_the_next(worker):
+    study = optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder))
+    study.enqueue_trial(worker.study.known(worker.base)[0])
+    study.ask()
+    claimed = claim_for(worker)
+    assert claimed.trial.number == 0
+    assert claimed.settings == {"mask_ratio": worker.base.mask_ratio, "momentum": worker.base.momentum}
+
+
+def test_a_worker_killed_before_it_asked_for_what_it_enqueued_leaves_no_gap(worker):
+    study = optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder))
+    study.enqueue_trial(worker.study.known(worker.base)[0])
+    worker()
+    assert [trial.number for trial in trials_of(worker)] == list(range(8))
+
+
+def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(worker):
+    worker = replace(worker, order=Order(1, 1))
+    claimed = claim_for(worker)
+    config = replace(worker.base, **claimed.settings)
+    launch_stub.train(config, worker.folder.run(0), stop_requested=lambda: False, prune=lambda *_: False)
+    claimed.let_go()
+    worker()
+    assert [trial.state for trial in trials_of(worker)] == [TrialState.COMPLETE]
+    assert attempts(worker, 0) == ["0"]
+
+
+def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_order(worker, data_folder):
+    worker = replace(worker, order=Order(2, 2))
+    (data_folder / "fail").write_text("yes")
+    assert worker().mistake is None
+    trials = trials_of(worker)
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
+    assert trials[0].user_attrs["error"] == "NotFiniteError: loss nan at step 0"
+    assert "NotFiniteError" in worker.folder.error_file(0).read_text()
+
+    (data_folder / "fail").unlink()
+    replace(worker, order=Order(2, 2 + 2))()
+    trials = trials_of(worker)
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
+
+
+def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
+    study = replace(worker.study, suggest=lambda trial, base: {"mask_ratio": trial.suggest_float("mask_ratio", 2, 3)})
+    study = replace(study, known=lambda base: [])
+    replace(worker, study=study, order=Order(1, 1))()
+    (trial,) = trials_of(worker)
+    assert trial.state == TrialState.FAIL
+    assert "mask_ratio must be in (0, 1]" in trial.user_attrs["error"]
+
+
+def test_a_mistake_of_the_user_stops_the_worker_and_leaves_the_trial_to_be_resumed(worker, data_folder):
+    (data_folder / "mistake").write_text("no such list: train.txt")
+    assert worker().mistake == "no such list: train.txt"
+    assert [trial.state for trial in trials_of(worker)] == [TrialState.RUNNING]
+    (data_folder / "mistake").unlink()
+    worker()
+    assert len(trials_of(worker)) == 8
+
+
+def test_pruning_stops_trials_that_fall_behind(worker):
+    worker()
+    trials = trials_of(worker)
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        assert trial.value == trial.intermediate_values[trial.last_step]
+        assert worker.folder.run(trial.number).result() is None
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == worker.folder.run(trial.number).result()["val/seg_miou"]
+
+
+def test_a_resumed_run_does_not_report_a_step_twice(worker, recwarn):
+    worker = replace(worker, order=Order(1, 1))
+    claimed = claim_for(worker)
+    claimed.trial.report(0.25, worker.base.eval_every)
+    claimed.let_go()
+    worker()
+    (trial,) = trials_of(worker)
+    assert trial.intermediate_values[worker.base.eval_every] == 0.25
+    assert not [warning for warning in recwarn if "already reported" in str(warning.message)]
+
+
+def test_the_search_depends_on_study_seed_and_number_not_on_the_worker(worker):
+    study, base = worker.study, worker.base
+
+    def draw(number, seed=0):
+        sampler = study.sampler_for(number, replace(base, seed=seed))
+        return optuna.create_study(sampler=sampler).ask().suggest_float("x", 0, 1)
+
+    assert draw(3) == draw(3)
+    assert len({draw(3), draw(4), draw(3, seed=1)}) == 3

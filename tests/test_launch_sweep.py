@@ -1,0 +1,251 @@
+"""`python launch/sweep.py` as its users meet it: real processes, real signals, a method that only counts steps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import launch_stub
+import optuna
+import pytest
+
+from fsr.errors import UserError
+from launch.plan import Options
+from launch.storage import open_storage
+from launch.sweep import sweep
+
+TESTS = Path(__file__).parent
+SWEEP = TESTS.parent / "launch" / "sweep.py"
+
+
+class Sweep:
+    """The study smoke in a private folder, swept by processes of their own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = folder / "data"
+        self.data.mkdir()
+        self.study_folder = folder / "runs" / "smoke"
+
+    def start(self, *options, script=TESTS / "launch_stub.py"):
+        command = [sys.executable, script, "--study", "smoke", "--data_folder", self.data]
+        command += ["--runs", self.folder / "runs", "--iterations", "20", *options]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def run(self, *options, **more):
+        process = self.start(*options, **more)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    def trials(self):
+        return optuna.load_study(study_name="smoke", storage=open_storage(self.study_folder)).trials
+
+    def attempts(self, number):
+        return [int(step) for step in (self.study_folder / f"trial_{number:04d}" / "attempts").read_text().split()]
+
+    def step(self, number):
+        file = self.study_folder / f"trial_{number:04d}" / "checkpoint.pt"
+        return int(file.read_text()) if file.exists() else 0
+
+    def wait_for(self, condition, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.05)
+
+    def processes(self, name=""):
+        """Process numbers of everything that names this study's folder in its command."""
+        listing = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+        return [int(line.split()[0]) for line in listing if str(self.folder) in line and name in line]
+
+    def check_all_done(self, count=6):
+        trials = self.trials()
+        assert [trial.number for trial in trials] == list(range(count))
+        assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+        for number in range(count):
+            assert self.attempts(number) == sorted(self.attempts(number))
+
+
+@pytest.fixture
+def study(tmp_path):
+    swept = Sweep(tmp_path)
+    yield swept
+    for process in swept.processes():
+        os.kill(process, signal.SIGKILL)
+
+
+def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study):
+    code, output = study.run()
+    assert code == 0
+    study.check_all_done()
+    assert "trial 0 starts: mask_ratio 0.4  1-momentum 0.02\n" in output
+    assert "trial 0 complete" in output
+    best = max((t for t in study.trials() if t.state.name == "COMPLETE"), key=lambda trial: trial.value)
+    assert f"best: trial {best.number}, val/seg_miou {best.value:.4f}" in output
+    assert "tensorboard --logdir" in output
+    definition = json.loads((study.study_folder / "study.json").read_text())
+    assert definition["budget"] == 6
+    assert definition["base"]["iterations"] == 20
+    assert set(definition["space"]) == {"mask_ratio", "1-momentum"}
+    assert {"optuna", "submitit", "torch"} <= set(definition["launched"]["versions"])
+    assert study.processes() == []
+
+    assert study.run()[0] == 0
+    study.check_all_done(6)
+    assert study.run("--trials", "8")[0] == 0
+    study.check_all_done(8)
+    assert json.loads((study.study_folder / "study.json").read_text()) == definition
+
+    code, output = study.run("--trials", "9", "--seed", "1")
+    assert code == 2
+    assert output.strip().endswith(
+        "smoke was launched with seed 0, not 1; take the same settings or another --runs folder"
+    )
+    assert "Traceback" not in output
+    study.check_all_done(8)
+
+
+def test_ctrl_c_leaves_no_process_and_loses_nothing(study):
+    (study.data / "step_s").write_text("0.2")
+    process = study.start()
+    study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "nothing is lost, to go on: python" in output
+    assert "interrupted" in output
+    assert study.processes() == []
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING", "RUNNING"]
+    saved = [study.step(0), study.step(1)]
+    assert min(saved) >= 5
+
+    (study.data / "step_s").write_text("0")
+    code, output = study.run()
+    assert code == 0
+    assert f"trial 0 goes on at step {saved[0] // 6 * 6}: mask_ratio 0.4" in output
+    study.check_all_done()
+    assert [study.attempts(number) for number in (0, 1)] == [[0, saved[0]], [0, saved[1]]]
+
+
+def test_a_second_ctrl_c_does_not_wait(study):
+    (study.data / "step_s").write_text("100")
+    process = study.start()
+    study.wait_for(lambda: len(list(study.study_folder.glob("trial_*/attempts"))) == 2)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(1)
+    assert process.wait(timeout=20) == 130
+    study.wait_for(lambda: study.processes() == [], seconds=5)
+
+
+def test_a_sweep_that_is_killed_takes_its_workers_with_it(study):
+    (study.data / "step_s").write_text("0.2")
+    process = study.start()
+    study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
+    process.kill()
+    process.wait()
+    study.wait_for(lambda: study.processes() == [], seconds=10)
+    (study.data / "step_s").write_text("0")
+    assert study.run()[0] == 0
+    study.check_all_done()
+    assert min(study.attempts(0)[1], study.attempts(1)[1]) >= 5
+
+
+def test_a_killed_workers_trial_goes_on_under_its_number(study):
+    (study.data / "step_s").write_text("0.1")
+    process = study.start()
+    study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
+    workers = study.processes("submitit.core._submit")
+    os.kill(workers[0], signal.SIGKILL)
+    (study.data / "step_s").write_text("0")
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 0  # the other worker took it over
+    assert "a worker died; its log:" in output
+    study.check_all_done()
+    assert sorted(len(study.attempts(number)) for number in range(6)) == [1, 1, 1, 1, 1, 2]
+
+
+def test_trials_of_dead_workers_wait_for_the_next_call(study):
+    (study.data / "step_s").write_text("0.2")
+    process = study.start()
+    study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
+    for worker in study.processes("submitit.core._submit"):
+        os.kill(worker, signal.SIGKILL)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "0 of 6 trials done" in output
+    assert study.processes() == []
+    (study.data / "step_s").write_text("0")
+    assert study.run()[0] == 0
+    study.check_all_done()
+
+
+def test_failed_trials_are_reported_and_topped_up_by_the_next_call(study):
+    (study.data / "fail").write_text("yes")
+    code, output = study.run("--trials", "2")
+    assert code == 1
+    assert "trial 0 fail: NotFiniteError: loss nan at step 0" in output
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "FAIL"]
+    (study.data / "fail").unlink()
+    assert study.run("--trials", "2")[0] == 0
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_mistake_found_by_a_worker_is_told_in_one_sentence(study):
+    (study.data / "mistake").write_text("no such list: train.txt")
+    code, output = study.run("--trials", "3")
+    assert code == 2
+    assert output.strip().splitlines()[-1] == "error: no such list: train.txt"
+    assert "Traceback" not in output
+
+
+def test_one_study_is_swept_by_one_process(study):
+    (study.data / "step_s").write_text("100")
+    process = study.start()
+    study.wait_for(lambda: (study.study_folder / "study.json").exists())
+    code, output = study.run()
+    assert code == 2
+    assert f"process {process.pid} is sweeping" in output
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--study", "nonsense"], "there is no study 'nonsense'; allowed: block_size, joint, loss_weights, mask_ratio"),
+        (["--study", "../smoke"], "there is no study '../smoke'; allowed: "),
+        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--parallel", "-1"], "--parallel must be at least 1, got -1"),
+        (["--cluster", "slurm"], "--cluster slurm is not supported yet; allowed: local, debug"),
+        (["--data_folder", "/nowhere"], "there is no data folder /nowhere; name it with --data_folder"),
+        (["--study", "block_size", "--trials", "9"], "study block_size has only 5 different settings, got --trials 9"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_starts(study, options, sentence):
+    code, output = study.run(*options, script=SWEEP)
+    assert code == 2
+    assert sentence in output
+    assert "Traceback" not in output
+    assert not (study.folder / "runs").exists()
+
+
+def test_a_dry_run_writes_nothing(study):
+    code, output = study.run("--dry_run", "--trials", "3", script=SWEEP)
+    assert code == 0
+    assert "3 trials wanted" in output
+    assert not (study.folder / "runs").exists()
+
+
+def test_debug_sweeps_inside_this_process(study, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch/sweep.py"])
+    options = {"study": "smoke", "data_folder": study.data, "runs": study.folder / "runs", "cluster": "debug"}
+    assert sweep(Options(**options, trials=3, iterations=20), train=launch_stub.train) == 0
+    study.check_all_done(3)
+    (study.data / "mistake").write_text("no such list: train.txt")
+    with pytest.raises(UserError, match="no such list"):
+        sweep(Options(**options, trials=4, iterations=20), train=launch_stub.train)
