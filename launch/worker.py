@@ -15,7 +15,7 @@ from fsr.errors import UserError
 from fsr.run import Run
 from launch.claim import Claim, Order, claim
 from launch.folder import StudyFolder
-from launch.preemption import StopRequest, die_with_parent
+from launch.preemption import StopRequest, die_after, die_with_parent
 from launch.storage import open_storage
 from launch.study import Study
 
@@ -59,6 +59,7 @@ class Worker:
             request = StopRequest()
         else:
             die_with_parent()
+            die_after(self.sweep_pid)
             request = StopRequest(self.folder.sweep_lock(), self.sweep_pid)
         storage = open_storage(self.folder.folder)
         with request as stop_requested:
