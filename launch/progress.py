@@ -29,7 +29,7 @@ def watch_table(
 ) -> None:
     """A table that is drawn anew twice a second."""
     started = time.monotonic()
-    with Live(console=console, auto_refresh=False) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         last = False
         while not last:
             last = ended()
