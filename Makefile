@@ -13,10 +13,10 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(DATA)/VOCdevkit: $(VENV)/installed
+$(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 	$(BIN)/python -m fsr.data.synthetic $(DATA)
 
-sweep: $(VENV)/installed $(DATA)/VOCdevkit
+sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
 	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA)
 
 test: $(VENV)/installed

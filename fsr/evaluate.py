@@ -39,7 +39,7 @@ class Scores:
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
         logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
-        self.segmentation.add(logits.argmax(dim=1), truth)
+        self.segmentation.add(logits.max(dim=1).indices, truth)
         self.cam.add(*strongest_class(cam, labels), truth)
         self.aux_cam.add(*strongest_class(aux_cam, labels), truth)
         f1 = class_f1(top_logits > 0, labels > 0).cpu()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from fsr.data.synthetic import synthesise
 
@@ -13,3 +14,9 @@ def synthetic_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic")
     synthesise(folder, images=24, seed=1)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Runs in this process and in others sum in the same order; small tensors gain nothing from more threads."""
+    torch.set_num_threads(1)

@@ -23,15 +23,6 @@ from fsr.train import main, train
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Runs in this process and in others sum in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def unbroken(synthetic_folder, tmp_path_factory) -> Run:
     """A tiny run that nobody stopped."""

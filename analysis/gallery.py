@@ -1,0 +1,55 @@
+"""One picture of what a trained network sees: `python analysis/gallery.py --run RUN_FOLDER --out gallery.png`."""
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image, ImageDraw
+
+from fsr.checkpoint import load_network
+from fsr.data.loaders import evaluation_images
+from fsr.data.source import open_source
+from fsr.errors import reports_user_errors
+from fsr.pictures import COLUMNS, draw
+from fsr.run import Run
+
+TITLE_HEIGHT = 14
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, truth."""
+
+    run: Path
+    """Run folder with a best.pt."""
+    out: Path
+    """PNG file to write."""
+    images: int = 4
+    """Rows."""
+    first: int = 0
+    """Number of the first image in the validation list."""
+    data_folder: Path | None = None
+    """Where the data lies now; by default where the run found it."""
+
+
+@reports_user_errors
+def main() -> None:
+    """Draw and save."""
+    options = tyro.cli(Options)
+    network, config = load_network(Run(options.run).best_file)
+    config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
+    samples = evaluation_images(config, open_source(config), config.val_set, 0, 1)
+    rows = itertools.islice(samples, options.first, options.first + options.images)
+    pictures = [draw(network, sample, config, torch.device("cpu")) for sample in rows]
+    pixels = (torch.cat(pictures, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    title = Image.new("RGB", (pixels.shape[1], TITLE_HEIGHT), "white")
+    for column, name in enumerate(COLUMNS):
+        ImageDraw.Draw(title).text((column * config.crop_size + 2, 1), name, fill="black")
+    Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(options.out)
+
+
+if __name__ == "__main__":
+    main()

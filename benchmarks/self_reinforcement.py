@@ -1,0 +1,109 @@
+"""What self-reinforcement brings on the synthetic set: the preset with and without it, over several seeds.
+
+    python benchmarks/self_reinforcement.py --data_folder data/synthetic --seeds 5
+
+Prints means with 95 % confidence intervals (Student's t over seeds) and the paired difference; the last line is JSON.
+The runs stay in --runs, so that an interrupted comparison goes on where it was.
+"""
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fsr.run import Run
+
+SETTINGS = {"with": [], "without": ["--w_class", "0", "--w_patch", "0"]}
+SCORES = ("val/cam_miou", "val/cam_best_miou", "val/aux_cam_miou", "val/aux_cam_best_miou", "val/seg_miou")
+# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare the synthetic preset with and without the self-reinforcement terms."""
+
+    data_folder: Path = Path("data/synthetic")
+    """Synthetic data set."""
+    runs: Path = Path("runs/self_reinforcement")
+    """Where the runs are kept."""
+    seeds: int = 5
+    """Seeds of each setting, at most 16."""
+    parallel: int = 1
+    """Runs at a time; each gets its share of the cores."""
+
+
+def main() -> None:
+    """Train what is missing and compare."""
+    options = tyro.cli(Options)
+    jobs = [(setting, seed) for seed in range(options.seeds) for setting in SETTINGS]
+    with ThreadPoolExecutor(options.parallel) as pool:
+        results = dict(zip(jobs, pool.map(lambda job: train(options, *job), jobs), strict=True))
+    table = Table("score", *SETTINGS, "difference", title=f"mean ± 95 % interval over {options.seeds} seeds")
+    summary = {}
+    for score in SCORES:
+        values = {s: [results[s, seed][score] for seed in range(options.seeds)] for s in SETTINGS}
+        values["difference"] = [a - b for a, b in zip(values["with"], values["without"], strict=True)]
+        summary[score] = {name: interval(numbers) | {"values": numbers} for name, numbers in values.items()}
+        table.add_row(score, *(f"{v['mean']:+.3f} ± {v['half_width']:.3f}" for v in summary[score].values()))
+    Console().print(table)
+    seconds = statistics.median(results["with", seed]["seconds"] for seed in range(options.seeds))
+    print(
+        json.dumps(
+            {
+                "seeds": options.seeds,
+                "scores": summary,
+                "median_run_seconds": round(seconds, 1),
+                "runs_at_a_time": options.parallel,
+                "cpu": cpu_name(),
+                "cores": os.cpu_count(),
+                "torch": torch.__version__,
+                "date": time.strftime("%Y-%m-%d"),
+                "command": " ".join(["python", *sys.argv]),
+            }
+        )
+    )
+
+
+def train(options: Options, setting: str, seed: int) -> dict[str, float]:
+    """The result of one run, trained now unless it is there."""
+    run = Run(options.runs / f"{setting}_{seed}")
+    places = ["--data_folder", str(options.data_folder), "--run_folder", str(run.folder), "--seed", str(seed)]
+    command = [sys.executable, "-m", "fsr.train", "synthetic", *places, *SETTINGS[setting]]
+    threads = str(max(1, os.cpu_count() // options.parallel))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": threads})
+    result = run.result()
+    print(f"{setting} seed {seed}: seg mIoU {result['val/seg_miou']:.3f} in {result['seconds']:.0f} s", flush=True)
+    return result
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean and half width of its 95 % confidence interval; infinite for one value."""
+    if len(values) < 2:
+        return {"mean": values[0], "half_width": math.inf}
+    half_width = T_95[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
+    return {"mean": statistics.mean(values), "half_width": half_width}
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
