@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsr.models.encoder import Features
 from fsr.models.network import Network
 
 IGNORED = 255
@@ -11,12 +12,18 @@ IGNORED = 255
 
 @torch.no_grad()
 def multi_scale_cams(
-    network: Network, images: Tensor, scales: tuple[float, ...], *, with_top: bool = True
+    network: Network,
+    images: Tensor,
+    scales: tuple[float, ...],
+    *,
+    with_top: bool = True,
+    seen: Features | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Top and aux multi-scale CAM of images [B, 3, H, W], each [B, K, H, W] in [0, 1] (METHOD "Multi-scale CAM").
 
     Image and mirror at each scale, maximum of the two, summed over scales, then normalised per image and class.
-    Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None.
+    Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None. `seen` are the features
+    of the images as they are, if they are at hand.
     """
     size = images.shape[-2:]
     sums: list[Tensor | None] = [None, None]
@@ -25,13 +32,17 @@ def multi_scale_cams(
         if scale != 1:
             to = (int(scale * size[0]), int(scale * size[1]))
             scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        both = torch.cat([scaled, scaled.flip(-1)])
-        cams = network.cams(network.encoder(both, with_top=with_top, with_cls=False))
+        mirrored = scaled.flip(-1)
+        known = scale == 1 and seen is not None
+        new = network.encoder(mirrored if known else torch.cat([scaled, mirrored]), with_top=with_top, with_cls=False)
+        cams = network.cams(new)
+        if known:
+            cams = [None if b is None else torch.cat([a, b]) for a, b in zip(network.cams(seen), cams, strict=True)]
         for i, cam in enumerate(cams):
             if cam is not None:
                 cam = F.interpolate(cam.float(), size=size, mode="bilinear", align_corners=False)
-                plain, mirrored = cam.chunk(2)
-                cam = torch.maximum(plain, mirrored.flip(-1))
+                plain, flipped = cam.chunk(2)
+                cam = torch.maximum(plain, flipped.flip(-1))
                 sums[i] = cam if sums[i] is None else sums[i] + cam
     top, aux = sums
     return None if top is None else normalise_cam(top), normalise_cam(aux)

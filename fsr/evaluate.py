@@ -34,8 +34,8 @@ class Scores:
         """Count a network's answers for images [B, 3, H, W], truth [B, H, W] and labels [B, K]."""
         precise = self.config.precision == "fp32"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
-            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales)
             seen = network.encoder(images, with_cls=False)
+            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=seen)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
         logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)

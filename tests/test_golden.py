@@ -144,6 +144,11 @@ def test_multi_scale_cams_and_labels_from_them(golden):
     aux_alone = multi_scale_cams(network, data["input"], (1.0, 0.5, 1.5), with_top=False)
     assert aux_alone[0] is None
     assert torch.equal(aux_alone[1], aux_cam)
+    seen = network.encoder(data["input"])
+    for ours, theirs in zip(
+        multi_scale_cams(network, data["input"], (1.0, 0.5, 1.5), seen=seen), (cam, aux_cam), strict=True
+    ):
+        assert_close(ours, theirs)
     odd_cam, odd_aux_cam = multi_scale_cams(network, data["odd_input"], (1.0, 0.5, 1.5))
     assert_close(odd_cam, data["odd_cam"])
     assert_close(odd_aux_cam, data["odd_aux_cam"])
