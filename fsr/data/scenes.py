@@ -1,8 +1,9 @@
 """Synthetic pictures on which image-level labels are not enough: a class shows only in a small part of its objects.
 
-Classes 2p + 1 and 2p + 2 are a pair. Their objects share the body (hue, stripes, shape); what tells them apart is a
-marker, a chequered square of the class's own hue on a tenth of the object. A classifier therefore looks at markers,
-as classifiers of real pictures look at heads and wheels, and segmentation has to find the bodies.
+Classes 2p + 1 and 2p + 2 are a pair. Their objects share the body (stripes, shape, and a hue that differs by less than
+the views' colour jitter); what tells them apart is a marker, a chequered square of the class's own hue on a tenth of the
+object. A classifier therefore looks at markers, as classifiers of real pictures look at heads and wheels, and
+segmentation has to find the bodies.
 """
 
 import colorsys
@@ -16,8 +17,9 @@ from fsr.data.images import IGNORED
 SIDE = 128  # pixels
 CLASSES = 8
 
-_BODY_HUES = (0.0, 0.25, 0.5, 0.75)
-# By class. The two markers of a pair lie opposite each other on the colour circle, and both 67° or more off their body.
+_BODY_HUES = (0.0, 0.25, 0.5, 0.75)  # by pair
+_BODY_HUE_SHIFT = 0.04  # to either side, by class
+# By class. The two markers of a pair lie opposite each other on the colour circle, and both 50° or more off their body.
 _MARKER_HUES = (0.1875, 0.6875, 0.0625, 0.5625, 0.3125, 0.8125, 0.4375, 0.9375)
 _STRIPES = (4, 7, 5, 9)  # along a body's diameter, by pair
 _STRIPE_ANGLES = (0.0, 0.5, 0.25, 0.75)  # of half a turn, against the body, by pair
@@ -72,7 +74,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     owner = np.zeros((SIDE, SIDE), np.uint8)  # 0, or number of the object + 1
     for i in from_back:
         owner[bodies[i]] = i + 1
-        _paint_body(pixels, bodies[i], classes[i] // 2, centres[i], diameters[i], turns[i], rng)
+        _paint_body(pixels, bodies[i], classes[i], centres[i], diameters[i], turns[i], rng)
     for i in from_back:
         _paint_marker(pixels, owner == i + 1, classes[i], centres[i], diameters[i], rng)
 
@@ -135,13 +137,14 @@ def _filled(outline: np.ndarray) -> np.ndarray:
 def _paint_body(
     pixels: np.ndarray,
     body: np.ndarray,
-    pair: int,
+    class_index: int,
     centre: np.ndarray,
     diameter: float,
     turn: float,
     rng: np.random.Generator,
 ) -> None:
-    hue = _BODY_HUES[pair] + rng.uniform(-0.02, 0.02)
+    pair, member = divmod(class_index, 2)
+    hue = _BODY_HUES[pair] + (2 * member - 1) * _BODY_HUE_SHIFT + rng.uniform(-0.02, 0.02)
     angle = turn + np.pi * _STRIPE_ANGLES[pair]
     along = (_X[body] - centre[0]) * np.cos(angle) + (_Y[body] - centre[1]) * np.sin(angle)
     dark = np.sin(2 * np.pi * _STRIPES[pair] * along / diameter) < 0
