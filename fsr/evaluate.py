@@ -14,6 +14,7 @@ from fsr.data.loaders import EvaluationImage, evaluation_images
 from fsr.data.source import Source
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.network import Network
+from fsr.progress import with_progress
 
 # Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
 BATCHES = 4
@@ -71,7 +72,10 @@ def evaluate(
     """
     scores = {prefix: Scores(config) for prefix in networks}
     modes = {prefix: network.training for prefix, network in networks.items()}
-    images = evaluation_images(config, source, config.val_set, distributed.rank(), distributed.world_size())
+    rank, ranks = distributed.rank(), distributed.world_size()
+    images = evaluation_images(config, source, config.val_set, rank, ranks)
+    if rank == 0:
+        images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
     for batch, truth, labels in batches_of_one_size(images, BATCHES * config.batch_size):
         for prefix, network in networks.items():
             scores[prefix].add(network.eval(), batch.to(device), truth.to(device), labels.to(device))

@@ -1,9 +1,16 @@
-"""How far a run is, on a terminal or in a log file."""
+"""How far long work is: a live bar on a terminal, plain lines in a log file."""
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
 
 
 class TrainProgress:
@@ -50,7 +57,46 @@ class TrainProgress:
         else:
             print(line, flush=True)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to another display for a while."""
+        if self.bar:
+            self.bar.stop()
+        yield
+        if self.bar:
+            self.bar.start()
+
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self.bar:
             self.bar.stop()
+
+
+def with_progress(steps: Iterable[T], total: int, label: str, interval_s: float = 10.0) -> Iterator[T]:
+    """The elements of `steps`, shown on stderr as they pass: a bar on a terminal, else a line every `interval_s`."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _with_lines(steps, total, label, interval_s)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(steps, total=total, description=label)
+
+
+def _with_lines(steps: Iterable[T], total: int, label: str, interval_s: float) -> Iterator[T]:
+    start = shown = time.monotonic()
+    for done, step in enumerate(steps, 1):
+        yield step
+        now = time.monotonic()
+        if now - shown >= interval_s:
+            shown = now
+            rate = done / (now - start)
+            left_s = (total - done) / rate
+            print(f"{label}: {done} of {total}, {rate:.0f}/s, {left_s:.0f} s left", file=sys.stderr, flush=True)
+
+
+class _Rate(ProgressColumn):
+    """Elements per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f}/s" if task.speed else "")

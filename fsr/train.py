@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -80,7 +81,8 @@ def train(
             at_end = state.step == config.iterations
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
                 networks = {"val/": state.student, "val/teacher_": state.teacher}
-                state.scores = evaluate(networks, config, source, device)
+                with recorder.progress.paused() if recorder else nullcontext():
+                    state.scores = evaluate(networks, config, source, device)
                 state.evaluated = state.step
                 if recorder:
                     recorder.scores()
@@ -155,18 +157,20 @@ def one_step(
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m fsr.train`: train one run; SIGINT and SIGTERM save a checkpoint and leave."""
     config, run_folder = parse_command("python -m fsr.train", sys.argv[1:] if arguments is None else arguments)
+    run = Run(run_folder)
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: received.append(number))
     try:
-        outcome = train(config, Run(run_folder), stop_requested=lambda: bool(received))
+        outcome = train(config, run, stop_requested=lambda: bool(received))
     except NotFiniteError as error:
         sys.exit(f"error: {error}")
     finally:
         distributed.stop()
     if outcome == "stopped":
-        print(f"stopped; the same command goes on from {Run(run_folder).checkpoint_file}", file=sys.stderr)
+        print(f"stopped; the same command goes on from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
+    print(f"finished: segmentation mIoU {run.result()['val/seg_miou']:.4f}; all scores in {run.result_file}")
 
 
 if __name__ == "__main__":

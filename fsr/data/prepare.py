@@ -19,12 +19,12 @@ from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotation
 from fsr.data.images import read_image, read_mask
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
-from fsr.data.progress import with_progress
 from fsr.data.source import Source
 from fsr.data.voc import VocSource
 from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_whole
+from fsr.progress import with_progress
 
 ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
 

@@ -1,8 +1,8 @@
 """Synthetic pictures on which image-level labels are not enough: a class shows only in a small part of its objects.
 
 Classes 2p + 1 and 2p + 2 are a pair. Their objects share the body (stripes, shape, and a hue that differs by less than
-the views' colour jitter); what tells them apart is a marker, a chequered square of the class's own hue on a tenth of the
-object. A classifier therefore looks at markers, as classifiers of real pictures look at heads and wheels, and
+the views' colour jitter); what tells them apart is a marker, a chequered square of the class's own hue on a tenth of
+the object. A classifier therefore looks at markers, as classifiers of real pictures look at heads and wheels, and
 segmentation has to find the bodies.
 """
 

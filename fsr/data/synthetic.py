@@ -13,12 +13,12 @@ import tyro
 
 from fsr.data.coco import CocoSource
 from fsr.data.prepare import prepare_coco, prepare_voc
-from fsr.data.progress import with_progress
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_whole
+from fsr.progress import with_progress
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
