@@ -18,8 +18,8 @@ SIDE = 128  # pixels
 CLASSES = 8
 
 _BODY_HUES = (0.0, 0.25, 0.5, 0.75)  # by pair
-_BODY_HUE_SHIFT = 0.04  # to either side, by class
-# By class. The two markers of a pair lie opposite each other on the colour circle, and both 50° or more off their body.
+_BODY_HUE_SHIFT = 0.07  # to either side, by class
+# By class. The two markers of a pair lie opposite each other on the colour circle, and both 40° or more off their body.
 _MARKER_HUES = (0.1875, 0.6875, 0.0625, 0.5625, 0.3125, 0.8125, 0.4375, 0.9375)
 _STRIPES = (4, 7, 5, 9)  # along a body's diameter, by pair
 _STRIPE_ANGLES = (0.0, 0.5, 0.25, 0.75)  # of half a turn, against the body, by pair
