@@ -15,5 +15,5 @@ study = Study(
     trials=6,
     parallel=2,
     dataset="synthetic",
-    settings={"iterations": 60, "eval_every": 30, "log_every": 5},
+    settings={"iterations": 48, "eval_every": 24, "log_every": 6},
 )
