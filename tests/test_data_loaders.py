@@ -149,9 +149,16 @@ def test_a_set_without_truth_is_ignored_everywhere(config, tmp_path):
 def test_both_layouts_give_the_same_batches_and_truth(config, tmp_path):
     synthesise(tmp_path, "coco", images=24, seed=1)
     other = replace(
-        coco(tmp_path), num_classes=9, batch_size=4, crop_size=48, block_size=16, local_crops=1, local_crop_size=16
+        coco(tmp_path),
+        num_classes=9,
+        batch_size=4,
+        crop_size=48,
+        crop_area=config.crop_area,
+        block_size=16,
+        local_crops=1,
+        local_crop_size=16,
+        workers=0,
     )
-    other = replace(other, workers=0)
     assert_equal(batches(config, last_step=2), batches(other, last_step=2))
     pairs = zip(
         evaluation_images(config, open_source(config), "val", 0, 1),
