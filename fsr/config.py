@@ -309,7 +309,7 @@ def coco(data_folder: Path = Path("data")) -> TrainConfig:
 
 
 def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
-    """The synthetic data set, from scratch, in about 2 minutes on 2 cores."""
+    """The synthetic data set, from scratch, in a few minutes on 2 cores."""
     return TrainConfig(
         dataset="synthetic",
         data_folder=data_folder,
