@@ -8,9 +8,10 @@ from fsr.cam import multi_scale_cams, strongest_class
 from fsr.config import TrainConfig
 from fsr.data.loaders import EvaluationImage
 from fsr.data.palette import voc_palette
+from fsr.data.transforms import denormalise
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network
-from fsr.step import image_of, pseudo_label_of
+from fsr.step import pseudo_label_of
 
 COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "truth")
 
@@ -34,7 +35,7 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     mask = F.interpolate(mask[None].float(), size=size, mode="nearest")[0]
     logits = network.decoder(network.encoder(view, with_cls=False).top)
     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    picture = image_of(view)[0] / 255
+    picture = denormalise(view)[0] / 255
     columns = (
         picture,
         heat(picture, strongest_class(cam, labels)[0][0]),

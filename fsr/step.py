@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fsr.cam import multi_scale_cams, training_label
 from fsr.config import TrainConfig
-from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
@@ -107,14 +107,8 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
     return block_mask(noise, uncertain, config)
 
 
-def image_of(view: Tensor) -> Tensor:
-    """Normalised views [B, 3, S, S] as they were, 0..255 (not rounded)."""
-    scale, offset = (view.new_tensor(values)[:, None, None] * 255 for values in (IMAGENET_STD, IMAGENET_MEAN))
-    return view * scale + offset
-
-
 def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
     """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
-    image = image_of(view)
+    image = denormalise(view)
     image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
     return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)

@@ -25,6 +25,12 @@ def normalise(image: Image.Image) -> torch.Tensor:
     return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(_MEAN).div_(_STD)
 
 
+def denormalise(view: torch.Tensor) -> torch.Tensor:
+    """The inverse, in 8-bit levels: network input [..., 3, H, W] to 0..255, not rounded."""
+    scale, offset = (255 * part.to(view) for part in (_STD, _MEAN))
+    return view * scale + offset
+
+
 def global_view(config: TrainConfig) -> View:
     """Draws one of the two views: RGB picture → float32 [3, S, S], normalised. Consumes the global generators."""
     steps = [

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.cam import IGNORED
-from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from fsr.data.transforms import denormalise
 from fsr.ops import bilateral_filter
 
 
@@ -38,8 +38,7 @@ def energy_loss(
     logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
     probabilities = F.interpolate(logits.softmax(1), scale_factor=scale, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        image = (_nearest(image, scale) * std + mean) * 255
+        image = denormalise(_nearest(image, scale))
         ignored = _nearest(label[:, None].float(), scale) == IGNORED
         region = torch.ones_like(ignored, dtype=logits.dtype)
         if roi is not None:
