@@ -1,17 +1,21 @@
 """The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fsr import distributed
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import whole_file
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
+from fsr.run import Run
 
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
@@ -39,15 +43,34 @@ class TrainState:
         self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
 
-    def save(self, path: Path) -> None:
-        """Write the whole state to `path`."""
+    def save(self, run: Run) -> None:
+        """Write the whole state as the run's checkpoint; the one before stays, in case this one gets damaged."""
         state = {name: getattr(self, name).state_dict() for name in PARTS}
-        with whole_file(path) as file:
+        with whole_file(run.checkpoint_file) as file:
             torch.save(state | {name: getattr(self, name) for name in VALUES}, file)
+            if run.checkpoint_file.exists():
+                os.replace(run.checkpoint_file, run.previous_checkpoint_file)
 
-    def load(self, path: Path, device: torch.device) -> None:
-        """Take over the state in `path`. Raises UserError if it is damaged or of another network."""
-        state = load_file(path, device)
+    def resume(self, run: Run, device: torch.device) -> None:
+        """Take over the run's checkpoint, if there is one; where it is damaged or missing, the one before.
+
+        Raises UserError if none can be read, or if it is of another network.
+        """
+        present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
+        for path in present:
+            try:
+                state = load_file(path, device)
+            except UserError as error:
+                if path == present[-1]:
+                    raise
+                print(f"{error}; going on from {present[-1].name}", file=sys.stderr)
+                if distributed.rank() == 0:
+                    path.unlink()  # or the next save would put it in the place of the good one
+            else:
+                self._take(state, path)
+                return
+
+    def _take(self, state: dict[str, Any], path: Path) -> None:
         try:
             for name in PARTS:
                 getattr(self, name).load_state_dict(state[name])

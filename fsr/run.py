@@ -1,6 +1,7 @@
 """The folder of one run: every path and file in it, named once. Imports no torch."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Run:
         self.metrics_file = self.folder / "metrics.jsonl"
         self.result_file = self.folder / "result.json"
         self.checkpoint_file = self.folder / "checkpoint.pt"
+        self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"
         self.best_file = self.folder / "best.pt"
 
     def start(self, config: TrainConfig) -> None:
@@ -44,6 +46,13 @@ class Run:
                 )
         else:
             write_json(self.config_file, config.to_json())
+
+        for unfinished in self.folder.glob(".*.[0-9]*"):  # what a killed process was writing
+            unfinished.unlink()
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.checkpoint_file.exists() or self.previous_checkpoint_file.exists()
 
     def config(self) -> TrainConfig:
         """The configuration that this run was started with."""
@@ -72,11 +81,16 @@ class Run:
 
     def record_attempt(self, device: str, first_step: int) -> None:
         """Add this start (host, versions, commit, command) to provenance.json."""
-        attempts = []
-        if self.provenance_file.exists():
-            attempts = json.loads(self.provenance_file.read_text())["attempts"]
-        attempts.append(provenance() | {"device": device, "first_step": first_step})
-        write_json(self.provenance_file, {"attempts": attempts})
+        write_json(
+            self.provenance_file,
+            {"attempts": [*self.starts(), provenance() | {"device": device, "first_step": first_step}]},
+        )
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What provenance.json says of each start, oldest first."""
+        if not self.provenance_file.exists():
+            return []
+        return json.loads(self.provenance_file.read_text())["attempts"]
 
 
 def provenance() -> dict[str, Any]:
@@ -85,6 +99,7 @@ def provenance() -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
         "host": platform.node(),
+        "pid": os.getpid(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")},
         **git_state(),

@@ -55,8 +55,7 @@ def train(
     if run.result() is not None:
         return "finished"
     state = TrainState(config, device)
-    if run.checkpoint_file.exists():
-        state.load(run.checkpoint_file, device)
+    state.resume(run, device)
     student = state.student.train()
     state.teacher.train()
     if distributed.world_size() > 1:
@@ -67,11 +66,16 @@ def train(
     batches = iter(train_loader(config, source, *ranks, state.step, config.iterations))
     recorder = Recorder(config, run, source, state, device) if distributed.rank() == 0 else None
     started = time.monotonic() - state.seconds
+    saved = (state.step, state.evaluated) if run.has_checkpoint() else None
 
     def save() -> None:
+        nonlocal saved
+        if saved == (state.step, state.evaluated):
+            return
         state.seconds = time.monotonic() - started
         if recorder:
-            state.save(run.checkpoint_file)
+            state.save(run)
+        saved = state.step, state.evaluated
 
     try:
         while True:
@@ -110,7 +114,7 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     if distributed.rank() == 0:
         try:
             source = open_source(config)
-            if not run.checkpoint_file.exists():
+            if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
             run.start(config)

@@ -52,7 +52,7 @@ def test_masks_are_random_for_exactly_the_first_fifth(iterations, step):
     assert config.masks_at_random(step) == (step < iterations // 5)
 
 
-def test_self_reinforcement_ends_at_fsr_iters():
-    config = dataclasses.replace(synthetic(), fsr_iters=100)
-    assert config.loss_weights(99)["patch"] > 0
-    assert config.loss_weights(100)["patch"] == config.loss_weights(100)["class"] == 0
+def test_self_reinforcement_goes_from_fsr_from_to_fsr_iters():
+    config = dataclasses.replace(synthetic(), iterations=200, fsr_from=0.25, fsr_iters=100)
+    counts = [config.loss_weights(step)["patch"] > 0 and config.loss_weights(step)["class"] > 0 for step in range(200)]
+    assert counts == [50 <= step < 100 for step in range(200)]

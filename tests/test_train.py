@@ -159,13 +159,32 @@ def test_a_run_folder_of_other_settings_is_refused(unbroken, synthetic_folder):
         train(tiny_config(synthetic_folder, mask_ratio=0.5), unbroken)
 
 
-def test_a_damaged_checkpoint_is_one_clear_error(synthetic_folder, tmp_path):
+def test_checkpoints_that_are_all_damaged_are_one_clear_error(synthetic_folder, tmp_path):
     run = Run(tmp_path)
     config = tiny_config(synthetic_folder)
     train(config, run, stop_requested=stop_after(2))
-    run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"checkpoint .*checkpoint.pt cannot be read"):
+    for file in (run.checkpoint_file, run.previous_checkpoint_file):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint .*checkpoint\.previous\.pt cannot be read"):
         train(config, run)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(unbroken, synthetic_folder, tmp_path, damage, capsys):
+    run = Run(tmp_path)
+    config = tiny_config(synthetic_folder)
+    train(config, run, stop_requested=stop_after(7))
+    if damage == "truncated":
+        run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
+    else:  # killed between setting the old one aside and putting the new one in its place
+        run.checkpoint_file.rename(run.folder / ".checkpoint.pt.123")
+    capsys.readouterr()
+    assert train(config, run) == "finished"
+    shown = capsys.readouterr()
+    assert "at step 5 of 10" in shown.out
+    assert ("checkpoint.pt cannot be read" in shown.err) == (damage == "truncated")
+    assert not (run.folder / ".checkpoint.pt.123").exists()
+    assert_same_run(run, unbroken)
 
 
 @pytest.mark.parametrize(

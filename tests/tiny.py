@@ -26,6 +26,8 @@ def tiny_config(data_folder: Path, **changes: Any) -> TrainConfig:
         "log_every": 3,
         "save_every": 5,
         "pictures": 1,
+        "workers": 0,
+        "fsr_from": 0.0,
     }
     return dataclasses.replace(synthetic(data_folder), **(tiny | changes))
 

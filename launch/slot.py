@@ -1,0 +1,94 @@
+"""The place where a worker works: this machine, or one task of a Slurm array."""
+
+import os
+import platform
+import time
+from typing import Literal
+
+from launch import slurm
+from launch.ledger import Attempt, Cause
+from launch.preemption import StopRequest
+
+EndedBySlurm = Literal["preempted", "time limit", "cancelled"]
+# How Slurm's words for an end read in the ledger.
+CAUSES: dict[str, Cause] = {
+    "PREEMPTED": "preempted",
+    "REQUEUED": "preempted",
+    "TIMEOUT": "time limit",
+    "DEADLINE": "time limit",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+    "OUT_OF_MEMORY": "out of memory",
+    "CANCELLED": "cancelled",
+}
+
+
+class LocalSlot:
+    """A process of this machine."""
+
+    task = "local"
+    restart = 0
+
+    @property
+    def node(self) -> str:
+        """Name of the machine."""
+        return platform.node()
+
+    def cause_of_stop(self, request: StopRequest) -> Cause:
+        """Why the worker was asked to stop."""
+        return "cancelled"
+
+    def leave(self, cause: Cause) -> None:
+        """Nothing is left to do: nobody puts a local worker back into a queue."""
+
+
+class SlurmSlot:
+    """This task of a Slurm job, named as Slurm names it."""
+
+    def __init__(self) -> None:
+        job, array, index = (os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
+        self.task = f"{array}_{index}" if array else str(job)
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.node = os.environ.get("SLURMD_NODENAME") or platform.node()
+
+    def cause_of_stop(self, request: StopRequest) -> EndedBySlurm:
+        """Why the worker was asked to stop. SIGTERM is preemption or scancel: only the controller can tell which."""
+        if request.near_time_limit:
+            return "time limit"
+        if request.by_file:
+            return "cancelled"
+        job = slurm.job(self.task)
+        if job is None or job.preempted or job.waits_or_runs:
+            # Somebody's kill, or no answer: the job may be meant to come back, so it must not end by itself.
+            return "preempted"
+        return "cancelled"
+
+    def leave(self, cause: Cause) -> None:
+        """Come back later, if the cause is one to come back from; does not return then.
+
+        A task that exits when it is preempted ends as FAILED and is never requeued; one that waits to be killed comes
+        back (measured on Slurm 22.05). A cancelled one must stay cancelled.
+        """
+        if cause == "time limit" and not slurm.requeue(self.task):
+            print("Slurm does not requeue this task; its trial goes on in another one", flush=True)
+            return
+        while cause in ("preempted", "time limit"):
+            time.sleep(1)
+
+
+def cause_of_death(attempt: Attempt) -> tuple[Cause, str]:
+    """Why an attempt ended that left no word itself, from what Slurm knows of it."""
+    if attempt.task == "local":
+        return "killed", "the process is gone"
+    past = slurm.past_states(attempt.task)
+    if past and attempt.restart < len(past) and past[attempt.restart] in CAUSES:
+        state = past[attempt.restart]
+        return CAUSES[state], f"Slurm's accounts say {state}"
+    job = slurm.job(attempt.task)
+    if job is None or job.state == slurm.GONE:
+        return "killed", "Slurm knows nothing of it"
+    if job.restarts <= attempt.restart:
+        return CAUSES.get(job.state, "killed"), f"Slurm says {job.state}"
+    if slurm.node_is_up(attempt.node) is False:
+        return "node", f"node {attempt.node} is down"
+    return "preempted", "Slurm requeued the task"
