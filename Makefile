@@ -17,7 +17,7 @@ $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 	$(BIN)/python -m fsr.data.synthetic $(DATA)
 
 sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
-	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA)
+	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA) --cluster local
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -1,14 +1,22 @@
 """Which trial a worker may train: never one that another has, never more than ordered, never a gap in the numbers."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.config import TrainConfig
+from fsr.files import write_json
+from fsr.run import Run
+from launch import slurm, suspects
 from launch.folder import StudyFolder
+from launch.ledger import Attempt, Cause, Ledger
 from launch.lock import FileLock
+from launch.slot import cause_of_death
+from launch.standing import Standing
 from launch.study import Settings, Study
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -24,6 +32,15 @@ class Order:
     wanted: int
     limit: int
 
+    def place(self, folder: StudyFolder) -> None:
+        """Make this the order that all workers of the study go by from their next claim on."""
+        write_json(folder.order_file, asdict(self))
+
+    @classmethod
+    def of(cls, folder: StudyFolder) -> "Order":
+        """The order that was placed last."""
+        return cls(**json.loads(folder.order_file.read_text()))
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -33,10 +50,30 @@ class Claim:
     trial: optuna.Trial
     settings: Settings
     lock: FileLock
+    run: Run
+
+    @property
+    def ledger(self) -> Ledger:
+        """The attempts on it."""
+        return Ledger(self.run)
 
     def tell(self, value: float | None = None, state: TrialState | None = None) -> None:
-        """Record how the trial ended."""
+        """Record how the trial ended, and what it took."""
+        attempts = self.ledger.attempts()
+        summary = {
+            "causes": [attempt.cause for attempt in attempts],
+            "node": attempts[-1].node if attempts else "",
+            "seconds": round(sum(attempt.seconds for attempt in attempts), 1),
+            "gpu_seconds": self.ledger.gpu_seconds(lost=state == TrialState.FAIL),
+            **asdict(Standing.of(self.run)),
+        }
+        self.trial.set_user_attr("summary", summary)  # so that nobody need open the folders of finished trials
         self.study.tell(self.trial, value, state)
+
+    def fail(self, reason: str) -> None:
+        """Record that the trial is given up."""
+        self.trial.set_user_attr("error", reason)
+        self.tell(state=TrialState.FAIL)
 
     def let_go(self) -> None:
         """Leave the trial. If its end was not told, the next worker resumes it."""
@@ -44,23 +81,33 @@ class Claim:
 
 
 def claim(
-    study: Study, base: TrainConfig, folder: StudyFolder, order: Order, storage: optuna.storages.BaseStorage
+    study: Study, base: TrainConfig, folder: StudyFolder, storage: optuna.storages.BaseStorage, node: str
 ) -> Claim | Literal["wait", "nothing left"]:
-    """A trial to train: an interrupted one before a new one.
+    """A trial for a worker on `node` to train: an interrupted one before a new one.
 
-    "wait" while others train the last ones, because one of them may be killed.
+    A trial that died too often is told as failed on the way. "wait" while others train the last ones, because one of
+    them may be killed.
     """
     with folder.claim_lock():
+        order = Order.of(folder)
         session = optuna.load_study(study_name=study.name, storage=storage)
         free, busy = {}, 0
         for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             lock = folder.trial_lock(trial.number)
-            if lock.try_acquire():
+            if lock.try_acquire() and not _runs_elsewhere(folder.ledger(trial.number), node):
                 free[trial.number] = lock
             else:
+                lock.release()
                 busy += 1
 
         # Read again: a worker tells before it lets go, so now the state of each free trial is the last word.
+        trials = session.get_trials(deepcopy=False)
+        for number, lock in free.items():
+            if trials[number].state == TrialState.RUNNING:
+                close_lost(folder, number, cause_of_death)
+                reason = folder.ledger(number).given_up()
+                if reason:
+                    Claim(session, _running(session, storage, number), {}, lock, folder.run(number)).fail(reason)
         trials = session.get_trials(deepcopy=False)
         done = sum(trial.state in DONE for trial in trials)
         number = None
@@ -83,7 +130,26 @@ def claim(
         )
         trial = _open(session, storage, number, trials, study.known(base))
         # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
-        return Claim(session, trial, study.suggest(trial, base), lock)
+        return Claim(session, trial, study.suggest(trial, base), lock, folder.run(number))
+
+
+def close_lost(folder: StudyFolder, number: int, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> None:
+    """If the last attempt on a trial died without a word, write down its cause. The trial's lock must be held."""
+    ledger = folder.ledger(number)
+    if ledger.close_lost(find_cause):
+        suspects.report(folder, number, ledger.attempts()[-1])
+
+
+def _runs_elsewhere(ledger: Ledger, node: str) -> bool:
+    """Whether Slurm says that the last attempt still runs on another node.
+
+    The lock alone would tell, but some file systems keep locks to the node that took them.
+    """
+    attempts = ledger.attempts()
+    if not attempts or attempts[-1].cause or attempts[-1].task == "local" or attempts[-1].node == node:
+        return False
+    job = slurm.job(attempts[-1].task)
+    return job is not None and job.state == "RUNNING" and job.restarts == attempts[-1].restart
 
 
 def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: int) -> int | None:
@@ -103,8 +169,7 @@ def _open(
 ) -> optuna.Trial:
     """The trial of this number: resumed if it is running; else asked for, with a known setting while one is left."""
     if number < len(trials) and trials[number].state == TrialState.RUNNING:
-        study_id = storage.get_study_id_from_name(session.study_name)
-        return optuna.Trial(session, storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        return _running(session, storage, number)
     if number == len(trials):
         tried = [trial.params for trial in trials if trial.state != TrialState.FAIL]
         untried = [settings for settings in known if settings not in tried]
@@ -113,3 +178,9 @@ def _open(
     trial = session.ask()  # takes what is enqueued first, also what a worker killed right here had left
     assert trial.number == number
     return trial
+
+
+def _running(session: optuna.Study, storage: optuna.storages.BaseStorage, number: int) -> optuna.Trial:
+    """The handle of a trial that somebody asked for before."""
+    study_id = storage.get_study_id_from_name(session.study_name)
+    return optuna.Trial(session, storage.get_trial_id_from_study_id_trial_number(study_id, number))

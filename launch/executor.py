@@ -1,21 +1,30 @@
 """Puts workers on machines: the only importer of submitit."""
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import submitit
+from submitit.slurm.slurm import _make_sbatch_string
 
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from fsr.files import write_whole
+from launch.cluster import Resources
+from launch.folder import LaunchFolder
 from launch.worker import Outcome, Worker
 
 A_YEAR_MIN = 365 * 24 * 60
 
 
 class Task:
-    """A worker that was submitted."""
+    """A worker that was started on this machine."""
 
     def __init__(self, job: submitit.Job) -> None:
         self._job = job
@@ -44,7 +53,7 @@ class Task:
             os.kill(int(self._job.job_id), signal.SIGKILL)  # submitit's controller; the worker dies with its parent
 
 
-def submit(worker: Worker, count: int, cluster: str) -> list[Task]:
+def start(worker: Worker, count: int, cluster: str) -> list[Task]:
     """Start `count` workers: processes on this machine (`local`), or one inside this process (`debug`)."""
     folder = worker.folder.submissions(cluster)
     if cluster == "debug":
@@ -79,3 +88,56 @@ def gpus() -> list[str]:
         ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True
     )
     return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def script(
+    name: str, count: int, folder: LaunchFolder, resources: Resources, config: TrainConfig, exclude: list[str]
+) -> str:
+    """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
+
+    The loop starts the step again when one of its ranks died and the work may go on; SIGUSR2 goes to the ranks some
+    time before the time limit, and Slurm may put the job back into the queue.
+    """
+    python, file = shlex.quote(sys.executable), shlex.quote(str(folder.assignment_file))
+    gpus = resources.gpus_for(config.dataset) // resources.nodes
+    text = _make_sbatch_string(
+        command=f"{python} -u -m launch.task {file}",
+        folder=folder.slurm,
+        job_name=name,
+        partition=resources.partition,
+        account=resources.account,
+        qos=resources.qos,
+        constraint=resources.constraint,
+        exclude=",".join(exclude) or None,
+        nodes=resources.nodes,
+        ntasks_per_node=max(1, gpus),
+        gpus_per_node=gpus or None,
+        cpus_per_task=config.workers + 1,
+        comment=folder.comment,
+        wckey=None,
+        signal_delay_s=resources.signal_before_s,
+        map_count=count,
+        array_parallelism=count,
+        additional_parameters={"requeue": True, "time": resources.time_limit} | resources.sbatch_options(),
+        srun_args=["--kill-on-bad-exit=1"],
+        setup=[f"cd {shlex.quote(str(folder.code))} || exit 1", "export PYTHONPATH=$PWD", "work() {"],
+        teardown=[
+            "}",
+            "for ((round = 1; ; round++)); do",
+            "  started=$(date +%s)",
+            "  work && exit 0",
+            f'  {python} -m launch.afterwards {file} "$?" "$started" "$round" || exit 1',
+            "done",
+        ],
+    )
+    # submitit always sets a limit; without one asked for, the partition's own is to hold.
+    return text if resources.time_limit else re.sub(r"#SBATCH --time=.*\n", "", text)
+
+
+def sbatch(text: str, file: Path) -> str:
+    """Submit a batch script, which is kept as `file`; returns the array's id. Raises UserError with Slurm's words."""
+    write_whole(file, text.encode())
+    answer = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True)
+    if answer.returncode:
+        raise UserError(f"sbatch refuses {file}: {' '.join(answer.stderr.split())}")
+    return answer.stdout.split(";")[0].strip()

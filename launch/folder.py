@@ -1,39 +1,66 @@
-"""The folder of one study: every path in it, named once."""
+"""The folder of a study, or of one run that is put on machines: every path in it, named once."""
 
 from pathlib import Path
 
 from fsr.run import Run
+from launch.ledger import Ledger
 from launch.lock import FileLock
 
 
-class StudyFolder:
-    """Everything that a study leaves behind lies here: its definition, Optuna's journal, one run folder a trial."""
+class LaunchFolder:
+    """What anything that is put on machines keeps beside its results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.study_file = self.folder / "study.json"
+        self.stop_file = self.folder / "stop"
+        self.code = self.folder / "code"
+        self.slurm = self.folder / "slurm"
         self.slots = self.folder / "slots"
+        self.suspects = self.slots / "suspects"
 
     @property
     def name(self) -> str:
-        """The study's name, which is its identity."""
+        """The folder's own name; a study's is its identity."""
         return self.folder.name
 
-    def run(self, number: int) -> Run:
-        """The run folder of a trial."""
-        return Run(self.folder / f"trial_{number:04d}")
+    @property
+    def comment(self) -> str:
+        """What all its Slurm jobs carry as their comment, to be known by."""
+        return f"fsr {self.folder}"
 
-    def error_file(self, number: int) -> Path:
-        """Traceback of a trial that failed."""
-        return self.run(number).folder / "error.txt"
+    @property
+    def assignment_file(self) -> Path:
+        """What its Slurm tasks have to do."""
+        return self.slurm / "assignment.json"
 
     def submissions(self, cluster: str) -> Path:
         """Submission files and logs of the workers."""
         return self.folder / cluster
 
     def sweep_lock(self) -> FileLock:
-        """Held by the one process that sweeps this study on this machine, for as long as it lives."""
+        """Held by the one process that submits, or sweeps on this machine for as long as it lives."""
         return FileLock(self.slots / "sweep.lock")
+
+
+class StudyFolder(LaunchFolder):
+    """Everything that a study leaves behind: its definition, Optuna's journal, one run folder a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.study_file = self.folder / "study.json"
+        self.order_file = self.folder / "order.json"
+
+    def run(self, number: int) -> Run:
+        """The run folder of a trial."""
+        return Run(self.folder / f"trial_{number:04d}")
+
+    def ledger(self, number: int) -> Ledger:
+        """The attempts on a trial."""
+        return Ledger(self.run(number))
+
+    def error_file(self, number: int) -> Path:
+        """Traceback of a trial that failed."""
+        return self.run(number).folder / "error.txt"
 
     def claim_lock(self) -> FileLock:
         """Held while a worker chooses its trial."""
@@ -42,3 +69,16 @@ class StudyFolder:
     def trial_lock(self, number: int) -> FileLock:
         """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
         return FileLock(self.slots / f"{number:04d}.lock")
+
+
+class RunFolder(LaunchFolder):
+    """One run on its own."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return Run(self.folder)
+
+    def lock(self) -> FileLock:
+        """Held by the task that trains it."""
+        return FileLock(self.slots / "run.lock")

@@ -27,8 +27,10 @@ Cause = Literal[
 
 # How many attempts may end this way before the trial is given up; no entry: as many as it takes.
 BUDGETS = {"node": 8, "killed": 8, "out of memory": 2, "exception": 2, "disk full": 8, "not finite": 1}
-# An attempt of these causes says nothing about the trial itself, even if it had not got further.
-NOT_ITS_FAULT = ("preempted", "cancelled")
+# An attempt of these causes says nothing about the trial itself, even if it had not got further; nor does one that was
+# killed in its first minute.
+NOT_ITS_FAULT = ("preempted", "cancelled", "node")
+SOON_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,11 @@ class Attempt:
     cause: Cause | None = None
     """None while it works, or if it died without a trace that anybody has looked at yet."""
     detail: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; until now if it still works."""
+        return round((self.ended or time.time()) - self.started, 1)
 
 
 class Ledger:
@@ -78,11 +85,13 @@ class Ledger:
         """Write down how this process's attempt ended."""
         self._close(cause, detail, time.time())
 
-    def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> None:
-        """If the last attempt died without a word, write down what the scheduler says about it."""
+    def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
+        """Whether the last attempt had died without a word; then write down the cause that is found for it."""
         attempts = self.attempts()
-        if attempts and attempts[-1].cause is None:
+        lost = bool(attempts) and attempts[-1].cause is None
+        if lost:
             self._close(*find_cause(attempts[-1]), self._last_sign_of_life(attempts[-1]))
+        return lost
 
     def given_up(self) -> str | None:
         """Why the run is to be tried no more, or None."""
@@ -94,7 +103,7 @@ class Ledger:
                 return f"{cause}{times}: {details[-1]}" if details[-1] else f"{cause}{times}"
         idle = [attempt for attempt, following in _followed(attempts) if not _got_further(attempt, following)]
         last = attempts[-2:]
-        if len(last) == 2 and idle[-2:] == last and not any(attempt.cause in NOT_ITS_FAULT for attempt in last):
+        if len(last) == 2 and idle[-2:] == last and not any(_tells_nothing(attempt) for attempt in last):
             causes = ", ".join(str(attempt.cause) for attempt in last)
             return f"no progress twice in a row ({causes}): {last[1].detail}".removesuffix(": ")
         return None
@@ -107,7 +116,7 @@ class Ledger:
         spent = {"useful": 0.0, "redone": 0.0, "lost": 0.0}
         attempts = [attempt for attempt in self.attempts() if attempt.ended]
         for attempt, following in _followed(attempts):
-            seconds = (attempt.ended - attempt.started) * attempt.ranks
+            seconds = attempt.seconds * attempt.ranks
             kept = 1.0
             if following and following.first_step is not None and attempt.reached is not None:
                 done = attempt.reached - (attempt.first_step or 0)
@@ -144,6 +153,10 @@ class Ledger:
 def _followed(attempts: list[Attempt]) -> list[tuple[Attempt, Attempt | None]]:
     """Each attempt with the one after it."""
     return list(zip(attempts, [*attempts[1:], None], strict=True)) if attempts else []
+
+
+def _tells_nothing(attempt: Attempt) -> bool:
+    return attempt.cause in NOT_ITS_FAULT or (attempt.cause == "killed" and attempt.seconds < SOON_S)
 
 
 def _got_further(attempt: Attempt, following: Attempt | None) -> bool:

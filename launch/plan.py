@@ -10,14 +10,16 @@ from typing import Any, Literal
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.run import provenance, write_json
+from launch.cluster import Resources
 from launch.folder import StudyFolder
+from launch.storage import STORAGE_VARIABLE, check_url, without_password
 from launch.study import Study, load
 
 PLACES = ("data_folder", "list_folder", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Resources):
     """Train the trials of a study that are still missing, several at a time, and compare them."""
 
     study: str
@@ -31,15 +33,20 @@ class Options:
     trials: int | None = None
     """Trials wanted in all, finished or pruned; by default the study's number."""
     parallel: int | None = None
-    """Workers at a time; by default the study's number, or the number of cores if that is less."""
-    cluster: Literal["local", "debug", "slurm"] = "local"
-    """Where: processes of this machine, or this very process."""
+    """Workers at a time; by default the study's number; on this machine no more than its cores."""
     iterations: int | None = None
     """Steps of each run; by default the study's."""
     seed: int | None = None
     """Seed of the runs and of the search; by default the preset's."""
+    storage: str | None = None
+    """URL of a database to use instead of the journal: postgresql://…, mysql://…, sqlite:///FILE. To keep its password
+    off the command line, leave it out here and set the environment variable FSR_STORAGE to the whole URL."""
+    detach: bool = False
+    """On Slurm: submit and return, without watching."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
+    verify_resume: bool = False
+    """Kill a short run of this study at random steps, resume it, and compare it bit for bit with an unbroken one."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class Plan:
     folder: StudyFolder
     wanted: int
     parallel: int
+    resources: Resources
+    storage: str | None
+    """URL of the storage; None is the journal."""
 
 
 def plan(options: Options) -> Plan:
@@ -60,8 +70,6 @@ def plan(options: Options) -> Plan:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
-    if options.cluster not in ("local", "debug"):
-        raise UserError(f"--cluster {options.cluster} is not supported yet; allowed: local, debug")
     base = study.base(options.dataset or study.dataset, options.data_folder, options.iterations, options.seed)
     base = replace(base, data_folder=base.data_folder.absolute())
     if not base.data_folder.is_dir():
@@ -69,9 +77,33 @@ def plan(options: Options) -> Plan:
     wanted, size = options.trials or study.trials, study.size(base)
     if size is not None and wanted > size:
         raise UserError(f"study {study.name} has only {size} different settings, got --trials {wanted}")
-    parallel = options.parallel or min(study.parallel, cores())
-    folder = StudyFolder(options.runs.absolute() / study.name)
-    return Plan(study, base, folder, wanted, 1 if options.cluster == "debug" else parallel)
+    resources = options.resolved()
+    parallel = options.parallel or study.parallel
+    if resources.cluster != "slurm":
+        parallel = min(parallel, options.parallel or cores())
+    if resources.cluster == "debug":
+        parallel = 1
+    return Plan(
+        study=study,
+        base=base,
+        folder=StudyFolder(options.runs.absolute() / study.name),
+        wanted=wanted,
+        parallel=parallel,
+        resources=resources,
+        storage=storage_of(options),
+    )
+
+
+def storage_of(options: Options) -> str | None:
+    """URL of the storage. Raises UserError for one that cannot be one."""
+    url = os.environ.get(STORAGE_VARIABLE, options.storage)
+    if url is None:
+        return None
+    if options.storage and without_password(url) != without_password(options.storage):
+        shown = without_password(url), without_password(options.storage)
+        raise UserError(f"{STORAGE_VARIABLE} names {shown[0]}, but --storage {shown[1]}; give only one of them")
+    check_url(url)
+    return url
 
 
 def cores() -> int:
@@ -87,6 +119,7 @@ def define(plan: Plan) -> None:
         "metric": plan.study.metric,
         "base": plan.base.to_json(),
         "space": plan.study.space(plan.base),
+        "storage": without_password(plan.storage) if plan.storage else "journal.log",
     }
     if file.exists():
         check_unchanged(plan.folder, definition)
@@ -109,5 +142,6 @@ def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
                     f"study {folder.folder} was launched with {what} {old}, not {new}; "
                     "take the same settings or another --runs folder"
                 )
-    if before["metric"] != now["metric"]:
-        raise UserError(f"study {folder.folder} was launched for {before['metric']}, not {now['metric']}")
+    for part, what in (("metric", "for"), ("storage", "with the storage")):
+        if before[part] != now[part]:
+            raise UserError(f"study {folder.folder} was launched {what} {before[part]}, not {now[part]}")

@@ -59,11 +59,15 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
     name = f"trial {row.number}"
     if before is None:
         lines.append(f"{name} starts: {row.parameters}")
-    elif before.state == "interrupted":
-        lines.append(f"{name} goes on at step {before.step}: {row.parameters}")
-    if row.evaluated > (before.evaluated if before else 0):
+    elif row.state == "waiting" and before.state != "waiting":
+        lines.append(
+            f"{name} is interrupted at step {row.standing.step}: {row.causes[-1] if row.causes else 'unknown'}"
+        )
+    elif before.state == "waiting" and row.state != "waiting":
+        lines.append(f"{name} goes on at step {before.standing.step}: {row.parameters}")
+    if row.standing.evaluated > (before.standing.evaluated if before else 0):
         scores = f"seg mIoU {score(row, 'val/seg_miou')}, cam mIoU {score(row, 'val/cam_miou')}"
-        lines.append(f"{name} step {row.evaluated}/{iterations}: {scores}")
+        lines.append(f"{name} step {row.standing.evaluated}/{iterations}: {scores}")
     if row.state in ENDED and (before is None or before.state not in ENDED):
         lines.append(f"{name} {row.state}" + (f": {row.error}" if row.error else f" after {duration(row.seconds)}"))
     return lines
@@ -72,7 +76,7 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
 def amount(rows: list[Row], iterations: int) -> float:
     """Work done, in trials."""
     parts = {"complete": 1.0, "pruned": 1.0, "fail": 0.0}
-    return sum(parts.get(row.state, row.step / iterations) for row in rows)
+    return sum(parts.get(row.state, row.standing.step / iterations) for row in rows)
 
 
 def picture(rows: list[Row], before: list[Row], iterations: int, wanted: int, spent_s: float, height: int) -> Group:

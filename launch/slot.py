@@ -9,6 +9,7 @@ from launch import slurm
 from launch.ledger import Attempt, Cause
 from launch.preemption import StopRequest
 
+PATIENCE_S = 60
 EndedBySlurm = Literal["preempted", "time limit", "cancelled"]
 # How Slurm's words for an end read in the ledger.
 CAUSES: dict[str, Cause] = {
@@ -58,8 +59,8 @@ class SlurmSlot:
         if request.by_file:
             return "cancelled"
         job = slurm.job(self.task)
-        if job is None or job.preempted or job.waits_or_runs:
-            # Somebody's kill, or no answer: the job may be meant to come back, so it must not end by itself.
+        if job is None or job.preempted or job.waits_or_runs or job.restarts > self.restart:
+            # Where there is no answer, the job may be meant to come back, so it must not end by itself.
             return "preempted"
         return "cancelled"
 
@@ -72,8 +73,14 @@ class SlurmSlot:
         if cause == "time limit" and not slurm.requeue(self.task):
             print("Slurm does not requeue this task; its trial goes on in another one", flush=True)
             return
+        waited = 0.0
         while cause in ("preempted", "time limit"):
             time.sleep(1)
+            waited += 1
+            if waited % PATIENCE_S == 0:
+                job = slurm.job(self.task)
+                if job and job.waits_or_runs and not job.preempted:
+                    slurm.requeue(self.task)  # a plain SIGTERM from anybody: nobody will kill the job
 
 
 def cause_of_death(attempt: Attempt) -> tuple[Cause, str]:

@@ -54,7 +54,8 @@ def job(job_id: str) -> Job | None:
     return Job(
         state=fields["JobState"],
         restarts=int(fields.get("Restarts", 0)),
-        preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown", "N/A"),
+        # Both are ISO times or words; the time of an earlier preemption stays there after the job came back.
+        preempted=fields.get("StartTime", "") <= fields.get("PreemptTime", "") < "A",
     )
 
 

@@ -5,10 +5,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+import optuna
+from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 
+from fsr.errors import UserError
 from launch.lock import FileLock
+
+STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "9p", "afs")
 
 
 class Lock(Protocol):
@@ -86,7 +93,54 @@ def _end_of_records(file: int) -> int:
     return 0
 
 
-def open_storage(folder: Path) -> JournalStorage:
-    """The storage of the study whose folder this is."""
-    path = folder / "journal.log"
-    return JournalStorage(JournalFile(path, FileLock(path.with_name("journal.log.lock"))))
+def open_storage(folder: Path, database: bool = False) -> BaseStorage:
+    """The storage of the study whose folder this is: its journal, or the database that FSR_STORAGE names.
+
+    Raises UserError if the database cannot be used.
+    """
+    url = os.environ.get(STORAGE_VARIABLE, "") if database else None
+    if url is None:
+        path = folder / "journal.log"
+        return JournalStorage(JournalFile(path, FileLock(path.with_name("journal.log.lock"))))
+    check_url(url)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # Optuna's, SQLAlchemy's or the driver's; none of them may show the password
+        said = str(error).replace(password_of(url) or "\0", "***").splitlines()[0]
+        raise UserError(f"the storage {without_password(url)} cannot be opened: {said}") from None
+
+
+def check_url(url: str) -> None:
+    """Raise UserError for what can be no storage of a study."""
+    parts = urlsplit(url)
+    if parts.scheme.split("+")[0] not in ("postgresql", "mysql", "sqlite") or "://" not in url:
+        kinds = "postgresql://…, mysql://… or sqlite:///FILE"
+        raise UserError(f"--storage must be {kinds}, got {without_password(url)}")
+    if parts.scheme == "sqlite":
+        file = Path(parts.path[1:])
+        kind = file_system(file.absolute().parent)
+        if kind in NETWORK:
+            raise UserError(f"SQLite loses writes on a network file system, and {file} lies on {kind}; use the journal")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and written down."""
+    password = password_of(url)
+    return url if password is None else url.replace(f":{password}@", ":***@", 1)
+
+
+def password_of(url: str) -> str | None:
+    """The password in a URL, as it stands there."""
+    login = url.partition("://")[2].rpartition("@")[0]
+    return login.partition(":")[2] or None
+
+
+def file_system(folder: Path) -> str | None:
+    """Kind of the file system that a folder lies on (Linux); None where the system does not tell."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return None
+    folder = folder.resolve()
+    rows = [line.split(" ") for line in mounts.read_text().splitlines()]
+    over = [(Path(row[1]), row[2]) for row in rows if folder.is_relative_to(row[1])]
+    return max(over, key=lambda mount: len(mount[0].parts))[1] if over else None

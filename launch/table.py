@@ -1,15 +1,17 @@
 """The trials of a study as rows: read from Optuna's storage and the run folders alone, and drawn as a table."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.table import Table
 
 from launch.folder import StudyFolder
+from launch.ledger import Attempt
+from launch.standing import Standing
 
-STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "interrupted": "magenta"}
+STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
 
 
 @dataclass(frozen=True)
@@ -18,79 +20,108 @@ class Row:
 
     number: int
     state: str
-    """Optuna's word in lower case; `interrupted` is a running trial that no worker holds."""
+    """Optuna's word in lower case; `waiting` is also a running trial that no worker holds."""
     parameters: str
-    step: int
-    scores: dict[str, Any]
-    """The last evaluation."""
-    evaluated: int
-    """Its step."""
-    steps_per_s: float | None
-    seconds: float | None
+    standing: Standing
+    causes: tuple[str, ...] = ()
+    """How its attempts ended."""
+    node: str = ""
+    seconds: float | None = None
     """Time worked on it, all attempts together."""
-    error: str | None
+    gpu_seconds: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    value: float | None = None
 
 
 class Rows:
-    """Reads the rows of a study again and again; what is finished is read once."""
+    """Reads the rows of a study again and again; what is finished is read once, and from the storage alone."""
 
-    def __init__(self, study: optuna.Study, folder: StudyFolder) -> None:
+    def __init__(self, study: optuna.Study, folder: StudyFolder, held: Callable[[Attempt], bool]) -> None:
+        """`held` tells whether an attempt that has not ended still works."""
         self._study = study
         self._folder = folder
+        self._held = held
         self._finished: dict[int, Row] = {}
 
-    def read(self, running: str = "running") -> list[Row]:
-        """All rows by number; trials that Optuna calls running are called `running`."""
+    def read(self) -> list[Row]:
+        """All rows by number."""
         rows = []
         for trial in self._study.get_trials(deepcopy=False):
-            row = self._finished.get(trial.number) or self._row(trial, running)
+            row = self._finished.get(trial.number) or self._row(trial)
             if trial.state.is_finished():
                 self._finished[trial.number] = row
             rows.append(row)
         return rows
 
-    def _row(self, trial: FrozenTrial, running: str) -> Row:
-        records = self._folder.run(trial.number).metrics()
-        evaluations = [record for record in records if any(name.startswith("val/") for name in record)]
-        rates = [record["perf/steps_per_s"] for record in records if "perf/steps_per_s" in record]
+    def _row(self, trial: FrozenTrial) -> Row:
+        state = trial.state.name.lower()
+        parameters = "  ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
+        if trial.state.is_finished():
+            summary = trial.user_attrs.get("summary", {})
+            return Row(
+                number=trial.number,
+                state=state,
+                parameters=parameters,
+                standing=Standing(**{f.name: summary[f.name] for f in fields(Standing) if f.name in summary}),
+                causes=tuple(summary.get("causes", ())),
+                node=summary.get("node", ""),
+                seconds=summary.get("seconds"),
+                gpu_seconds=summary.get("gpu_seconds", {}),
+                error=trial.user_attrs.get("error"),
+                value=trial.value,
+            )
+        run, ledger = self._folder.run(trial.number), self._folder.ledger(trial.number)
+        attempts = ledger.attempts()
+        works = bool(attempts) and attempts[-1].cause is None and self._held(attempts[-1])
         return Row(
             number=trial.number,
-            state=running if trial.state == TrialState.RUNNING else trial.state.name.lower(),
-            parameters="  ".join(f"{name} {value:.4g}" for name, value in trial.params.items()),
-            step=max((record["step"] for record in records), default=0),
-            scores=evaluations[-1] if evaluations else {},
-            evaluated=evaluations[-1]["step"] if evaluations else 0,
-            steps_per_s=rates[-1] if rates else None,
-            seconds=trial.user_attrs.get("seconds"),
-            error=trial.user_attrs.get("error"),
+            state=state if works or not attempts else "waiting",
+            parameters=parameters,
+            standing=Standing.of(run),
+            causes=tuple(attempt.cause or "unknown" for attempt in (attempts[:-1] if works else attempts)),
+            node=attempts[-1].node if works else "",
+            seconds=sum(attempt.seconds for attempt in attempts) if attempts else None,
+            gpu_seconds=ledger.gpu_seconds(),
         )
 
 
 def table(rows: list[Row], iterations: int, best: int | None = None) -> Table:
     """The rows as a table; the best trial is set off."""
-    drawn = Table("trial", "parameters", "state", "step", "seg mIoU", "cam mIoU", "steps/s", "time", "left")
+    drawn = Table("trial", "parameters", "state", "step", "seg mIoU", "cam mIoU", "steps/s", "time", "left", "ended by")
     for row in rows:
-        left = None
-        if row.state == "running" and row.steps_per_s:
-            left = (iterations - row.step) / row.steps_per_s
+        rate = row.standing.steps_per_s
         drawn.add_row(
             str(row.number),
             row.parameters,
             f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]",
-            f"{row.step}/{iterations}",
+            f"{row.standing.step}/{iterations}",
             score(row, "val/seg_miou"),
             score(row, "val/cam_miou"),
-            f"{row.steps_per_s:.2f}" if row.steps_per_s else "",
+            f"{rate:.2f}" if rate else "",
             duration(row.seconds),
-            duration(left),
+            duration(left(row, iterations)),
+            counted(row.causes),
             style="bold" if row.number == best else "",
         )
     return drawn
 
 
+def left(row: Row, iterations: int) -> float | None:
+    """Seconds that a running trial still takes at its present rate."""
+    rate = row.standing.steps_per_s
+    return (iterations - row.standing.step) / rate if row.state == "running" and rate else None
+
+
+def counted(causes: tuple[str, ...]) -> str:
+    """Causes as text, in the order of their first coming: preempted ×2, finished."""
+    times = {cause: causes.count(cause) for cause in causes}
+    return ", ".join(f"{cause} ×{number}" if number > 1 else cause for cause, number in times.items())
+
+
 def score(row: Row, name: str) -> str:
     """A score of the last evaluation as text."""
-    return f"{row.scores[name]:.3f}" if name in row.scores else ""
+    scores = row.standing.scores or {}
+    return f"{scores[name]:.3f}" if name in scores else ""
 
 
 def duration(seconds: float | None) -> str:

@@ -2,97 +2,105 @@
 
 import os
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.run import Run
-from launch.claim import Claim, Order, claim
+from launch import suspects
+from launch.attempt import Slot, Train, attempt, disk_is_full, train, wait_for_space
+from launch.claim import Claim, claim, close_lost
 from launch.folder import StudyFolder
+from launch.ledger import Attempt, Cause
 from launch.preemption import StopRequest, die_after, die_with_parent
+from launch.ranks import Ranks
+from launch.slot import LocalSlot, SlurmSlot
 from launch.storage import open_storage
 from launch.study import Study
 
 IDLE_S = 1.0
 
 
-def train(config: TrainConfig, run: Run, **hooks: Any) -> Literal["finished", "stopped", "pruned"]:
-    """The method's training loop, imported inside the task: nothing else in launch needs torch."""
-    from fsr.train import train
-
-    return train(config, run, **hooks)
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: on its own, asked to stop, or because of a mistake that the user has to mend."""
+    """How a worker ended."""
 
     stopped: bool = False
+    """Asked to, before the work was done."""
     mistake: str | None = None
+    """What the user has to mend."""
+    broken: bool = False
+    """A trial failed in it, and only a new process is sure to be sound (CUDA, other ranks)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """One worker of a study, as it is pickled and sent to its task. Calling it works until nothing is left to do."""
+    """One worker of a study."""
 
     study: Study
     base: TrainConfig
     folder: StudyFolder
-    order: Order
+    database: bool = False
+    """Whether Optuna's storage is the database that FSR_STORAGE names, rather than the journal."""
     sweep_pid: int | None = None
     """The sweep to work for, in a process of its own; None works inside the sweep."""
     environment: dict[str, str] = field(default_factory=dict)
     """Set before torch is imported."""
-    train: Callable[..., str] = train
+    train: Train = train
 
     def __call__(self) -> Outcome:
-        """Train trials until the order is met, a stop is requested or the user has something to mend."""
+        """Work as a process of this machine, for as long as its sweep lives."""
         os.environ.update(self.environment)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self.sweep_pid is None:
-            request = StopRequest()
+            request = StopRequest(self.folder.stop_file)
         else:
             die_with_parent()
             die_after(self.sweep_pid)
-            request = StopRequest(self.folder.sweep_lock(), self.sweep_pid)
-        storage = open_storage(self.folder.folder)
-        with request as stop_requested:
-            while not stop_requested():
-                claimed = claim(self.study, self.base, self.folder, self.order, storage)
-                if claimed == "nothing left":
-                    return Outcome()
-                if claimed == "wait":
-                    time.sleep(IDLE_S)
-                    continue
-                try:
-                    self._work(claimed, stop_requested)
-                except UserError as error:  # every trial would meet it, so this one is left to be resumed
-                    return Outcome(mistake=str(error))
-                finally:
-                    claimed.let_go()
+            request = StopRequest(self.folder.stop_file, self.folder.sweep_lock(), self.sweep_pid)
+        with request as stop:
+            return self.work(stop, LocalSlot(), Ranks(self.folder.slots))
+
+    def work(self, stop: StopRequest, slot: Slot, ranks: Ranks) -> Outcome:
+        """Train trials until the order is met, a stop is requested or the user has something to mend."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = open_storage(self.folder.folder, self.database)
+        while not stop():
+            try:
+                claimed = claim(self.study, self.base, self.folder, storage, slot.node)
+            except OSError as error:
+                if not disk_is_full(error):
+                    raise
+                wait_for_space(self.folder.folder, stop)
+                continue
+            if claimed == "nothing left":
+                return Outcome()
+            if claimed == "wait" and isinstance(slot, SlurmSlot):
+                return Outcome()  # Slurm brings back who trains the last ones; nodes must not be held to wait for it
+            if claimed == "wait":
+                time.sleep(IDLE_S)
+                continue
+            try:
+                sound = self._work(claimed, stop, slot, ranks)
+            except UserError as error:  # every trial would meet it, so this one is left to be resumed
+                return Outcome(mistake=str(error))
+            finally:
+                claimed.let_go()
+            if not sound and isinstance(slot, SlurmSlot):
+                return Outcome(broken=True)
+        slot.leave(slot.cause_of_stop(stop))
         return Outcome(stopped=True)
 
-    def _work(self, claimed: Claim, stop_requested: Callable[[], bool]) -> None:
-        """Train one trial and tell how it ended."""
-        trial, run = claimed.trial, self.folder.run(claimed.trial.number)
-        started = time.monotonic()
-
-        def clock() -> None:
-            seconds = trial.user_attrs.get("seconds", 0.0) + time.monotonic() - started
-            trial.set_user_attr("seconds", round(seconds, 1))
-
+    def _work(self, claimed: Claim, stop: StopRequest, slot: Slot, ranks: Ranks) -> bool:
+        """Train one trial and tell how it ended; False if it broke."""
+        trial, run = claimed.trial, claimed.run
         try:
             config = replace(self.base, **claimed.settings)
         except UserError as error:
-            self._fail(claimed, error)
-            return
-
+            claimed.fail(f"impossible settings: {error}")
+            return True
         reported = set(claimed.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
         def prune(step: int, scores: dict[str, float]) -> bool:
@@ -100,25 +108,29 @@ class Worker:
                 trial.report(scores[self.study.metric], step)
             return step < config.iterations and trial.should_prune()
 
-        try:
-            # A worker may have been killed between the end of the training and its tell.
-            end = "finished" if run.result() else self.train(config, run, stop_requested=stop_requested, prune=prune)
-            clock()
-            if end == "finished":
-                claimed.tell(run.result()[self.study.metric])
-            elif end == "pruned":
-                claimed.tell(state=TrialState.PRUNED)
-        except UserError:
-            raise
-        except Exception as error:
-            clock()
-            self._fail(claimed, error)
+        end = attempt(self.train, config, run, stop, slot, ranks, prune)
+        if end == "finished":
+            claimed.tell(run.result()[self.study.metric])
+        elif end == "pruned":
+            claimed.tell(state=TrialState.PRUNED)
+        elif end == "broken":
+            suspects.report(self.folder, trial.number, claimed.ledger.attempts()[-1])
+            reason = claimed.ledger.given_up()
+            if reason:
+                claimed.fail(reason)
+        return end != "broken"
 
-    def _fail(self, claimed: Claim, error: Exception) -> None:
-        """Record the trial as failed, with the cause."""
-        number = claimed.trial.number
-        self.folder.run(number).folder.mkdir(parents=True, exist_ok=True)
-        self.folder.error_file(number).write_text(traceback.format_exc())
-        cause = " ".join(str(error).split())[:300]
-        claimed.trial.set_user_attr("error", f"{type(error).__name__}: {cause}")
-        claimed.tell(state=TrialState.FAIL)
+    def close_lost(self, task: str, since: float, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
+        """Write down how the attempt of a task ended that died; False if the task had none since then (Unix time)."""
+        storage = open_storage(self.folder.folder, self.database)
+        study = optuna.load_study(study_name=self.study.name, storage=storage)
+        found = False
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
+            attempts = self.folder.ledger(trial.number).attempts()
+            own = [attempt for attempt in attempts if attempt.task == task and attempt.started >= since]
+            found = found or bool(own)
+            lock = self.folder.trial_lock(trial.number)
+            if own and lock.try_acquire():
+                close_lost(self.folder, trial.number, find_cause)
+                lock.release()
+        return found

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import random
 import signal
 import time
@@ -37,7 +38,13 @@ def worker(tmp_path, data_folder):
     folder.folder.mkdir(parents=True)
     base = study.base("synthetic", data_folder, iterations=12, seed=None)
     optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
-    return Worker(study=study, base=base, folder=folder, order=Order(8, 8), train=launch_stub.train)
+    return ordered(Worker(study=study, base=base, folder=folder, train=launch_stub.train), 8, 8)
+
+
+def ordered(worker, wanted, limit):
+    """The worker, with so many trials ordered of its study."""
+    Order(wanted, limit).place(worker.folder)
+    return worker
 
 
 def trials_of(worker):
@@ -45,7 +52,7 @@ def trials_of(worker):
 
 
 def claim_for(worker):
-    return claim(worker.study, worker.base, worker.folder, worker.order, open_storage(worker.folder.folder))
+    return claim(worker.study, worker.base, worker.folder, open_storage(worker.folder.folder), platform.node())
 
 
 def attempts(worker, number):
@@ -106,7 +113,7 @@ def test_a_held_trial_is_not_claimed_and_an_interrupted_one_is_resumed(worker):
     assert other.trial.number == 1
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    resumed = claim_for(replace(worker, order=Order(2, 2)))  # this process holds 1, but locks tell processes apart
+    resumed = claim_for(ordered(worker, 2, 2))  # this process holds 1, but locks tell processes apart
     assert resumed.trial.number == 0
     assert resumed.settings["mask_ratio"] == worker.base.mask_ratio
     assert len(trials_of(worker)) == 2
@@ -121,7 +128,7 @@ def hold_a_claim(pickled):
 
 
 def test_workers_wait_while_others_train_the_last_trials(worker):
-    worker = replace(worker, order=Order(1, 1))
+    worker = ordered(worker, 1, 1)
     holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))
     holder.start()
     while not (worker.folder.folder / "held").exists():
@@ -152,7 +159,7 @@ def test_a_worker_killed_before_it_asked_for_what_it_enqueued_leaves_no_gap(work
 
 
 def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(worker):
-    worker = replace(worker, order=Order(1, 1))
+    worker = ordered(worker, 1, 1)
     claimed = claim_for(worker)
     config = replace(worker.base, **claimed.settings)
     launch_stub.train(config, worker.folder.run(0), stop_requested=lambda: False, prune=lambda *_: False)
@@ -163,16 +170,16 @@ def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(work
 
 
 def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_order(worker, data_folder):
-    worker = replace(worker, order=Order(2, 2))
+    worker = ordered(worker, 2, 2)
     (data_folder / "fail").write_text("yes")
     assert worker().mistake is None
     trials = trials_of(worker)
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
-    assert trials[0].user_attrs["error"] == "NotFiniteError: loss nan at step 0"
+    assert trials[0].user_attrs["error"] == "not finite: loss nan at step 0"
     assert "NotFiniteError" in worker.folder.error_file(0).read_text()
 
     (data_folder / "fail").unlink()
-    replace(worker, order=Order(2, 2 + 2))()
+    ordered(worker, 2, 2 + 2)()
     trials = trials_of(worker)
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
@@ -181,7 +188,7 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
 def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
     study = replace(worker.study, suggest=lambda trial, base: {"mask_ratio": trial.suggest_float("mask_ratio", 2, 3)})
     study = replace(study, known=lambda base: [])
-    replace(worker, study=study, order=Order(1, 1))()
+    ordered(replace(worker, study=study), 1, 1)()
     (trial,) = trials_of(worker)
     assert trial.state == TrialState.FAIL
     assert "mask_ratio must be in (0, 1]" in trial.user_attrs["error"]
@@ -210,7 +217,7 @@ def test_pruning_stops_trials_that_fall_behind(worker):
 
 
 def test_a_resumed_run_does_not_report_a_step_twice(worker, recwarn):
-    worker = replace(worker, order=Order(1, 1))
+    worker = ordered(worker, 1, 1)
     claimed = claim_for(worker)
     claimed.trial.report(0.25, worker.base.eval_every)
     claimed.let_go()

@@ -27,11 +27,11 @@ def test_a_sweep_that_holds_its_lock_goes_on_and_one_that_let_go_or_is_another_d
         [sys.executable, "-c", HOLD, tmp_path / "sweep.lock"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
     )
     sweep.stdout.readline()
-    assert not StopRequest(FileLock(tmp_path / "sweep.lock"), sweep.pid)()
-    assert StopRequest(FileLock(tmp_path / "sweep.lock"), sweep.pid + 1)()
+    assert not StopRequest(None, FileLock(tmp_path / "sweep.lock"), sweep.pid)()
+    assert StopRequest(None, FileLock(tmp_path / "sweep.lock"), sweep.pid + 1)()
     sweep.kill()
     sweep.wait()
-    assert StopRequest(FileLock(tmp_path / "sweep.lock"), sweep.pid)()
+    assert StopRequest(None, FileLock(tmp_path / "sweep.lock"), sweep.pid)()
 
 
 HOLD = """

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from tiny import flags, tiny_config
 
 from fsr.checkpoint import TrainState, load_file, load_network
+from fsr.compare import first_difference
 from fsr.data.source import open_source
 from fsr.errors import NotFiniteError, UserError
 from fsr.evaluate import evaluate
@@ -44,26 +46,7 @@ def stop_after(steps: int):
 
 def assert_same_run(run: Run, other: Run) -> None:
     """Equal bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores; not the clock."""
-    for name in ("checkpoint_file", "best_file"):
-        ours, theirs = (flatten(load_file(getattr(r, name))) for r in (run, other))
-        assert ours.keys() == theirs.keys()
-        for key, value in ours.items():
-            if key != "/seconds" and not key.startswith("/config"):
-                same = torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key]
-                assert same, f"{name}{key}"
-    assert without_clock(run.metrics()) == without_clock(other.metrics())
-    assert without_clock([run.result()]) == without_clock([other.result()])
-
-
-def flatten(value, path: str = "") -> dict:
-    if isinstance(value, dict | list):
-        entries = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, entry in entries for k, v in flatten(entry, f"{path}/{key}").items()}
-    return {path: value}
-
-
-def without_clock(records: list[dict]) -> list[dict]:
-    return [{k: v for k, v in r.items() if not k.startswith("perf/") and k != "seconds"} for r in records]
+    assert first_difference(run, other) is None
 
 
 def test_a_run_leaves_metrics_result_checkpoints_provenance_and_events(unbroken):
@@ -124,6 +107,25 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(unbroken, synth
     assert load_file(run.checkpoint_file)["step"] == 5
     assert train(config, run) == "finished"
     assert_same_run(run, unbroken)
+
+
+def test_a_difference_between_runs_is_found_wherever_it_is(unbroken, tmp_path):
+    def changed(change):
+        folder = tmp_path / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(unbroken.folder, folder)
+        change(Run(folder))
+        return first_difference(Run(folder), unbroken)
+
+    def touch_a_weight(run):
+        content = load_file(run.checkpoint_file)
+        content["teacher"]["encoder.norm.weight"][3] += 1e-7
+        torch.save(content, run.checkpoint_file)
+
+    assert changed(lambda run: None) is None
+    assert changed(touch_a_weight) == "checkpoint_file: /teacher/encoder.norm.weight"
+    assert "records of metrics against" in changed(lambda run: run.log({"step": 11}))
+    assert "results: " in changed(lambda run: run.result_file.write_text("{}"))
 
 
 def test_a_finished_run_is_not_trained_again(unbroken, synthetic_folder):

@@ -1,0 +1,43 @@
+"""Asked by the batch script when a task broke: `python -m launch.afterwards ASSIGNMENT EXIT_CODE STARTED ROUND`.
+
+Exit code 0 means: work again, in new processes of the same job. The script outlives whatever ended its ranks, so a
+trial whose process was killed goes on at once, without another wait in the queue.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from launch import slurm
+from launch.assignment import Assignment
+from launch.ledger import Attempt, Cause
+from launch.slot import SlurmSlot
+from launch.task import MISTAKE
+
+ROUNDS = 3
+SETTLE_S = 1.0  # until the controller knows why it killed the ranks
+
+
+def main() -> None:
+    """Close what the dead ranks left open, and say whether to go on."""
+    assignment, code = Assignment.read(Path(sys.argv[1])), int(sys.argv[2])
+    started, number = float(sys.argv[3]), int(sys.argv[4])
+    slot = SlurmSlot()
+    time.sleep(SETTLE_S)
+    job = slurm.job(slot.task)
+    if code == MISTAKE or (job and (not job.waits_or_runs or job.preempted or job.restarts > slot.restart)):
+        sys.exit(1)
+
+    def find_cause(attempt: Attempt) -> tuple[Cause, str]:
+        if code > 128:
+            return "killed", f"a rank was ended by signal {code - 128}"
+        return "exception", f"a rank ended with exit code {code}"
+
+    # Going on is bound to an attempt that ended here, and attempts have budgets; a worker that was killed before it had
+    # one gets a few more rounds. So this cannot go on for ever.
+    had_attempt = assignment.worker().close_lost(slot.task, started, find_cause)
+    sys.exit(0 if had_attempt or (code > 128 and number <= ROUNDS) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Which workers are alive, in Slurm's queue and on this machine."""
+
+import platform
+import time
+from collections import Counter
+
+from launch import slurm
+from launch.folder import LaunchFolder
+from launch.ledger import Attempt
+from launch.preemption import exists
+
+FRESH_S = 2.0
+
+
+class Queue:
+    """Looks into Slurm's queue now and then. The jobs are known by their comment, which names their folder."""
+
+    def __init__(self, folder: LaunchFolder, on_slurm: bool) -> None:
+        self._comment = folder.comment
+        self._on_slurm = on_slurm
+        self._looked = -FRESH_S
+        self._tasks: dict[str, str] | None = {}
+
+    def tasks(self) -> dict[str, str] | None:
+        """State of each live array task; None if Slurm does not answer."""
+        if self._on_slurm and time.monotonic() - self._looked >= FRESH_S:
+            self._tasks = slurm.tasks(self._comment)
+            self._looked = time.monotonic()
+        return self._tasks
+
+    def states(self) -> dict[str, int] | None:
+        """How many live array tasks are in each state."""
+        tasks = self.tasks()
+        return None if tasks is None else dict(Counter(tasks.values()))
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether an attempt that has not ended still works, as far as can be known from here."""
+        if attempt.task == "local":
+            return attempt.node != platform.node() or exists(attempt.pid)
+        tasks = self.tasks()
+        return tasks is None or tasks.get(attempt.task) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")

@@ -1,0 +1,149 @@
+"""How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tyro
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from fsr.errors import UserError, reports_user_errors
+from launch import slurm
+from launch.claim import Order
+from launch.folder import StudyFolder
+from launch.jobs import Queue
+from launch.storage import STORAGE_VARIABLE, open_storage
+from launch.study import check_name
+from launch.table import Row, Rows, left, table
+
+WATCH_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Show the trials of a study, who works on them, and what it has cost."""
+
+    study: str
+    """The study's name."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    watch: bool = False
+    """Draw it anew every few seconds, until Ctrl-C."""
+    json: bool = False
+    """One JSON object instead of a table."""
+
+
+class Status:
+    """Reads how a study stands, again and again."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        if not folder.study_file.exists():
+            raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+        self.folder = folder
+        self.definition = json.loads(folder.study_file.read_text())
+        database = self.definition.get("storage", "journal.log") != "journal.log"
+        if database and STORAGE_VARIABLE not in os.environ:
+            raise UserError(f"the study is stored in {self.definition['storage']}; set {STORAGE_VARIABLE} to its URL")
+        self.study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.folder, database))
+        self.queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
+        self._rows = Rows(self.study, folder, self.queue.holds)
+
+    @property
+    def iterations(self) -> int:
+        """Steps of a whole run."""
+        return self.definition["base"]["iterations"]
+
+    @property
+    def wanted(self) -> int:
+        """Trials that were ordered."""
+        return Order.of(self.folder).wanted if self.folder.order_file.exists() else self.definition["budget"]
+
+    def rows(self) -> list[Row]:
+        """The trials by number."""
+        return self._rows.read()
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        rows = self.rows()
+        return {
+            "study": self.folder.name,
+            "wanted": self.wanted,
+            "iterations": self.iterations,
+            "queue": self.queue.states(),
+            "gpu_hours": gpu_hours(rows),
+            "trials": [
+                {
+                    "number": row.number,
+                    "state": row.state,
+                    "value": row.value,
+                    "parameters": row.parameters,
+                    "step": row.standing.step,
+                    "steps_per_s": row.standing.steps_per_s,
+                    "scores": row.standing.scores,
+                    "seconds": row.seconds,
+                    "seconds_left": left(row, self.iterations),
+                    "node": row.node,
+                    "causes": row.causes,
+                    "error": row.error,
+                }
+                for row in rows
+            ],
+        }
+
+    def picture(self) -> Group:
+        """Everything, to be looked at."""
+        rows = self.rows()
+        counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
+        trials = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
+        states = self.queue.states()
+        in_queue = ", ".join(f"{number} {state.lower()}" for state, number in (states or {}).items()) or "no worker"
+        if states is None:
+            in_queue = "Slurm does not answer"
+        hours = "  ".join(f"{name} {spent:.2f}" for name, spent in gpu_hours(rows).items())
+        best = max((row for row in rows if row.state == "complete"), key=lambda row: row.value or 0, default=None)
+        return Group(
+            table(rows, self.iterations, best.number if best else None),
+            Text(f"{self.wanted} trials wanted: {trials}"),
+            Text(f"Slurm's queue: {in_queue}"),
+            Text(f"hours of GPUs (or of ranks without one): {hours}"),
+        )
+
+
+def gpu_hours(rows: list[Row]) -> dict[str, float]:
+    """Rank-hours of all trials: useful, redone after a kill, lost in trials that failed."""
+    names = ("useful", "redone", "lost")
+    return {name: round(sum(row.gpu_seconds.get(name, 0.0) for row in rows) / 3600, 4) for name in names}
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = tyro.cli(Options, args=arguments)
+    check_name(options.study)
+    status = Status(StudyFolder(options.runs.absolute() / options.study))
+    if options.json:
+        print(json.dumps(status.as_json()))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if not options.watch:
+        console.print(status.picture())
+        return
+    try:
+        with Live(status.picture(), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_S)
+                live.update(status.picture(), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    main()

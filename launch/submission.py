@@ -1,0 +1,68 @@
+"""Submits workers to Slurm: one array, as large as what is missing and what is not there yet."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from launch import executor, slurm, snapshot, suspects
+from launch.assignment import Assignment
+from launch.cluster import Resources
+from launch.folder import LaunchFolder
+from launch.jobs import Queue
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What would be, or was, submitted."""
+
+    scripts: list[str]
+    """Batch scripts: one array, unless the cluster's limits demand more."""
+    workers: int
+    """Workers that they start."""
+    live: int
+    """Workers that were there already."""
+    warnings: list[str]
+
+
+def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: TrainConfig) -> Submission:
+    """Work out what to submit so that there are `workers`. Raises UserError if Slurm does not answer."""
+    tasks = Queue(folder, on_slurm=True).tasks()
+    if tasks is None:
+        raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
+    wanted, warnings = max(0, workers - len(tasks)), []
+    limit = slurm.submit_limit()
+    if limit is not None and wanted > limit:
+        warnings.append(f"your account may have {limit} jobs in the queue: {limit} workers are started, not {wanted}")
+        wanted = limit
+    largest = int(slurm.settings().get("MaxArraySize", 1001))
+    sizes = [min(largest, wanted - start) for start in range(0, wanted, largest)]
+    exclude = suspects.to_exclude(folder, slurm.partition_nodes(resources.partition))
+    if exclude:
+        warnings.append(f"trials died of broken hardware there, so these nodes are left out: {', '.join(exclude)}")
+    scripts = [executor.script(f"fsr-{folder.name}", size, folder, resources, config, exclude) for size in sizes]
+    return Submission(scripts, wanted, len(tasks), warnings)
+
+
+def submit(
+    submission: Submission,
+    folder: LaunchFolder,
+    config: TrainConfig,
+    train: Callable[..., str],
+    study: str | None = None,
+    database: bool = False,
+) -> list[str]:
+    """Submit it; returns the ids of the arrays. All that the tasks need lies in the folder before."""
+    Assignment(
+        folder=str(folder.folder),
+        config=config.to_json(),
+        train=snapshot.take(folder.code, train),
+        study=study,
+        database=database,
+    ).write(folder.assignment_file)
+    for mistake in folder.slurm.glob("*.mistake"):
+        mistake.unlink()
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    files = [folder.slurm / f"submission_{stamp}_{index}.sh" for index in range(len(submission.scripts))]
+    return [executor.sbatch(text, file) for text, file in zip(submission.scripts, files, strict=True)]

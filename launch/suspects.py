@@ -1,0 +1,35 @@
+"""Nodes on which trials die of what looks like broken hardware."""
+
+import re
+
+from launch.folder import LaunchFolder
+from launch.ledger import Attempt
+
+# What drivers and kernels say when a device fails, not the program.
+HARDWARE = re.compile(
+    "ECC|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|NVLink|XID|"
+    "unknown error|Input/output error|Bus error|Stale file handle",
+    re.IGNORECASE,
+)
+TRIALS = 2  # so many different trials must have died there
+
+
+def report(folder: LaunchFolder, number: int, attempt: Attempt) -> None:
+    """Remember the node of an attempt that died of a hardware-like cause."""
+    if attempt.cause == "node" or (attempt.cause == "exception" and HARDWARE.search(attempt.detail)):
+        place = folder.suspects / re.sub(r"[^\w.-]", "_", attempt.node)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / str(number)).touch()
+
+
+def bad_nodes(folder: LaunchFolder) -> list[str]:
+    """Nodes where at least two different trials died of such causes."""
+    if not folder.suspects.exists():
+        return []
+    return sorted(place.name for place in folder.suspects.iterdir() if len(list(place.iterdir())) >= TRIALS)
+
+
+def to_exclude(folder: LaunchFolder, nodes: set[str] | None) -> list[str]:
+    """The bad nodes, as long as good ones remain among the cluster's `nodes`."""
+    bad = bad_nodes(folder)
+    return bad if nodes is None or nodes - set(bad) else []

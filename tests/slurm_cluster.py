@@ -1,0 +1,187 @@
+"""A real Slurm of four virtual nodes on this machine, and a study swept on it, for tests and benchmarks."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+MISSING = "Slurm's daemons are not installed (Debian: apt-get install slurm-wlm munge), or this is not root"
+
+
+def available():
+    return shutil.which("slurmctld") is not None and shutil.which("munged") is not None and os.getuid() == 0
+
+
+class Cluster:
+    """Started once a test run in a private folder; stopped by the ids that it recorded."""
+
+    def __init__(self, folder, nodes=4, **environment):
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")} | environment
+        subprocess.run([TESTS / "minislurm", "up", folder, str(nodes)], check=True, env=self.environment)
+
+    def down(self):
+        self.ask("scancel", "--me")
+        subprocess.run([TESTS / "minislurm", "down", self.folder], check=True)
+        subprocess.run(["pkill", "-KILL", "-f", str(self.folder)])
+
+    def ask(self, *command):
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment).stdout
+
+    def daemon(self, name):
+        """Process number of a daemon such as slurmd-n1."""
+        return int((self.folder / "run" / f"{name}.pid").read_text())
+
+    def release(self):
+        """Start what Slurm holds for two minutes after a requeue."""
+        for job in self.ask("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split():
+            self.ask("scontrol", "update", f"jobid={job}", "starttime=now")
+
+    def clear(self):
+        """No jobs, all nodes up."""
+        self.ask("scancel", "--me")
+        wait_for(lambda: not self.ask("squeue", "--noheader"), 40)
+        for number in range(1, 5):
+            pid = self.folder / "run" / f"slurmd-n{number}.pid"
+            if not (pid.exists() and alive(int(pid.read_text()))):
+                self.ask("slurmd", "-N", f"n{number}")
+        self.ask("scontrol", "update", "nodename=n[1-4]", "state=resume")
+        wait_for(lambda: self.ask("sinfo", "-h", "-p", "main", "-o", "%T %D").strip() == "idle 4", 40)
+
+
+class Sweep:
+    """The study smoke with a method that counts steps."""
+
+    def __init__(self, cluster, folder, step_s=0.2, script=TESTS / "slurm_stub.py"):
+        self.cluster, self.folder, self.script = cluster, Path(folder), script
+        self.data = self.folder / "data"
+        self.data.mkdir(parents=True)
+        self.set("step_s", step_s)
+        self.study = self.folder / "runs" / "smoke"
+
+    def set(self, name, value):
+        (self.data / name).write_text(str(value))
+
+    def command(self, *options, trials=4, parallel=2, partition="low", iterations=30):
+        numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
+        places = ["--data_folder", self.data, "--runs", self.folder / "runs", "--partition", partition]
+        cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", "smoke"]
+        return [sys.executable, self.script, *cluster, *numbers, *places, *options]
+
+    def submit(self, *options, **numbers):
+        """Submit and return; the output."""
+        command = self.command("--detach", *options, **numbers)
+        answer = subprocess.run(command, capture_output=True, text=True, env=self.cluster.environment)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return answer.stdout
+
+    def status(self):
+        command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
+        answer = subprocess.run(
+            [*command, self.folder / "runs"], capture_output=True, text=True, env=self.cluster.environment
+        )
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    def run_folder(self, number):
+        return self.study / f"trial_{number:04d}"
+
+    def attempts(self, number):
+        file = self.run_folder(number) / "attempts.json"
+        return json.loads(file.read_text()) if file.exists() else []
+
+    def causes(self, number):
+        return [attempt["cause"] for attempt in self.attempts(number)]
+
+    def step(self, number):
+        file = self.run_folder(number) / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return max((json.loads(line)["step"] for line in lines), default=0)
+
+    def wait_for_step(self, number, step, seconds=40):
+        wait_for(lambda: self.step(number) >= step, seconds)
+
+    def finish(self, trials=4, seconds=90):
+        """Wait until all jobs have ended, releasing what Slurm holds back."""
+
+        def no_jobs():
+            self.cluster.release()
+            return not self.cluster.ask("squeue", "--noheader")
+
+        wait_for(no_jobs, seconds)
+        self.check(trials)
+
+    def check(self, trials=4, iterations=30):
+        """As many trials as ordered, each once, nothing left running; each came to what an undisturbed one comes to."""
+        status = self.status()
+        assert [trial["number"] for trial in status["trials"]] == list(range(trials))
+        assert {trial["state"] for trial in status["trials"]} <= {"complete", "pruned"}, status
+        for trial in status["trials"]:
+            if trial["state"] == "complete":
+                config = json.loads((self.run_folder(trial["number"]) / "config.json").read_text())
+                assert trial["value"] == undisturbed(config["mask_ratio"], iterations)
+                steps = [json.loads(line) for line in (self.run_folder(trial["number"]) / "metrics.jsonl").open()]
+                assert [s["step"] for s in steps if "digest" in s] == list(range(1, iterations + 1))
+
+    def task_of(self, number):
+        return self.attempts(number)[-1]["task"]
+
+    def job_of(self, number):
+        """Slurm's own number of the task that works on a trial."""
+        words = self.cluster.ask("scontrol", "show", "job", self.task_of(number)).split()
+        return next(word.split("=")[1] for word in words if word.startswith("JobId="))
+
+    def stepds(self, number):
+        """Slurm's own processes that look after the ranks and the batch script of a trial's task."""
+        listing = subprocess.run(
+            ["pgrep", "-af", f"slurmstepd: \\[{self.job_of(number)}\\."], capture_output=True, text=True
+        )
+        return [int(line.split()[0]) for line in listing.stdout.splitlines()]
+
+    def pids(self, number):
+        """Processes of the ranks that work on a trial, rank 0 first."""
+        job = self.job_of(number)
+        ranks = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
+                words = (entry / "cmdline").read_text().split("\0")
+            except (OSError, UnicodeDecodeError):
+                continue
+            if variables.get("SLURM_JOB_ID") == job and words[1:4] == ["-u", "-m", "launch.task"]:
+                ranks.setdefault(int(variables["SLURM_PROCID"]), int(entry.name))
+        return [ranks[rank] for rank in sorted(ranks)]
+
+
+def undisturbed(mask_ratio, iterations):
+    """The score of slurm_stub's run that nobody stopped."""
+    digest = hashlib.sha256(str(mask_ratio).encode()).hexdigest()
+    for _ in range(iterations):
+        digest = hashlib.sha256(digest.encode()).hexdigest()
+    return int(digest[:8], 16) / 16**8
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,79 @@
+"""Stands in for fsr.train in Slurm's tasks: a run whose state is a chain of digests, so that a step that is lost,
+repeated or done from a wrong checkpoint shows in its score. Needs neither torch nor data.
+
+As a script it is launch/sweep.py with this method. Files in the data folder say how it behaves: `step_s`, and
+`die_before_ledger` (the next worker is killed between its claim and the ledger).
+"""
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from fsr.files import write_json, write_whole
+from launch.ledger import Ledger
+
+
+def die_before_ledger(begin):
+    def dying(self, *arguments):
+        marker = self._run.folder.parent / "die_before_ledger"
+        if marker.exists():
+            marker.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        begin(self, *arguments)
+
+    return dying
+
+
+Ledger.begin = die_before_ledger(Ledger.begin)
+
+
+def score(digest):
+    return int(digest[:8], 16) / 16**8
+
+
+def train(config, run, *, stop_requested, prune):
+    if os.environ.get("RANK", "0") != "0":
+        while run.result() is None and not stop_requested():
+            time.sleep(0.1)
+        return "stopped" if run.result() is None else "finished"
+    run.start(config)
+    state = {"step": 0, "digest": hashlib.sha256(str(config.mask_ratio).encode()).hexdigest()}
+    if run.checkpoint_file.exists():
+        state = json.loads(run.checkpoint_file.read_text())
+    run.record_attempt("nothing", state["step"])
+    run.rewind(state["step"])
+    ballast = Path(config.data_folder, "ballast")  # bytes of a checkpoint
+    size = int(ballast.read_text()) if ballast.exists() else 0
+
+    def save():
+        write_whole(run.checkpoint_file, json.dumps(state).encode() + b" " * size)
+
+    while True:
+        if stop_requested():
+            save()
+            return "stopped"
+        if state["step"] and state["step"] % config.eval_every == 0:
+            scores = {"val/seg_miou": score(state["digest"]), "val/cam_miou": 0.5}
+            run.log({"step": state["step"], "perf/steps_per_s": 10.0, **scores})
+            if prune(state["step"], scores) and Path(config.data_folder, "prune").exists():
+                save()
+                return "pruned"
+        if state["step"] % 5 == 0:
+            save()
+        if state["step"] == config.iterations:
+            break
+        time.sleep(float(Path(config.data_folder, "step_s").read_text()))
+        state["step"] += 1
+        state["digest"] = hashlib.sha256(state["digest"].encode()).hexdigest()
+        run.log({"step": state["step"], "digest": state["digest"]})
+    write_json(run.result_file, {"val/seg_miou": score(state["digest"]), "val/cam_miou": 0.5})
+    return "finished"
+
+
+if __name__ == "__main__":
+    from launch.sweep import main
+
+    main(train=train)

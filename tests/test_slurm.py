@@ -1,0 +1,167 @@
+"""Sweeps on a real Slurm: nothing on the login node, nothing lost to whatever ends a task."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from slurm_cluster import MISSING, Cluster, Sweep, available, kill, wait_for
+
+pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
+SEEDS = range(int(os.environ.get("FSR_FAULT_SEEDS", "1")))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    started = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield started
+    started.down()
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path):
+    cluster.clear()
+    yield Sweep(cluster, tmp_path)
+    cluster.clear()
+
+
+def test_a_sweep_goes_on_when_its_submitter_is_killed(sweep):
+    command = sweep.command(trials=8, parallel=4)
+    process = subprocess.Popen(command, env=sweep.cluster.environment, stdout=subprocess.PIPE, text=True)
+    while "submitted" not in process.stdout.readline():
+        pass
+    process.kill()
+    process.wait()
+    sweep.finish(8)
+    assert len(list(sweep.study.glob("slurm/submission_*.sh"))) == 1
+    jobs = {attempt["task"].split("_")[0] for number in range(8) for attempt in sweep.attempts(number)}
+    assert len(jobs) == 1
+    assert {attempt["node"] for number in range(8) for attempt in sweep.attempts(number)} <= {"n1", "n2", "n3", "n4"}
+
+
+def preempt(sweep, number):
+    sweep.cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 3")
+    wait_for(lambda: sweep.causes(number)[0] is not None)
+
+
+def requeue(sweep, number):
+    sweep.cluster.ask("scontrol", "requeue", sweep.task_of(number))
+
+
+def kill_rank_0(sweep, number):
+    kill(sweep.pids(number)[0])
+
+
+def kill_rank_1(sweep, number):
+    kill(sweep.pids(number)[1])
+
+
+def lose_node(sweep, number):
+    """Everything on the node dies at once, its slurmd with it."""
+    node = sweep.attempts(number)[-1]["node"]
+    there = [n for n in (0, 1) if sweep.attempts(n)[-1]["node"] == node]
+    dying = [pid for n in there for pid in (*sweep.stepds(n), *sweep.pids(n))]
+    for pid in [sweep.cluster.daemon(f"slurmd-{node}"), *dying]:
+        kill(pid)
+
+
+def restart_controller(sweep, number):
+    pid = sweep.cluster.daemon("slurmctld")
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(2)
+    sweep.cluster.ask("slurmctld")
+
+
+def save_and_stop(sweep, number):
+    sweep.cluster.ask("scancel", "--signal=USR2", sweep.task_of(number))
+
+
+FAULTS = {
+    "preempted": (preempt, {"preempted"}),
+    "requeued": (requeue, {"preempted"}),
+    "time limit near": (save_and_stop, {"time limit"}),
+    "rank 0 killed": (kill_rank_0, {"killed"}),
+    "node lost": (lose_node, {"node"}),
+    "controller restarted": (restart_controller, set()),
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_end_loses_a_trial(sweep, fault, seed):
+    inflict, causes = FAULTS[fault]
+    sweep.submit()
+    sweep.wait_for_step(0, random.Random(f"{fault}{seed}").randint(2, 20))
+    inflict(sweep, 0)
+    sweep.finish()
+    assert causes <= set(sweep.causes(0))
+    assert sweep.causes(0)[-1] == "finished"
+    assert (len(sweep.causes(0)) > 1) == bool(causes)
+
+
+def test_a_worker_killed_between_claim_and_ledger_leaves_its_trial_to_be_done(sweep):
+    (sweep.study).mkdir(parents=True)
+    (sweep.study / "die_before_ledger").touch()
+    sweep.submit(trials=2, parallel=1)
+    sweep.finish(2)
+    assert not (sweep.study / "die_before_ledger").exists()
+
+
+def test_scancel_is_final_and_the_same_command_goes_on(sweep):
+    sweep.submit(trials=2)
+    sweep.wait_for_step(0, 5)
+    sweep.wait_for_step(1, 5)
+    sweep.cluster.ask("scancel", "--me")
+    wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"), 60)
+    assert [sweep.causes(number) for number in (0, 1)] == [["cancelled"], ["cancelled"]]
+    time.sleep(3)
+    assert not sweep.cluster.ask("squeue", "--noheader")
+    assert [trial["state"] for trial in sweep.status()["trials"]] == ["waiting", "waiting"]
+    sweep.submit(trials=2)
+    sweep.finish(2)
+    assert [sweep.causes(number) for number in (0, 1)] == [["cancelled", "finished"]] * 2
+    assert sweep.attempts(0)[1]["first_step"] >= 5
+
+
+def test_running_it_again_submits_only_what_is_missing(sweep):
+    assert "2 workers; 0 were there already" in sweep.submit(trials=3, parallel=2)
+    assert "0 workers in 0 sbatch calls; 2 were there already" in sweep.submit(trials=3, parallel=2)
+    assert "1 workers; 2 were there already" in sweep.submit(trials=5, parallel=3)
+    sweep.finish(5)
+    assert "0 workers" in sweep.submit(trials=5, parallel=3)
+
+
+def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sweep):
+    sweep.submit(trials=2)
+    sweep.wait_for_step(0, 3)
+    (sweep.study / "stop").touch()
+    wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
+    assert sweep.causes(0) == ["cancelled"]
+    assert sweep.step(0) < 30
+    code = sweep.study / "code" / "launch" / "worker.py"
+    assert code.exists()
+    (sweep.study / "code" / "slurm_stub.py").write_text("raise SystemExit(2)")
+    sweep.submit(trials=2)
+    wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
+    assert sweep.causes(0) == ["cancelled"]  # the tasks ran the snapshot, which is broken now
+
+
+def test_two_nodes_a_trial_are_one_run(sweep):
+    sweep.submit("--nodes", "2", trials=2, parallel=1)
+    sweep.wait_for_step(0, 3)
+    assert len(sweep.pids(0)) == 2
+    sweep.finish(2)
+    assert sweep.attempts(0)[0]["ranks"] == 2
+
+
+def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):
+    command = sweep.command("--dry-run", "--time-limit", "1:00:00", "--account", "vision")
+    answer = subprocess.run(command, capture_output=True, text=True, env=sweep.cluster.environment)
+    assert answer.returncode == 0
+    for line in ("#SBATCH --array=0-1%2", "#SBATCH --time=1:00:00", "#SBATCH --account=vision", "#SBATCH --mem=300M"):
+        assert line in answer.stdout
+    assert "2 workers in 1 sbatch calls" in answer.stdout
+    assert not sweep.study.exists()
+    assert not sweep.cluster.ask("squeue", "--noheader")
