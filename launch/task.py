@@ -19,10 +19,12 @@ BROKEN = 75  # a trial failed here; work again in a new process
 
 def main() -> None:
     """Work until nothing is left to do; the exit code tells the batch script what came of it."""
-    worker = Assignment.read(Path(sys.argv[1])).worker()
+    assignment = Assignment.read(Path(sys.argv[1]))
+    worker = assignment.worker()
     slot, ranks = SlurmSlot(), Ranks(worker.folder.slots)
-    # One process may use the cores of its task, not those of the node.
-    os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK") or "1")
+    # A rank may use the cores that Slurm gave it, less those of its data loaders; not all that the node has.
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores - assignment.config["workers"])))
     with StopRequest(worker.folder.stop_file) as stop:
         sys.exit(lead(worker, slot, ranks, stop) if ranks.rank == 0 else follow(worker, ranks, stop))
 

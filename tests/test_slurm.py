@@ -7,9 +7,13 @@ import subprocess
 import time
 
 import pytest
-from slurm_cluster import MISSING, Cluster, Sweep, available, kill, wait_for
+from slurm_cluster import MISSING, TESTS, Cluster, Sweep, available, kill, wait_for
+
+from fsr.compare import first_difference
+from fsr.run import Run
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
+METHOD = TESTS / "slurm_method.py"
 SEEDS = range(int(os.environ.get("FSR_FAULT_SEEDS", "1")))
 
 
@@ -92,10 +96,10 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_end_loses_a_trial(sweep, fault, seed):
     inflict, causes = FAULTS[fault]
-    sweep.submit()
+    sweep.submit(trials=3)
     sweep.wait_for_step(0, random.Random(f"{fault}{seed}").randint(2, 20))
     inflict(sweep, 0)
-    sweep.finish()
+    sweep.finish(3)
     assert causes <= set(sweep.causes(0))
     assert sweep.causes(0)[-1] == "finished"
     assert (len(sweep.causes(0)) > 1) == bool(causes)
@@ -148,12 +152,39 @@ def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sw
     assert sweep.causes(0) == ["cancelled"]  # the tasks ran the snapshot, which is broken now
 
 
-def test_two_nodes_a_trial_are_one_run(sweep):
-    sweep.submit("--nodes", "2", trials=2, parallel=1)
-    sweep.wait_for_step(0, 3)
-    assert len(sweep.pids(0)) == 2
-    sweep.finish(2)
-    assert sweep.attempts(0)[0]["ranks"] == 2
+@pytest.fixture(scope="module")
+def undisturbed_run(cluster, synthetic_folder, tmp_path_factory):
+    """A trial of the real method on two nodes that nobody disturbed."""
+    cluster.clear()
+    twin = Sweep(cluster, tmp_path_factory.mktemp("twin"), METHOD, synthetic_folder)
+    twin.submit("--nodes", "2", trials=1, iterations=60)
+    twin.wait_for_no_jobs()
+    assert twin.causes(0) == ["finished"]
+    assert twin.attempts(0)[0]["ranks"] == 2
+    return Run(twin.run_folder(0))
+
+
+def truncate_checkpoint(sweep, number):
+    """All ranks die, and the last checkpoint turns out to be damaged."""
+    wait_for(lambda: (sweep.run_folder(number) / "checkpoint.previous.pt").exists())
+    kill(sweep.pids(number)[0])
+    file = sweep.run_folder(number) / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("end", [preempt, kill_rank_0, kill_rank_1, truncate_checkpoint])
+def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
+    cluster, synthetic_folder, tmp_path, undisturbed_run, end, seed
+):
+    cluster.clear()
+    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder)
+    sweep.submit("--nodes", "2", trials=1, iterations=60)
+    sweep.wait_for_step(0, random.Random(f"{end}{seed}").randint(7, 30), 60)
+    end(sweep, 0)
+    sweep.wait_for_no_jobs()
+    assert sweep.causes(0) in (["preempted", "finished"], ["killed", "finished"])
+    assert first_difference(Run(sweep.run_folder(0)), undisturbed_run) is None
 
 
 def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):
