@@ -40,10 +40,10 @@ class Cluster:
 
     def _end_processes(self):
         """Kill every process that was started with this cluster's configuration; how many there were."""
-        ours = []
+        ours, conf = [], str(self.folder / "slurm.conf").encode()
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and str(self.folder / "slurm.conf").encode() in (entry / "environ").read_bytes():
+                if entry.name.isdigit() and conf in (entry / "environ").read_bytes():
                     ours.append(int(entry.name))
             except OSError:
                 continue
