@@ -1,5 +1,6 @@
 """Optuna's storage of a study: a journal file that survives writers killed in mid-append."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
+from optuna.storages.journal._base import BaseJournalSnapshot
 
 from fsr.errors import UserError
+from fsr.files import write_whole
 from launch.lock import FileLock
 
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
@@ -28,7 +31,7 @@ class Lock(Protocol):
         """Give the lock back."""
 
 
-class JournalFile(BaseJournalBackend):
+class JournalFile(BaseJournalBackend, BaseJournalSnapshot):
     """One JSON record a line; a record counts once its newline is there.
 
     Optuna's own file backend appends behind what a killed writer left, and the line that this makes ruins the study
@@ -38,6 +41,7 @@ class JournalFile(BaseJournalBackend):
 
     def __init__(self, path: Path, lock: Lock) -> None:
         self._path = path
+        self._snapshot = path.with_suffix(".snapshot")
         self._lock = lock
         self._offsets = [0]  # where record n begins, for all records seen so far
         path.touch()
@@ -64,6 +68,23 @@ class JournalFile(BaseJournalBackend):
                 os.fsync(file.fileno())
         finally:
             self._lock.release()
+
+    def save_snapshot(self, snapshot: bytes) -> None:
+        """Keep what Optuna made of the records so far, so that the next process need not replay them all."""
+        write_whole(self._snapshot, self._stamp(snapshot) + snapshot)
+
+    def load_snapshot(self) -> bytes | None:
+        """What was kept, unless it is damaged or of another journal."""
+        if not self._snapshot.exists():
+            return None
+        content = self._snapshot.read_bytes()
+        stamp, snapshot = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+        return snapshot if stamp == self._stamp(snapshot) else None
+
+    def _stamp(self, snapshot: bytes) -> bytes:
+        """Tells this snapshot of this journal from any other: a journal's first record is the study's creation."""
+        with open(self._path, "rb") as file:
+            return hashlib.sha256(file.readline() + snapshot).digest()
 
     def _read(self, offset: int) -> bytes:
         """The whole records from byte `offset` on.
