@@ -171,17 +171,27 @@ class Sweep:
 
     def pids(self, number):
         """Processes of the ranks that work on a trial, rank 0 first."""
-        job = self.job_of(number)
         ranks = {}
+        for pid, words, variables in self._processes(number):
+            if words[1:4] == ["-u", "-m", "launch.task"]:
+                ranks.setdefault(int(variables["SLURM_PROCID"]), pid)
+        return [ranks[rank] for rank in sorted(ranks)]
+
+    def batch_scripts(self, number):
+        """The shell that runs the batch script of a trial's task."""
+        return [pid for pid, words, _ in self._processes(number) if "slurm_script" in words[1:2][0]]
+
+    def _processes(self, number):
+        """Number, words and environment of every process of a trial's job."""
+        job = self.job_of(number)
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
                 words = (entry / "cmdline").read_text().split("\0")
             except (OSError, UnicodeDecodeError):
                 continue
-            if variables.get("SLURM_JOB_ID") == job and words[1:4] == ["-u", "-m", "launch.task"]:
-                ranks.setdefault(int(variables["SLURM_PROCID"]), int(entry.name))
-        return [ranks[rank] for rank in sorted(ranks)]
+            if variables.get("SLURM_JOB_ID") == job:
+                yield int(entry.name), words, variables
 
 
 def undisturbed(mask_ratio, iterations):

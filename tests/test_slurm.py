@@ -4,13 +4,15 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
-from slurm_cluster import MISSING, TESTS, Cluster, Sweep, available, kill, wait_for
+from slurm_cluster import MISSING, ROOT, TESTS, Cluster, Sweep, available, kill, wait_for
 
 from fsr.compare import first_difference
 from fsr.run import Run
+from launch.ledger import Ledger
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
 METHOD = TESTS / "slurm_method.py"
@@ -196,3 +198,71 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):
     assert "2 workers in 1 sbatch calls" in answer.stdout
     assert not sweep.study.exists()
     assert not sweep.cluster.ask("squeue", "--noheader")
+
+
+def python(sweep, *command):
+    """A command of launch/ on this cluster: exit code and output."""
+    words = [sys.executable, ROOT / "launch" / command[0], *command[1:]]
+    answer = subprocess.run(words, capture_output=True, text=True, env=sweep.cluster.environment)
+    assert "Traceback" not in answer.stderr, answer.stderr
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def test_the_doctor_tells_what_this_cluster_does_and_repairs_a_study(sweep):
+    code, output = python(sweep, "doctor.py", "--partition", "low")
+    assert code == 0
+    for words in (
+        "MaxArraySize",
+        "1001",
+        "SIGTERM, 5 s later SIGKILL and requeue",
+        "nothing, if it can save within 5 s",
+    ):
+        assert words in output
+    code, output = python(sweep, "doctor.py", "--partition", "nonsense")
+    assert (code, "there is no partition nonsense; allowed: main, low" in output) == (2, True)
+
+    sweep.submit(trials=1, parallel=1)
+    sweep.wait_for_step(0, 8)
+    for pid in (*sweep.batch_scripts(0), *sweep.pids(0)):  # nobody is left to say a word
+        kill(pid)
+    wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
+    assert sweep.causes(0) == [None]
+    places = ["--study", "smoke", "--runs", sweep.folder / "runs"]
+    code, output = python(sweep, "doctor.py", *places)
+    assert code == 0
+    assert "repaired: trial 0 had died without a word" in output
+    assert sweep.causes(0) != [None]
+    sweep.submit(trials=1, parallel=1)
+    sweep.finish(1)
+    assert sweep.attempts(0)[1]["first_step"] >= 5
+
+
+def test_ten_thousand_workers_are_submitted_in_ten_arrays_within_five_seconds(sweep):
+    started = time.monotonic()
+    output = sweep.submit("--sbatch", "begin=now+1days", trials=10_000, parallel=10_000)
+    seconds = time.monotonic() - started
+    print(f"\nsubmitting 10 000 workers: {seconds:.1f} s")
+    assert "submitted 10 arrays" in output
+    assert "10000 workers; 0 were there already" in output
+    assert seconds < 5
+    assert "0 workers in 0 sbatch calls; 10000 were there already" in sweep.submit(trials=10_000, parallel=10_000)
+    assert "submitted array" in Sweep(sweep.cluster, sweep.folder / "other").submit(trials=10_000, parallel=64)
+
+
+def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
+    folder = sweep.folder / "run"
+    flags = ["--workers", "0", "--iterations", "12", "--save_every", "3", "--log_every", "1", "--eval_every", "12"]
+    command = ["train.py", "synthetic", "--data_folder", synthetic_folder, "--run_folder", folder, *flags]
+    slurm = ["--cluster", "slurm", "--partition", "low", "--sbatch", "mem=1G"]
+    code, output = python(sweep, *command, *slurm)
+    assert (code, "submitted job" in output) == (0, True), output
+    wait_for(lambda: any(record["step"] >= 4 for record in Run(folder).metrics()), 120)
+    assert "in the queue or running already" in python(sweep, *command, *slurm)[1]
+    sweep.cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 1")
+    wait_for(lambda: Ledger(Run(folder)).attempts()[0].cause is not None, 60)
+    sweep.wait_for_no_jobs()
+    attempts = Ledger(Run(folder)).attempts()
+    assert [attempt.cause for attempt in attempts] == ["preempted", "finished"]
+    assert attempts[1].first_step >= 4
+    assert Run(folder).result() is not None
+    assert "finished already" in python(sweep, *command, *slurm)[1]

@@ -1,0 +1,155 @@
+"""What this cluster does to jobs, and what of it a sweep survives: `python launch/doctor.py [--study NAME --runs DIR]`.
+
+With a study it also checks the study's folder and repairs what it safely can.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import tyro
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from fsr.errors import UserError, reports_user_errors
+from launch import slurm
+from launch.claim import close_lost
+from launch.folder import StudyFolder
+from launch.jobs import Queue
+from launch.ledger import Ledger
+from launch.slot import cause_of_death
+from launch.storage import NETWORK, file_system, open_storage
+from launch.study import check_name
+
+LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # options of NFS and Lustre mounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Look at the cluster, and at a study's folder."""
+
+    study: str | None = None
+    """A study to check and to repair."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    partition: str | None = None
+    """Look at this partition alone."""
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; exit code 1 if something is lost for good."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = tyro.cli(Options, args=arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    check_cluster(options.partition, console)
+    sound = check_locks(options.runs, console)
+    if options.study:
+        check_name(options.study)
+        sound &= check_study(StudyFolder(options.runs.absolute() / options.study), console)
+    sys.exit(0 if sound else 1)
+
+
+def check_cluster(partition: str | None, console: Console) -> None:
+    """Say what Slurm does on each kind of end, and what it costs a sweep. Raises UserError for no such partition."""
+    if not slurm.answers():
+        console.print("no Slurm answers here (scontrol ping): sweeps run on this machine (--cluster local)")
+        return
+    settings, partitions = slurm.settings(), slurm.partitions()
+    if partition is not None and partition not in partitions:
+        raise UserError(f"there is no partition {partition}; allowed: {', '.join(partitions)}")
+    facts = Table("setting", "value", "what it means for a sweep", title="this cluster")
+    size, limit = settings.get("MaxArraySize", "unknown"), slurm.submit_limit()
+    facts.add_row("MaxArraySize", size, "more workers are split into several arrays")
+    facts.add_row("submit limit", str(limit or "none known"), "no more workers than this are submitted")
+    facts.add_row(
+        "JobRequeue", settings.get("JobRequeue", "unknown"), "every job asks for --requeue, whatever this says"
+    )
+    facts.add_row("KillWait", settings.get("KillWait", "unknown"), "time between SIGTERM and SIGKILL of scancel")
+    user_signal = "send_user_signal" in settings.get("PreemptParameters", "")
+    facts.add_row("send_user_signal", "yes" if user_signal else "no", "SIGTERM is understood as well as SIGUSR2")
+    accounts = settings.get("AccountingStorageType", "")
+    facts.add_row("accounting", accounts or "unknown", "without it, a node's loss is told from preemption by its state")
+    console.print(facts)
+
+    ends = Table("partition", "end", "what Slurm does", "what a sweep loses", title="what a sweep survives")
+    for name, row in partitions.items():
+        if partition in (None, name):
+            mode, grace = row.get("PreemptMode", settings.get("PreemptMode", "OFF")), row.get("GraceTime", "0")
+            ends.add_row(name, "preemption", *preemption(mode, grace))
+            limit = row.get("MaxTime", "UNLIMITED")
+            ends.add_row("", f"time limit ({limit})", "SIGUSR2 some time before", "nothing: it saves and is requeued")
+            ends.add_row(
+                "", "node lost, SIGKILL", "requeues, or the batch script goes on", "steps since the last checkpoint"
+            )
+            ends.add_row("", "scancel", "SIGTERM, SIGKILL", "nothing: it saves; the same sweep command goes on")
+    console.print(ends)
+
+
+def preemption(mode: str, grace: str) -> tuple[str, str]:
+    """What a preemption mode does to a job, and what it costs a sweep."""
+    if mode.startswith("REQUEUE"):
+        cost = "steps since the last checkpoint" if grace == "0" else f"nothing, if it can save within {grace} s"
+        return f"SIGTERM, {grace} s later SIGKILL and requeue", cost
+    if mode.startswith("CANCEL"):
+        cost = "a worker: its trial goes on in the others or, when all are gone, with the same sweep command"
+        return f"SIGTERM, {grace} s later SIGKILL, no requeue", cost
+    if mode.startswith("SUSPEND"):
+        return "stops the processes for a while", "nothing"
+    return "does not happen", "nothing"
+
+
+def check_locks(runs: Path, console: Console) -> bool:
+    """Say whether locks under the runs folder hold across nodes."""
+    folder = next(parent for parent in (runs.absolute(), *runs.absolute().parents) if parent.exists())
+    kind = file_system(folder)
+    mounts = Path("/proc/self/mounts")
+    lines = mounts.read_text().splitlines() if mounts.exists() else []
+    bad = [line for line in lines if line.split(" ")[2] == kind and any(option in line for option in LOCAL_LOCKS)]
+    if bad and kind in NETWORK:
+        console.print(
+            f"LOCKS: {folder} lies on {kind}, mounted so that locks do not reach other nodes; mount it without"
+        )
+        console.print(f"  {bad[0]}", soft_wrap=True)
+        return False
+    shared = "a network file system" if kind in NETWORK else "seen by other nodes only if it is shared in another way"
+    console.print(f"locks: {folder} lies on {kind or 'an unknown file system'}, {shared}", soft_wrap=True)
+    return True
+
+
+def check_study(folder: StudyFolder, console: Console) -> bool:
+    """Check a study's files; close attempts that died without a word; say what it did."""
+    if not folder.study_file.exists():
+        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+    definition = json.loads(folder.study_file.read_text())
+    database = definition.get("storage", "journal.log") != "journal.log"
+    study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.folder, database))
+    queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
+    trials, sound = study.get_trials(deepcopy=False), True
+    done = sum(trial.state.is_finished() for trial in trials)
+    console.print(
+        f"study {folder.name}: {len(trials)} trials, {done} finished, {len(queue.tasks() or {})} workers alive"
+    )
+    for trial in trials:
+        run, ledger = folder.run(trial.number), Ledger(folder.run(trial.number))
+        if trial.state == TrialState.COMPLETE and run.result() is None:
+            console.print(f"trial {trial.number} is complete, but {run.result_file} is missing: its folder was touched")
+            sound = False
+        if trial.state != TrialState.RUNNING:
+            continue
+        attempts, lock = ledger.attempts(), folder.trial_lock(trial.number)
+        if attempts and attempts[-1].cause is None and not queue.holds(attempts[-1]) and lock.try_acquire():
+            close_lost(folder, trial.number, cause_of_death)
+            lock.release()
+            last = ledger.attempts()[-1]
+            console.print(f"repaired: trial {trial.number} had died without a word: {last.cause} ({last.detail})")
+        if not attempts or ledger.attempts()[-1].cause:
+            console.print(f"trial {trial.number} waits to be gone on with: run the same sweep command again")
+    return sound
+
+
+if __name__ == "__main__":
+    main()
