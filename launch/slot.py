@@ -83,6 +83,11 @@ class SlurmSlot:
                     slurm.requeue(self.task)  # a plain SIGTERM from anybody: nobody will kill the job
 
 
+def slot_here() -> LocalSlot | SlurmSlot:
+    """The slot of this process."""
+    return SlurmSlot() if "SLURM_JOB_ID" in os.environ else LocalSlot()
+
+
 def cause_of_death(attempt: Attempt) -> tuple[Cause, str]:
     """Why an attempt ended that left no word itself, from what Slurm knows of it."""
     if attempt.task == "local":

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from launch import slurm, suspects
 from launch.assignment import Assignment
+from launch.attempt import Slot
 from launch.preemption import StopRequest
 from launch.ranks import Ranks
 from launch.single import SingleRun
-from launch.slot import SlurmSlot
+from launch.slot import slot_here
 from launch.worker import Worker
 
 MISTAKE = 2  # the user must mend something
@@ -21,7 +22,7 @@ def main() -> None:
     """Work until nothing is left to do; the exit code tells the batch script what came of it."""
     assignment = Assignment.read(Path(sys.argv[1]))
     worker = assignment.worker()
-    slot, ranks = SlurmSlot(), Ranks(worker.folder.slots)
+    slot, ranks = slot_here(), Ranks(worker.folder.slots)
     # A rank may use the cores that Slurm gave it, less those of its data loaders; not all that the node has.
     cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores - assignment.config["workers"])))
@@ -29,12 +30,13 @@ def main() -> None:
         sys.exit(lead(worker, slot, ranks, stop) if ranks.rank == 0 else follow(worker, ranks, stop))
 
 
-def lead(worker: Worker | SingleRun, slot: SlurmSlot, ranks: Ranks, stop: StopRequest) -> int:
+def lead(worker: Worker | SingleRun, slot: Slot, ranks: Ranks, stop: StopRequest) -> int:
     """Rank 0."""
-    bad = suspects.to_exclude(worker.folder, slurm.partition_nodes(os.environ.get("SLURM_JOB_PARTITION")))
-    if slot.node in bad and slurm.exclude(slot.task, bad):
-        print(f"trials died of broken hardware on {slot.node}; going to another node", flush=True)
-        slot.leave("time limit")
+    if slot.node in suspects.bad_nodes(worker.folder):
+        bad = suspects.to_exclude(worker.folder, slurm.partition_nodes(os.environ.get("SLURM_JOB_PARTITION")))
+        if bad and slurm.exclude(slot.task, bad):
+            print(f"trials died of broken hardware on {slot.node}; going to another node", flush=True)
+            slot.leave("time limit")
     outcome = worker.work(stop, slot, ranks)
     ranks.dismiss()
     if outcome.mistake:

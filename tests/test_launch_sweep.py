@@ -259,3 +259,15 @@ def test_debug_sweeps_inside_this_process(study, capsys, monkeypatch):
     (study.data / "mistake").write_text("no such list: train.txt")
     with pytest.raises(UserError, match="no such list"):
         sweep(Options(**options, trials=4, iterations=20), train=launch_stub.train)
+
+
+@pytest.mark.slow
+def test_verify_resume_kills_a_run_by_each_signal_and_finds_it_equal(synthetic_folder, tmp_path):
+    command = [sys.executable, SWEEP, "--study", "smoke", "--data_folder", synthetic_folder, "--cluster", "local"]
+    answer = subprocess.run([*command, "--runs", tmp_path, "--verify-resume"], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "EQUAL bit for bit" in answer.stdout
+    for name in ("SIGTERM", "SIGUSR2", "SIGKILL"):
+        assert f"{name} after step " in answer.stdout
+    attempts = json.loads((tmp_path / "smoke" / "verify" / "broken" / "attempts.json").read_text())
+    assert sorted(attempt["cause"] for attempt in attempts) == ["cancelled", "cancelled", "finished", "killed"]
