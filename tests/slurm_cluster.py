@@ -16,8 +16,8 @@ MISSING = "Slurm's daemons are not installed (Debian: apt-get install slurm-wlm 
 
 
 def available():
-    """Whether the daemons are here. Where FSR_REQUIRE_SLURM is set, as in CI, their lack is an error."""
-    return bool(os.environ.get("FSR_REQUIRE_SLURM")) or _installed()
+    """Whether the daemons are here. Where FSR_REQUIRE_DAEMONS is set, as in CI, their lack is an error."""
+    return bool(os.environ.get("FSR_REQUIRE_DAEMONS")) or _installed()
 
 
 def _installed():
