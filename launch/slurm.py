@@ -68,15 +68,6 @@ def tasks(comment: str) -> dict[str, str] | None:
     return {task: state for task, state, said in rows if said == comment}
 
 
-def nodes(comment: str) -> dict[str, str] | None:
-    """Nodes of every running array task of this user with this comment, by task id."""
-    listing = _ask("squeue", "--me", "--noheader", "--array", "--states=RUNNING", "--format=%i|%N|%k")
-    if listing is None:
-        return None
-    rows = (line.split("|", 2) for line in listing.splitlines())
-    return {task: names for task, names, said in rows if said == comment}
-
-
 def past_states(task: str) -> list[str] | None:
     """How each start of a task ended, oldest first, from the accounts: TIMEOUT, NODE_FAIL, PREEMPTED, …"""
     listing = _ask(

@@ -63,6 +63,11 @@ def work(pickled):
     cloudpickle.loads(pickled)()
 
 
+def started(worker):
+    """Attempts that have begun so far."""
+    return sum(len(file.read_text().split()) for file in worker.folder.folder.glob("trial_*/attempts"))
+
+
 def start(worker, count):
     processes = [spawn.Process(target=work, args=(cloudpickle.dumps(worker),)) for _ in range(count)]
     for process in processes:
@@ -86,8 +91,11 @@ def test_workers_killed_at_random_lose_nothing(worker, data_folder):
     (data_folder / "step_s").write_text("0.05")
     rng = random.Random(0)
     for _ in range(3):
+        before = started(worker)
         processes = start(worker, 3)
-        time.sleep(1.5)
+        deadline = time.monotonic() + 60
+        while started(worker) == before and time.monotonic() < deadline:
+            time.sleep(0.05)
         for process in processes:
             time.sleep(rng.uniform(0, 0.4))
             os.kill(process.pid, signal.SIGKILL)

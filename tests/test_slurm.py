@@ -95,7 +95,15 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "preempted",
+        "time limit near",
+        "rank 0 killed",
+        *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("requeued", "node lost", "controller restarted")),
+    ],
+)
 def test_no_end_loses_a_trial(sweep, fault, seed):
     inflict, causes = FAULTS[fault]
     sweep.submit(trials=3)
@@ -175,7 +183,10 @@ def truncate_checkpoint(sweep, number):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("end", [preempt, kill_rank_0, kill_rank_1, truncate_checkpoint])
+@pytest.mark.parametrize(
+    "end",
+    [preempt, *(pytest.param(end, marks=pytest.mark.slow) for end in (kill_rank_0, kill_rank_1, truncate_checkpoint))],
+)
 def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
     cluster, synthetic_folder, tmp_path, undisturbed_run, end, seed
 ):
@@ -249,6 +260,7 @@ def test_ten_thousand_workers_are_submitted_in_ten_arrays_within_five_seconds(sw
     assert "submitted array" in Sweep(sweep.cluster, sweep.folder / "other").submit(trials=10_000, parallel=64)
 
 
+@pytest.mark.slow
 def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
     folder = sweep.folder / "run"
     flags = ["--workers", "0", "--iterations", "12", "--save_every", "3", "--log_every", "1", "--eval_every", "12"]
@@ -266,3 +278,39 @@ def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
     assert attempts[1].first_step >= 4
     assert Run(folder).result() is not None
     assert "finished already" in python(sweep, *command, *slurm)[1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_waited_out(sweep):
+    runs = sweep.folder / "runs"
+    runs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", runs], check=True)
+    try:
+        sweep.set("ballast", 500_000)
+        sweep.submit(trials=1, parallel=1)
+        sweep.wait_for_step(0, 6)
+        with open(runs / "filler", "wb") as filler, pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        time.sleep(4)
+        assert sweep.step(0) < 30
+        (runs / "filler").unlink()
+        sweep.finish(1)
+        assert sweep.causes(0) == ["disk full", "finished"]
+        assert sweep.attempts(0)[1]["first_step"] >= 5
+    finally:
+        sweep.cluster.ask("scancel", "--me")
+        wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"), 60)
+        subprocess.run(["umount", "--lazy", runs], check=True)
+
+
+@pytest.mark.slow
+def test_a_real_time_limit_is_met_in_time(sweep):
+    sweep.set("step_s", 1.5)
+    sweep.submit("--time-limit", "1", "--signal-before-s", "40", trials=1, parallel=1)
+    sweep.finish(1, seconds=240)
+    assert sweep.causes(0)[0] == "time limit"
+    assert sweep.causes(0)[-1] == "finished"
+    steps = [attempt["first_step"] for attempt in sweep.attempts(0)]
+    assert steps == sorted(set(steps))  # each attempt got further
