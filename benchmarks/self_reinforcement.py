@@ -1,8 +1,8 @@
 """What self-reinforcement brings on the synthetic set: as in the preset, from the first step on, and none.
 
-    python benchmarks/self_reinforcement.py --data_folder data/synthetic --first_seed 5 --seeds 5
+    python benchmarks/self_reinforcement.py --data_folder data/synthetic --first_seed 10 --seeds 5
 
-The preset was chosen with seeds 0 to 4; the others are fresh.
+The preset was chosen looking at seeds 0, 4, 5, 7, 8 and 9; others are fresh, hence the default.
 
 Prints means with 95 % confidence intervals (Student's t over seeds) and paired differences; the last line is JSON.
 The runs stay in --runs, so that an interrupted comparison goes on where it was.
@@ -45,7 +45,7 @@ class Options:
     """Synthetic data set."""
     runs: Path = Path("runs/self_reinforcement")
     """Where the runs are kept."""
-    first_seed: int = 5
+    first_seed: int = 10
     """The first of the seeds."""
     seeds: int = 5
     """Seeds of each setting, at most 16."""
