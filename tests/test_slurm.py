@@ -281,31 +281,6 @@ def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_waited_out(sweep):
-    runs = sweep.folder / "runs"
-    runs.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", runs], check=True)
-    try:
-        sweep.set("ballast", 500_000)
-        sweep.submit(trials=1, parallel=1)
-        sweep.wait_for_step(0, 6)
-        with open(runs / "filler", "wb") as filler, pytest.raises(OSError):
-            while True:
-                filler.write(bytes(4096))
-                filler.flush()
-        time.sleep(4)
-        assert sweep.step(0) < 30
-        (runs / "filler").unlink()
-        sweep.finish(1)
-        assert sweep.causes(0) == ["disk full", "finished"]
-        assert sweep.attempts(0)[1]["first_step"] >= 5
-    finally:
-        sweep.cluster.ask("scancel", "--me")
-        wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"), 60)
-        subprocess.run(["umount", "--lazy", runs], check=True)
-
-
-@pytest.mark.slow
 def test_a_real_time_limit_is_met_in_time(sweep):
     sweep.set("step_s", 1.5)
     sweep.submit("--time-limit", "1", "--signal-before-s", "40", trials=1, parallel=1)
