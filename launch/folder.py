@@ -58,10 +58,6 @@ class StudyFolder(LaunchFolder):
         """The attempts on a trial."""
         return Ledger(self.run(number))
 
-    def error_file(self, number: int) -> Path:
-        """Traceback of a trial that failed."""
-        return self.run(number).folder / "error.txt"
-
     def claim_lock(self) -> FileLock:
         """Held while a worker chooses its trial."""
         return FileLock(self.slots / "claim.lock")

@@ -184,7 +184,7 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
     trials = trials_of(worker)
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
     assert trials[0].user_attrs["error"] == "not finite: loss nan at step 0"
-    assert "NotFiniteError" in worker.folder.error_file(0).read_text()
+    assert "NotFiniteError" in (worker.folder.run(0).folder / "error.txt").read_text()
 
     (data_folder / "fail").unlink()
     ordered(worker, 2, 2 + 2)()

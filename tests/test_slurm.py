@@ -15,7 +15,7 @@ from fsr.run import Run
 from launch.ledger import Ledger
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
-METHOD = TESTS / "slurm_method.py"
+METHOD = TESTS / "tiny.py"
 SEEDS = range(int(os.environ.get("FSR_FAULT_SEEDS", "1")))
 
 
