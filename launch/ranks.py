@@ -19,7 +19,8 @@ class Ranks:
 
     def __init__(self, folder: Path) -> None:
         get = os.environ.get
-        self.rank, self.count = int(get("SLURM_PROCID", 0)), int(get("SLURM_NTASKS", 1))
+        # Of the step, not of the job: a worker in the shell of an allocation of many tasks is alone.
+        self.rank, self.count = int(get("SLURM_PROCID", 0)), int(get("SLURM_STEP_NUM_TASKS", 1))
         self.local_rank = int(get("SLURM_LOCALID", 0))
         # A requeued job, or a step that follows a broken one in the same job, must not read what was said before.
         step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", get("SLURM_STEP_ID", "0"))

@@ -4,6 +4,7 @@ import pytest
 
 from fsr.errors import UserError
 from launch.cluster import Resources
+from launch.ranks import Ranks
 from launch.storage import check_url, without_password
 
 
@@ -52,6 +53,14 @@ def test_slurm_that_is_not_there_is_an_error_only_where_it_was_asked_for():
     assert Resources().resolved().cluster == "local"
     with pytest.raises(UserError, match="no Slurm answers here"):
         Resources(cluster="slurm").resolved()
+
+
+def test_a_worker_in_the_shell_of_an_allocation_is_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert Ranks(tmp_path).count == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # what srun adds for its tasks
+    assert Ranks(tmp_path).count == 4
 
 
 @pytest.mark.parametrize(
