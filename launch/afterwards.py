@@ -10,6 +10,7 @@ from pathlib import Path
 
 from launch import slurm
 from launch.assignment import Assignment
+from launch.full_disk import disk_is_full, wait_for_space
 from launch.ledger import Attempt, Cause
 from launch.slot import SlurmSlot
 from launch.task import MISTAKE
@@ -35,7 +36,15 @@ def main() -> None:
 
     # Going on is bound to an attempt that ended here, and attempts have budgets; a worker that was killed before it had
     # one gets a few more rounds. So this cannot go on for ever.
-    had_attempt = assignment.worker().close_lost(slot.task, started, find_cause)
+    worker = assignment.worker()
+    while True:
+        try:
+            had_attempt = worker.close_lost(slot.task, started, find_cause)
+            break
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            wait_for_space(worker.folder.folder)
     sys.exit(0 if had_attempt or (code > 128 and number <= ROUNDS) else 1)
 
 

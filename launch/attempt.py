@@ -1,22 +1,19 @@
 """One attempt on a run, with its entry in the ledger: whatever ends it gets a cause."""
 
-import errno
 import re
-import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import NotFiniteError, UserError
 from fsr.run import Run
+from launch.full_disk import disk_is_full, wait_for_space
 from launch.ledger import Cause, Ledger
 from launch.preemption import StopRequest
 from launch.ranks import Ranks
 from launch.slot import LocalSlot, SlurmSlot
 
-FULL_DISK_S = 10.0
 Slot = LocalSlot | SlurmSlot
 Train = Callable[..., Literal["finished", "stopped", "pruned"]]
 
@@ -63,8 +60,9 @@ def attempt(
         ledger.end("cancelled", str(error))
         raise
     except Exception as error:
-        if disk_is_full(error):
-            wait_for_space(run.folder, stop)
+        if disk_is_full(error) and not wait_for_space(run.folder, stop):
+            slot.leave(slot.cause_of_stop(stop))  # no word can be written; who comes next asks Slurm what ended this
+            return "stopped"
         (run.folder / "error.txt").write_text(traceback.format_exc())
         ledger.end(*cause_of(error))
         return "broken"
@@ -82,23 +80,3 @@ def cause_of(error: Exception) -> tuple[Cause, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unknown here
         return "out of memory", said
     return "exception", f"{type(error).__name__}: {said}"
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether an error means that there is no room (or quota) left."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def wait_for_space(folder: Path, stop: StopRequest) -> None:
-    """Wait until something can be written again, or a stop is requested."""
-    print(f"no space is left in {folder}; waiting for some", flush=True)
-    probe = folder / ".probe"
-    while not stop():
-        try:
-            probe.write_bytes(bytes(1 << 20))
-        except OSError:
-            time.sleep(FULL_DISK_S)
-        else:
-            return
-        finally:
-            probe.unlink(missing_ok=True)

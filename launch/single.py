@@ -44,6 +44,8 @@ class SingleRun:
         ledger, lock = Ledger(self.folder.run), self.folder.lock()
         own = [attempt for attempt in ledger.attempts() if attempt.task == task and attempt.started >= since]
         if own and lock.try_acquire():
-            ledger.close_lost(find_cause)
-            lock.release()
+            try:
+                ledger.close_lost(find_cause)
+            finally:
+                lock.release()
         return bool(own)

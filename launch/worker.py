@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from launch import suspects
-from launch.attempt import Slot, Train, attempt, disk_is_full, train, wait_for_space
+from launch.attempt import Slot, Train, attempt, train
 from launch.claim import Claim, claim, close_lost
 from launch.folder import StudyFolder
+from launch.full_disk import disk_is_full, wait_for_space
 from launch.ledger import Attempt, Cause
 from launch.preemption import StopRequest, die_after, die_with_parent
 from launch.ranks import Ranks
@@ -131,6 +132,8 @@ class Worker:
             found = found or bool(own)
             lock = self.folder.trial_lock(trial.number)
             if own and lock.try_acquire():
-                close_lost(self.folder, trial.number, find_cause)
-                lock.release()
+                try:
+                    close_lost(self.folder, trial.number, find_cause)
+                finally:
+                    lock.release()
         return found

@@ -139,6 +139,29 @@ def test_scancel_is_final_and_the_same_command_goes_on(sweep):
     assert sweep.attempts(0)[1]["first_step"] >= 5
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """8 MB for everything that a sweep writes."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_waited_out(small_disk, sweep):
+    sweep.submit(trials=1, parallel=1)
+    sweep.wait_for_step(0, 6)
+    with pytest.raises(OSError), open(small_disk / "filler", "wb") as filler:
+        while True:
+            filler.write(bytes(1 << 16))
+            filler.flush()
+    time.sleep(4)
+    (small_disk / "filler").unlink()
+    sweep.finish(1)
+    assert sweep.causes(0) == ["disk full", "finished"]
+
+
 def test_running_it_again_submits_only_what_is_missing(sweep):
     assert "2 workers; 0 were there already" in sweep.submit(trials=3, parallel=2)
     assert "0 workers in 0 sbatch calls; 2 were there already" in sweep.submit(trials=3, parallel=2)
