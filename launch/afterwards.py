@@ -4,6 +4,7 @@ Exit code 0 means: work again, in new processes of the same job. The script outl
 trial whose process was killed goes on at once, without another wait in the queue.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ from launch import slurm
 from launch.assignment import Assignment
 from launch.full_disk import disk_is_full, wait_for_space
 from launch.ledger import Attempt, Cause
+from launch.ranks import Ranks
 from launch.slot import SlurmSlot
 from launch.task import MISTAKE
 
 ROUNDS = 3
+LAST_WORDS = 2000  # bytes of a log
 SETTLE_S = 1.0  # until the controller knows why it killed the ranks
 
 
@@ -29,14 +32,21 @@ def main() -> None:
     if code == MISTAKE or (job and (not job.waits_or_runs or job.preempted or job.restarts > slot.restart)):
         sys.exit(1)
 
+    worker = assignment.worker()
+
     def find_cause(attempt: Attempt) -> tuple[Cause, str]:
+        step = number - 1  # rounds are counted from 1, the job's steps from 0
+        said = Ranks(worker.folder.slots, step).cause_of_others(patience_s=0)
+        if said:
+            return said
+        if out_of_memory(f"{os.environ['SLURM_JOB_ID']}.{step}", worker.folder.slurm / f"{slot.task}_0_log.err"):
+            return "out of memory", "Slurm's limit on the job's memory (--sbatch mem=…)"
         if code > 128:
             return "killed", f"a rank was ended by signal {code - 128}"
         return "exception", f"a rank ended with exit code {code}"
 
     # Going on is bound to an attempt that ended here, and attempts have budgets; a worker that was killed before it had
     # one gets a few more rounds. So this cannot go on for ever.
-    worker = assignment.worker()
     while True:
         try:
             had_attempt = worker.close_lost(slot.task, started, find_cause)
@@ -46,6 +56,16 @@ def main() -> None:
                 raise
             wait_for_space(worker.folder.folder)
     sys.exit(0 if had_attempt or (code > 128 and number <= ROUNDS) else 1)
+
+
+def out_of_memory(step: str, log_file: Path) -> bool:
+    """Whether the ranks were killed for the memory they used: the accounts know, and where there are none, srun."""
+    state = slurm.step_state(step)
+    if state is not None and state != "RUNNING":
+        return state == "OUT_OF_MEMORY"
+    with open(log_file, "rb") as log:
+        log.seek(max(0, log_file.stat().st_size - LAST_WORDS))
+        return f"oom-kill event(s) in StepId={step}.".encode() in log.read()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,12 @@ from launch.ranks import Ranks
 from launch.slot import LocalSlot, SlurmSlot
 
 Slot = LocalSlot | SlurmSlot
+# What drivers and kernels say when a device fails, not the program.
+HARDWARE = re.compile(
+    "ECC|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|NVLink|XID|"
+    "unknown error|Input/output error|Bus error|Stale file handle",
+    re.IGNORECASE,
+)
 Train = Callable[..., Literal["finished", "stopped", "pruned"]]
 
 
@@ -64,7 +70,10 @@ def attempt(
             slot.leave(slot.cause_of_stop(stop))  # no word can be written; who comes next asks Slurm what ended this
             return "stopped"
         (run.folder / "error.txt").write_text(traceback.format_exc())
-        ledger.end(*cause_of(error))
+        cause, detail = cause_of(error)
+        if cause == "killed":  # another rank went first, and knows why
+            cause, detail = ranks.cause_of_others() or (cause, detail)
+        ledger.end(cause, detail)
         return "broken"
 
 
@@ -79,4 +88,6 @@ def cause_of(error: Exception) -> tuple[Cause, str]:
         return "killed", f"another rank is gone: {said}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unknown here
         return "out of memory", said
+    if HARDWARE.search(said):
+        return "node", f"{type(error).__name__}: {said}"
     return "exception", f"{type(error).__name__}: {said}"

@@ -81,9 +81,9 @@ class Claim:
 
 
 def claim(
-    study: Study, base: TrainConfig, folder: StudyFolder, storage: optuna.storages.BaseStorage, node: str
+    study: Study, base: TrainConfig, folder: StudyFolder, storage: optuna.storages.BaseStorage, task: str
 ) -> Claim | Literal["wait", "nothing left"]:
-    """A trial for a worker on `node` to train: an interrupted one before a new one.
+    """A trial for the worker of a task to train: an interrupted one before a new one.
 
     A trial that died too often is told as failed on the way. "wait" while others train the last ones, because one of
     them may be killed.
@@ -94,7 +94,7 @@ def claim(
         free, busy = {}, 0
         for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             lock = folder.trial_lock(trial.number)
-            if lock.try_acquire() and not _runs_elsewhere(folder.ledger(trial.number), node):
+            if lock.try_acquire() and not _looked_after(folder.ledger(trial.number), task):
                 free[trial.number] = lock
             else:
                 lock.release()
@@ -140,13 +140,13 @@ def close_lost(folder: StudyFolder, number: int, find_cause: Callable[[Attempt],
         suspects.report(folder, number, ledger.attempts()[-1])
 
 
-def _runs_elsewhere(ledger: Ledger, node: str) -> bool:
-    """Whether Slurm says that the last attempt still runs on another node.
+def _looked_after(ledger: Ledger, task: str) -> bool:
+    """Whether Slurm says that the task of the last attempt still runs, although the trial's lock is free.
 
-    The lock alone would tell, but some file systems keep locks to the node that took them.
+    Some file systems keep locks to the node that took them; and if it died, its own batch script knows best of what.
     """
     attempts = ledger.attempts()
-    if not attempts or attempts[-1].cause or attempts[-1].task == "local" or attempts[-1].node == node:
+    if not attempts or attempts[-1].cause or attempts[-1].task in ("local", task):
         return False
     job = slurm.job(attempts[-1].task)
     return job is not None and job.state == "RUNNING" and job.restarts == attempts[-1].restart

@@ -95,7 +95,7 @@ def preemption(mode: str, grace: str) -> tuple[str, str]:
         cost = "steps since the last checkpoint" if grace == "0" else f"nothing, if it can save within {grace} s"
         return f"SIGTERM, {grace} s later SIGKILL and requeue", cost
     if mode.startswith("CANCEL"):
-        cost = "a worker: its trial goes on in the others or, when all are gone, with the same sweep command"
+        cost = f"nothing, if it can save and requeue itself within {grace} s; else a worker, not its trial"
         return f"SIGTERM, {grace} s later SIGKILL, no requeue", cost
     if mode.startswith("SUSPEND"):
         return "stops the processes for a while", "nothing"

@@ -10,20 +10,24 @@ from pathlib import Path
 from fsr.config import TrainConfig
 from fsr.files import write_json
 from fsr.run import Run
+from launch.ledger import Cause
 
 POLL_S = 0.2
+PATIENCE_S = 2.0
 
 
 class Ranks:
     """One rank and its fellows, as Slurm's environment describes them; alone where there is no such environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step_id: int | None = None) -> None:
+        """Those of this process's step, or (to read what they left) of another step of this job."""
         get = os.environ.get
         # Of the step, not of the job: a worker in the shell of an allocation of many tasks is alone.
         self.rank, self.count = int(get("SLURM_PROCID", 0)), int(get("SLURM_STEP_NUM_TASKS", 1))
         self.local_rank = int(get("SLURM_LOCALID", 0))
         # A requeued job, or a step that follows a broken one in the same job, must not read what was said before.
-        step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", get("SLURM_STEP_ID", "0"))
+        number = get("SLURM_STEP_ID", "0") if step_id is None else str(step_id)
+        step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", number)
         self._file = folder / f"{'.'.join(step)}.json"
         self._said = 0
 
@@ -47,6 +51,22 @@ class Ranks:
                 return
             self._join(said["host"], said["port"])
             yield TrainConfig.from_json(said["config"]), Run(Path(said["run"]))
+
+    def confess(self, cause: Cause, detail: str) -> None:
+        """Leave word of why this rank dies (other ranks)."""
+        write_json(self._file.with_suffix(f".rank{self.rank}.json"), {"cause": cause, "detail": detail})
+
+    def cause_of_others(self, patience_s: float = PATIENCE_S) -> tuple[Cause, str] | None:
+        """Why another rank died, if one leaves word of it within `patience_s` (rank 0, or who comes after all)."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            for file in sorted(self._file.parent.glob(f"{self._file.stem}.rank*.json")):
+                said = json.loads(file.read_text())
+                if said["cause"] != "killed":  # else it only saw the others go
+                    return said["cause"], f"{file.suffixes[-2][1:]}: {said['detail']}"
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_S)
 
     def _say(self, what: dict) -> None:
         self._said += 1

@@ -10,6 +10,7 @@ from launch.ledger import Attempt, Cause
 from launch.preemption import StopRequest
 
 PATIENCE_S = 60
+TRIES = 4
 EndedBySlurm = Literal["preempted", "time limit", "cancelled"]
 # How Slurm's words for an end read in the ledger.
 CAUSES: dict[str, Cause] = {
@@ -70,6 +71,8 @@ class SlurmSlot:
         A task that exits when it is preempted ends as FAILED and is never requeued; one that waits to be killed comes
         back (measured on Slurm 22.05). A cancelled one must stay cancelled.
         """
+        if cause == "preempted" and slurm.preemption_cancels(os.environ.get("SLURM_JOB_PARTITION")):
+            slurm.requeue(self.task)  # this cluster would not
         if cause == "time limit" and not slurm.requeue(self.task):
             print("Slurm does not requeue this task; its trial goes on in another one", flush=True)
             return
@@ -81,6 +84,18 @@ class SlurmSlot:
                 job = slurm.job(self.task)
                 if job and job.waits_or_runs and not job.preempted:
                     slurm.requeue(self.task)  # a plain SIGTERM from anybody: nobody will kill the job
+
+    def move_off(self, nodes: list[str]) -> None:
+        """Come back on another node; does not return, unless Slurm refuses."""
+        if not slurm.requeue(self.task):
+            return
+        # Only a job that waits can be kept off nodes, and this one does from now on, although it is still being ended:
+        # the first try may be ended as well.
+        for _ in range(TRIES):
+            time.sleep(1)
+            if slurm.exclude(self.task, nodes):
+                break
+        self.leave("preempted")
 
 
 def slot_here() -> LocalSlot | SlurmSlot:

@@ -78,6 +78,12 @@ def past_states(task: str) -> list[str] | None:
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
+def step_state(step: str) -> str | None:
+    """How a step (`12.0`) ended, from the accounts: OUT_OF_MEMORY tells what no exit code does."""
+    listing = _ask("sacct", "--noheader", "--parsable2", "--jobs", step, "--format=State") or ""
+    return listing.split()[0] if listing.strip() else None
+
+
 def node_is_up(name: str) -> bool | None:
     """Whether a node can work."""
     answer = _ask("sinfo", "--noheader", "--nodes", name, "--format=%T")
@@ -100,6 +106,11 @@ def requeue(job_id: str) -> bool:
 def exclude(job_id: str, names: list[str]) -> bool:
     """Keep a job off these nodes; whether Slurm said yes."""
     return _ask("scontrol", "update", f"jobid={job_id}", f"excnodelist={','.join(names)}") is not None
+
+
+def preemption_cancels(partition: str | None) -> bool:
+    """Whether this partition's jobs are cancelled, not requeued, when they are preempted."""
+    return partitions().get(partition or "", {}).get("PreemptMode", "").startswith("CANCEL")
 
 
 def settings() -> dict[str, str]:

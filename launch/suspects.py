@@ -5,18 +5,12 @@ import re
 from launch.folder import LaunchFolder
 from launch.ledger import Attempt
 
-# What drivers and kernels say when a device fails, not the program.
-HARDWARE = re.compile(
-    "ECC|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|NVLink|XID|"
-    "unknown error|Input/output error|Bus error|Stale file handle",
-    re.IGNORECASE,
-)
 TRIALS = 2  # so many different trials must have died there
 
 
 def report(folder: LaunchFolder, number: int, attempt: Attempt) -> None:
-    """Remember the node of an attempt that died of a hardware-like cause."""
-    if attempt.cause == "node" or (attempt.cause == "exception" and HARDWARE.search(attempt.detail)):
+    """Remember the node of an attempt, if that was its cause."""
+    if attempt.cause == "node":
         place = folder.suspects / re.sub(r"[^\w.-]", "_", attempt.node)
         place.mkdir(parents=True, exist_ok=True)
         (place / str(number)).touch()

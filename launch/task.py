@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch import slurm, suspects
 from launch.assignment import Assignment
-from launch.attempt import Slot
+from launch.attempt import Slot, cause_of
 from launch.preemption import StopRequest
 from launch.ranks import Ranks
 from launch.single import SingleRun
@@ -34,9 +34,9 @@ def lead(worker: Worker | SingleRun, slot: Slot, ranks: Ranks, stop: StopRequest
     """Rank 0."""
     if slot.node in suspects.bad_nodes(worker.folder):
         bad = suspects.to_exclude(worker.folder, slurm.partition_nodes(os.environ.get("SLURM_JOB_PARTITION")))
-        if bad and slurm.exclude(slot.task, bad):
+        if bad:
             print(f"trials died of broken hardware on {slot.node}; going to another node", flush=True)
-            slot.leave("time limit")
+            slot.move_off(bad)
     outcome = worker.work(stop, slot, ranks)
     ranks.dismiss()
     if outcome.mistake:
@@ -51,7 +51,8 @@ def follow(worker: Worker | SingleRun, ranks: Ranks, stop: StopRequest) -> int:
     for config, run in ranks.follow():
         try:
             worker.train(config, run, stop_requested=stop, prune=lambda *_: False)
-        except Exception:
+        except Exception as error:
+            ranks.confess(*cause_of(error))
             (run.folder / f"error_rank{ranks.rank}.txt").write_text(traceback.format_exc())
             raise
     return 0

@@ -70,7 +70,7 @@ class Worker:
         storage = open_storage(self.folder.folder, self.database)
         while not stop():
             try:
-                claimed = claim(self.study, self.base, self.folder, storage, slot.node)
+                claimed = claim(self.study, self.base, self.folder, storage, slot.task)
             except OSError as error:
                 if not disk_is_full(error):
                     raise

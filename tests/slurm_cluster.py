@@ -1,10 +1,12 @@
 """A real Slurm of four virtual nodes on this machine, and a study swept on it, for tests and benchmarks."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,15 +27,24 @@ def _installed():
 
 
 class Cluster:
-    """Started once a test run in a private folder; stopped by the ids that it recorded."""
+    """Started once a test run in a private folder; stopped by the ids that it recorded.
 
-    def __init__(self, folder, nodes=4, **environment):
+    With `accounts` it keeps accounts and holds jobs to their memory, as large clusters do.
+    """
+
+    PORTS = 16  # of one cluster
+
+    def __init__(self, folder, nodes=4, accounts=False, **environment):
         self.folder = folder
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")} | environment
-        subprocess.run([TESTS / "minislurm", "up", folder, str(nodes)], check=True, env=self.environment)
+        places = {"SLURM_CONF": str(folder / "slurm.conf"), "MINISLURM_PORT": str(free_ports(self.PORTS))}
+        self.environment = os.environ | places | environment
+        if accounts:
+            self.environment["MINISLURM_CGROUP"] = "1"
+        options = ["--accounting"] if accounts else []
+        subprocess.run([TESTS / "minislurm", "up", folder, str(nodes), *options], check=True, env=self.environment)
 
     def down(self):
-        """Stop it, and whatever it had started: the next cluster has the same ports."""
+        """Stop it, and whatever it had started."""
         self.ask("scancel", "--me", "--signal=KILL")
         subprocess.run([TESTS / "minislurm", "down", self.folder], check=True)
         wait_for(lambda: not self._end_processes(), 30)
@@ -200,6 +211,19 @@ def undisturbed(mask_ratio, iterations):
     for _ in range(iterations):
         digest = hashlib.sha256(digest.encode()).hexdigest()
     return int(digest[:8], 16) / 16**8
+
+
+def free_ports(count):
+    """The first of so many ports in a row that nobody listens on."""
+    for first in range(20_000, 30_000, count):
+        with contextlib.ExitStack() as sockets:
+            try:
+                for port in range(first, first + count):
+                    sockets.enter_context(socket.socket()).bind(("", port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("all ports are taken")
 
 
 def wait_for(condition, seconds=30):

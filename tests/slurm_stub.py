@@ -1,8 +1,9 @@
 """Stands in for fsr.train in Slurm's tasks: a run whose state is a chain of digests, so that a step that is lost,
 repeated or done from a wrong checkpoint shows in its score. Needs neither torch nor data.
 
-As a script it is launch/sweep.py with this method. Files in the data folder say how it behaves: `step_s`, and
-`die_before_ledger` (the next worker is killed between its claim and the ledger).
+As a script it is launch/sweep.py with this method. Files in the data folder say how it behaves: `step_s`; `save_s`
+(a save on request takes that long); `broken_node` (its GPUs fail); `hungry` (trial 0 takes more memory than it may).
+A file `die_before_ledger` in the study's folder kills the next worker between its claim and the ledger.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 
-from fsr.files import write_json, write_whole
+from fsr.files import whole_file, write_json
 from launch.ledger import Ledger
 
 
@@ -45,27 +46,30 @@ def train(config, run, *, stop_requested, prune):
         state = json.loads(run.checkpoint_file.read_text())
     run.record_attempt("nothing", state["step"])
     run.rewind(state["step"])
-    ballast = Path(config.data_folder, "ballast")  # bytes of a checkpoint
-    size = int(ballast.read_text()) if ballast.exists() else 0
+    said = {file.name: file.read_text() for file in Path(config.data_folder).iterdir()}
 
-    def save():
-        write_whole(run.checkpoint_file, json.dumps(state).encode() + b" " * size)
+    def save(seconds=0.0):
+        with whole_file(run.checkpoint_file) as file:
+            time.sleep(seconds)
+            file.write(json.dumps(state).encode())
 
     while True:
         if stop_requested():
-            save()
+            save(float(said.get("save_s", 0)))
             return "stopped"
+        if state["step"] == 7 and said.get("broken_node") == os.environ["SLURMD_NODENAME"]:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        if state["step"] == 7 and "hungry" in said and run.folder.name == "trial_0000":
+            bytearray(b"x" * 2_000_000_000)
         if state["step"] and state["step"] % config.eval_every == 0:
             scores = {"val/seg_miou": score(state["digest"]), "val/cam_miou": 0.5}
             run.log({"step": state["step"], "perf/steps_per_s": 10.0, **scores})
-            if prune(state["step"], scores) and Path(config.data_folder, "prune").exists():
-                save()
-                return "pruned"
+            prune(state["step"], scores)
         if state["step"] % 5 == 0:
             save()
         if state["step"] == config.iterations:
             break
-        time.sleep(float(Path(config.data_folder, "step_s").read_text()))
+        time.sleep(float(said["step_s"]))
         state["step"] += 1
         state["digest"] = hashlib.sha256(state["digest"].encode()).hexdigest()
         run.log({"step": state["step"], "digest": state["digest"]})

@@ -10,6 +10,7 @@ import pytest
 from fsr.files import write_json
 from fsr.run import Run
 from launch import suspects
+from launch.attempt import cause_of
 from launch.folder import LaunchFolder
 from launch.ledger import Attempt, Ledger
 
@@ -87,13 +88,14 @@ def test_steps_that_a_later_attempt_did_again_count_as_redone(run):
 
 def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run):
     folder = LaunchFolder(tmp_path)
-    (died,) = attempt(run, 0, 5, "exception", "RuntimeError: CUDA error: uncorrectable ECC error").attempts()
+    (died,) = attempt(run, 0, 5, *cause_of(RuntimeError("CUDA error: uncorrectable ECC error"))).attempts()
     suspects.report(folder, 0, died)
     suspects.report(folder, 0, died)
     assert suspects.bad_nodes(folder) == []
-    suspects.report(folder, 1, dataclasses.replace(died, detail="ValueError: the program's own mistake"))
+    own_mistake, _ = cause_of(ValueError("the program's own mistake"))
+    suspects.report(folder, 1, dataclasses.replace(died, cause=own_mistake))
     assert suspects.bad_nodes(folder) == []
-    suspects.report(folder, 2, dataclasses.replace(died, cause="node"))
+    suspects.report(folder, 2, died)
     assert suspects.bad_nodes(folder) == ["n1"]
     assert suspects.to_exclude(folder, {"n1", "n2"}) == ["n1"]
     assert suspects.to_exclude(folder, {"n1"}) == []  # there is no other

@@ -115,6 +115,61 @@ def test_no_end_loses_a_trial(sweep, fault, seed):
     assert (len(sweep.causes(0)) > 1) == bool(causes)
 
 
+def partition_is(sweep, **settings):
+    words = [f"{name}={value}" for name, value in settings.items()]
+    sweep.cluster.ask("scontrol", "update", "partitionname=low", *words)
+
+
+@pytest.fixture
+def other_partition(sweep):
+    """Whatever a test makes of the partition, the next one finds it as it was."""
+    yield sweep
+    partition_is(sweep, preemptmode="requeue", gracetime=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "partition, save_s, saved",
+    [
+        ({"gracetime": 0}, 0, True),  # Slurm's KillWait (5 s here) is the grace then
+        ({"gracetime": 0}, 20, False),
+        ({"gracetime": 5}, 20, False),
+        ({"gracetime": 30}, 20, True),
+        ({"preemptmode": "cancel"}, 0, True),
+        ({"preemptmode": "cancel", "gracetime": 0}, 20, False),
+    ],
+)
+def test_no_manner_of_preemption_loses_a_trial(other_partition, partition, save_s, saved, seed):
+    sweep = other_partition
+    partition_is(sweep, **partition)
+    sweep.set("save_s", save_s)
+    sweep.submit(trials=2)
+    sweep.wait_for_step(0, random.Random(f"{partition}{save_s}{seed}").randint(6, 20))
+    node = sweep.attempts(0)[0]["node"]
+    sweep.cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 3")
+    wait_for(lambda: node not in sweep.cluster.ask("squeue", "--noheader", "--partition=low", "--format=%N"), 60)
+    if partition.get("preemptmode") == "cancel" and not saved:
+        sweep.wait_for_no_jobs()
+        sweep.submit(trials=2)
+    sweep.finish(2)
+    assert sweep.causes(0) == ["preempted", "finished"]
+    assert sweep.attempts(0)[1]["first_step"] >= 5
+    stopped, resumed = sweep.attempts(0)
+    assert (resumed["first_step"] == stopped["reached"]) == saved
+
+
+@pytest.mark.slow
+def test_a_node_where_two_trials_met_broken_hardware_is_left_out(sweep):
+    sweep.set("broken_node", "n1")
+    sweep.submit(trials=4)
+    sweep.finish(4)
+    places = [[(attempt["node"], attempt["cause"]) for attempt in sweep.attempts(number)] for number in range(4)]
+    assert {cause for place in places for node, cause in place if node == "n1"} == {"node"}
+    assert all(place[-1][0] != "n1" for place in places)
+    assert sum(node == "n1" for place in places for node, _ in place) <= 4
+
+
 def test_a_worker_killed_between_claim_and_ledger_leaves_its_trial_to_be_done(sweep):
     (sweep.study).mkdir(parents=True)
     (sweep.study / "die_before_ledger").touch()
@@ -221,6 +276,19 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
     sweep.wait_for_no_jobs()
     assert sweep.causes(0) in (["preempted", "finished"], ["killed", "finished"])
     assert first_difference(Run(sweep.run_folder(0)), undisturbed_run) is None
+
+
+@pytest.mark.slow
+def test_two_ranks_on_two_nodes_prune_a_trial_and_go_on_with_the_next(cluster, synthetic_folder, tmp_path):
+    cluster.clear()
+    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder)
+    sweep.submit("--nodes", "2", trials=10, parallel=1, iterations=60)
+    sweep.wait_for_no_jobs(300)
+    states = [trial["state"] for trial in sweep.status()["trials"]]
+    assert set(states) == {"complete", "pruned"}
+    assert [sweep.attempts(number)[0]["ranks"] for number in range(10)] == [2] * 10
+    for number, state in enumerate(states):
+        assert sweep.causes(number) == ["finished" if state == "complete" else "pruned"]
 
 
 def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):

@@ -1,0 +1,82 @@
+"""Sweeps on a Slurm that keeps accounts (MariaDB) and holds jobs to their memory (cgroups)."""
+
+import shutil
+
+import pytest
+from slurm_cluster import MISSING, Cluster, Sweep, available, kill, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason=MISSING),
+    pytest.mark.skipif(
+        not shutil.which("slurmdbd") or not shutil.which("mariadbd"),
+        reason="Slurm's accounts are not installed (Debian: apt-get install slurmdbd mariadb-server)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    started = Cluster(tmp_path_factory.mktemp("slurm_with_accounts"), accounts=True)
+    yield started
+    started.down()
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path):
+    cluster.clear()
+    yield Sweep(cluster, tmp_path)
+    cluster.clear()
+
+
+def test_a_trial_that_takes_too_much_memory_is_given_up_and_the_others_finish(sweep):
+    sweep.set("hungry", "")
+    sweep.submit(trials=2)
+    sweep.wait_for_no_jobs()
+    trials = sweep.status()["trials"]
+    assert [trial["state"] for trial in trials] == ["fail", "complete"]
+    assert sweep.causes(0) == ["out of memory", "out of memory"]
+    assert "out of memory 2 times" in trials[0]["error"]
+
+
+def test_the_accounts_tell_why_a_trial_died_that_left_no_word(sweep):
+    sweep.submit(trials=1, parallel=1)
+    sweep.wait_for_step(0, 8)
+    node = sweep.attempts(0)[0]["node"]
+    dying = [*sweep.batch_scripts(0), *sweep.pids(0)]
+    for pid in [sweep.cluster.daemon(f"slurmd-{node}"), *sweep.stepds(0), *dying]:
+        kill(pid)
+    sweep.finish(1)
+    assert sweep.causes(0) == ["node", "finished"]
+    assert "accounts say NODE_FAIL" in sweep.attempts(0)[0]["detail"]
+
+
+def test_a_cancelled_trial_without_a_word_is_cancelled_in_the_ledger(sweep):
+    sweep.set("save_s", 30)  # killed before it can say so
+    sweep.submit(trials=1, parallel=1)
+    sweep.wait_for_step(0, 8)
+    sweep.cluster.ask("scancel", "--me")
+    wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"), 60)
+    assert sweep.causes(0) == [None]
+    sweep.set("save_s", 0)
+    sweep.submit(trials=1, parallel=1)
+    sweep.finish(1)
+    assert sweep.causes(0) == ["cancelled", "finished"]
+    assert "accounts say CANCELLED" in sweep.attempts(0)[0]["detail"]
+
+
+def test_without_accounts_srun_tells_of_the_memory(cluster, tmp_path):
+    cluster.clear()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sacct").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "sacct").chmod(0o755)
+    environment = cluster.environment
+    try:
+        cluster.environment = environment | {"PATH": f"{tmp_path / 'bin'}:{environment['PATH']}"}
+        sweep = Sweep(cluster, tmp_path / "sweep")
+        sweep.set("hungry", "")
+        sweep.submit(trials=1, parallel=1)
+        sweep.wait_for_no_jobs()
+        assert sweep.causes(0) == ["out of memory", "out of memory"]
+    finally:
+        cluster.environment = environment
