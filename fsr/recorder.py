@@ -24,7 +24,7 @@ class Recorder:
         self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
         run.record_attempt(device_name(device), state.step)
         run.rewind(state.step)  # what a lost attempt recorded after its checkpoint comes again
-        self.board = SummaryWriter(run.folder, purge_step=state.step + 1 if state.step else None)
+        self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
         self.progress = TrainProgress(state.step, config.iterations)
         start = "going on" if state.step else "starting"
         self.progress.say(

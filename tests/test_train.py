@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import flags, tiny_config
 
 from fsr.checkpoint import TrainState, load_file, load_network
@@ -88,11 +89,9 @@ def test_loading_workers_do_not_change_a_run(unbroken, synthetic_folder, tmp_pat
     assert_same_run(run, unbroken)
 
 
-def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(unbroken, synthetic_folder, tmp_path):
-    class Killed(BaseException):
-        pass
-
-    left = [8]  # after the checkpoint of step 5, before that of step 10
+def killed_before(step: int):
+    """A hook that ends the run without a chance to save, as SIGKILL does."""
+    left = [step]
 
     def die() -> bool:
         left[0] -= 1
@@ -100,13 +99,37 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(unbroken, synth
             raise Killed
         return False
 
+    return die
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step, saved", [(3, 0), (8, 5)])
+def test_a_killed_run_repeats_the_steps_since_its_checkpoint(unbroken, synthetic_folder, tmp_path, step, saved):
     run = Run(tmp_path)
     config = tiny_config(synthetic_folder)
     with pytest.raises(Killed):
-        train(config, run, stop_requested=die)
-    assert load_file(run.checkpoint_file)["step"] == 5
+        train(config, run, stop_requested=killed_before(step))
+    assert load_file(run.checkpoint_file)["step"] == saved
     assert train(config, run) == "finished"
     assert_same_run(run, unbroken)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_killed_run_has_one_curve_in_tensorboard(synthetic_folder, tmp_path, step):
+    run = Run(tmp_path)
+    config = tiny_config(synthetic_folder, log_every=1)
+    with pytest.raises(Killed):
+        train(config, run, stop_requested=killed_before(step))
+    time.sleep(1.1)  # TensorBoard orders the files of a run by the second in their names
+    train(config, run)
+    assert len(list(run.folder.glob("events.out.tfevents.*"))) == 2
+    events = EventAccumulator(str(run.folder)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 11))
+    assert [event.step for event in events.Scalars("val/seg_miou")] == [4, 8, 10]
+    assert [event.step for event in events.Images(events.Tags()["images"][0])] == [4, 8, 10]
 
 
 def test_a_difference_between_runs_is_found_wherever_it_is(unbroken, tmp_path):
