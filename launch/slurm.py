@@ -2,6 +2,7 @@
 be down, a cluster may keep no accounts."""
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -127,11 +128,15 @@ def partitions() -> dict[str, dict[str, str]]:
 
 def submit_limit() -> int | None:
     """Most jobs and array tasks that this user may have in the queue, if the accounts set one."""
-    user = os.environ.get("USER") or str(os.getuid())
-    words = ("show", "assoc", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs")
+    words = ("show", "assoc", f"user={pwd.getpwuid(os.getuid()).pw_name}", "format=MaxSubmitJobs,GrpSubmitJobs")
     listing = _ask("sacctmgr", "--noheader", "--parsable2", *words) or ""
     numbers = [int(number) for number in re.findall(r"\d+", listing)]
     return min(numbers) if numbers else None
+
+
+def own_jobs() -> int:
+    """Jobs and array tasks of this user in the queue; 0 if Slurm does not answer."""
+    return len((_ask("squeue", "--me", "--noheader", "--array", "--format=%i") or "").split())
 
 
 def _fields(line: str) -> dict[str, str]:

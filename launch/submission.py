@@ -33,9 +33,10 @@ def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: Tr
         raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
     wanted, warnings = max(0, workers - len(tasks)), []
     limit = slurm.submit_limit()
-    if limit is not None and wanted > limit:
-        warnings.append(f"your account may have {limit} jobs in the queue: {limit} workers are started, not {wanted}")
-        wanted = limit
+    room = wanted if limit is None else max(0, limit - slurm.own_jobs())
+    if wanted > room:
+        warnings.append(f"your account may have {limit} jobs in the queue: {room} workers are started, not {wanted}")
+        wanted = room
     largest = int(slurm.settings().get("MaxArraySize", 1001))
     sizes = [min(largest, wanted - start) for start in range(0, wanted, largest)]
     exclude = suspects.to_exclude(folder, slurm.partition_nodes(resources.partition))

@@ -65,6 +65,17 @@ def test_a_cancelled_trial_without_a_word_is_cancelled_in_the_ledger(sweep):
     assert "accounts say CANCELLED" in sweep.attempts(0)[0]["detail"]
 
 
+def test_no_more_workers_are_submitted_than_the_account_may_have_in_the_queue(sweep):
+    sweep.cluster.ask("sacctmgr", "-i", "add", "account", "vision")
+    sweep.cluster.ask("sacctmgr", "-i", "add", "user", "root", "account=vision", "MaxSubmitJobs=3")
+    try:
+        assert "3 workers are started, not 4" in sweep.submit("--account", "vision", trials=4, parallel=4)
+        assert "0 workers are started, not 3" in sweep.submit("--account", "vision", trials=6, parallel=6)
+        sweep.finish(6)
+    finally:
+        sweep.cluster.ask("sacctmgr", "-i", "delete", "user", "root")
+
+
 def test_without_accounts_srun_tells_of_the_memory(cluster, tmp_path):
     cluster.clear()
     (tmp_path / "bin").mkdir()
