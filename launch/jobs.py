@@ -37,5 +37,7 @@ class Queue:
         """Whether an attempt that has not ended still works, as far as can be known from here."""
         if attempt.task == "local":
             return attempt.node != platform.node() or exists(attempt.pid)
+        if attempt.seconds < FRESH_S:  # younger than what is known of the queue
+            return True
         tasks = self.tasks()
         return tasks is None or tasks.get(attempt.task) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")
