@@ -20,7 +20,7 @@ sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
 	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA) --cluster local
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
