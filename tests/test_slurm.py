@@ -26,13 +26,6 @@ def cluster(tmp_path_factory):
     started.down()
 
 
-@pytest.fixture
-def sweep(cluster, tmp_path):
-    cluster.clear()
-    yield Sweep(cluster, tmp_path)
-    cluster.clear()
-
-
 def test_a_sweep_goes_on_when_its_submitter_is_killed(sweep):
     command = sweep.command(trials=8, parallel=4)
     process = subprocess.Popen(command, env=sweep.cluster.environment, stdout=subprocess.PIPE, text=True)

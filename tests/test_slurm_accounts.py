@@ -22,13 +22,6 @@ def cluster(tmp_path_factory):
     started.down()
 
 
-@pytest.fixture
-def sweep(cluster, tmp_path):
-    cluster.clear()
-    yield Sweep(cluster, tmp_path)
-    cluster.clear()
-
-
 def test_a_trial_that_takes_too_much_memory_is_given_up_and_the_others_finish(sweep):
     sweep.set("hungry", "")
     sweep.submit(trials=2)
