@@ -8,9 +8,13 @@ STUDY ?= smoke
 .PHONY: setup sweep test slow lint
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Torch comes first: the native op is built against the one that is installed, not in pip's isolation.
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch 'setuptools>=77' ninja
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed

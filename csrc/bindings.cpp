@@ -1,0 +1,15 @@
+// What Python sees: fsr/ops defines the operators and their schemas, importing fsr._C gives them kernels.
+#include <Python.h>
+#include <torch/library.h>
+
+#include "lattice.h"
+
+TORCH_LIBRARY_IMPL(fsr, CPU, library) {
+  library.impl("bilateral_filter", fsr::bilateral_filter_cpu);
+  library.impl("mean_field", fsr::mean_field_cpu);
+}
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef module = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "_C", .m_size = -1};
+  return PyModule_Create(&module);
+}
