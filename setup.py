@@ -6,6 +6,7 @@ nodes have none. TORCH_CUDA_ARCH_LIST is torch's own. Without a C++ compiler the
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,12 +19,14 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("Building fsr needs torch: install it first, then pip install --no-build-isolation .") from None
 
-CPU_SOURCES = ["bindings.cpp", "lattice_cpu.cpp", "mean_field_cpu.cpp", "rows.cpp"]
+CPU_SOURCES = ["bindings.cpp", "lattice_cpu.cpp", "mean_field_cpu.cpp", "rows.cpp", "simplices.cpp"]
 CUDA_SOURCES = ["lattice_cuda.cu"]
 # From Turing to Hopper as machine code; what is newer compiles the last one's PTX when it first runs.
 ARCHITECTURES = "7.5;8.0;9.0+PTX"
-# Sums must not be fused: the lattice's ties are decided by rounding, and every CPU and GPU shall see the same ones.
-CXX_FLAGS = ["-O3", "-g0", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-psabi"]
+# Where a point's rounding decides in which simplex it lies, products and sums must not be fused: every CPU and GPU shall
+# see the same lattice. On x86-64 csrc/simplices.cpp sees to it, and the other loops may be fused.
+CONTRACT = "fast" if platform.machine() == "x86_64" else "off"
+CXX_FLAGS = ["-O3", "-g0", "-fopenmp", f"-ffp-contract={CONTRACT}", "-fvisibility=hidden", "-Wno-psabi"]
 NVCC_FLAGS = ["-O3", "-fmad=false"]
 
 

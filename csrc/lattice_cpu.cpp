@@ -1,15 +1,15 @@
 #include "lattice_cpu.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
+
+#include "simplices.h"
 
 namespace fsr {
 namespace {
@@ -74,41 +74,49 @@ void parallel(int64_t count, const Work& work, int64_t grain = 1) {
   });
 }
 
-}  // namespace
-
+// Features of `count` pixels of an image from the one numbered `first`; what is left of the tile repeats the last.
 template <int D>
-void Pixels<D>::features(int64_t set, int64_t first, int count, float (&features)[D][kTile]) const {
-  int64_t x = first % width, y = first_row + first / width;
+void find_features(const Pixels<D>& pixels, int64_t set, int64_t first, int count, float (&features)[D][kTile]) {
+  const int64_t x = first % pixels.width;
+  const auto y = static_cast<float>(first / pixels.width);
   for (int p = 0; p < count; ++p) {
-    features[0][p] = static_cast<float>(x) / sigma[0];
-    features[1][p] = static_cast<float>(y) / sigma[1];
-    if (++x == width) x = 0, ++y;
+    features[0][p] = static_cast<float>(x + p) / pixels.sigma[0];
+    features[1][p] = y / pixels.sigma[1];
   }
   for (int i = 2; i < D; ++i) {
-    const float* plane = image + ((set * 3 + i - 2) * height + first_row) * width + first;
-    for (int p = 0; p < count; ++p) features[i][p] = plane[p] / sigma[i];
+    const float* plane = pixels.image + (set * 3 + i - 2) * pixels.height * pixels.width + first;
+    for (int p = 0; p < count; ++p) features[i][p] = plane[p] / pixels.sigma[i];
   }
   for (int i = 0; i < D; ++i) std::fill(features[i] + count, features[i] + kTile, features[i][count - 1]);
 }
 
-template <int D>
-bool Pixels<D>::finite(int64_t set, int64_t first, int64_t count) const {
-  return D == 2 || fsr::finite(image + (set * 3 * height + first_row) * width + first, height * width, 3, count);
+}  // namespace
+
+std::vector<Block> cut(int64_t sets, int64_t height, int64_t width, int64_t side) {
+  std::vector<Block> blocks;
+  for (int64_t set = 0; set < sets; ++set) {
+    for (int64_t y = 0; y < height; y += side) {
+      for (int64_t x = 0; x < width; x += side) {
+        blocks.push_back({set, y, x, std::min(side, height - y), std::min(side, width - x)});
+      }
+    }
+  }
+  return blocks;
 }
 
 template <int D>
-Lattice<D>::Lattice(const Pixels<D>& pixels, int64_t slab_points) : points_(pixels.count()) {
-  for (int64_t set = 0; set < pixels.sets; ++set) {
-    for (int64_t first = 0; first < points_; first += slab_points) {
-      slabs_.push_back({set, first, std::min(slab_points, points_ - first), 0, 0});
-    }
+Lattice<D>::Lattice(const Pixels<D>& pixels, std::vector<Block> blocks) : blocks_(std::move(blocks)) {
+  int64_t points = 0;
+  for (Block& block : blocks_) {
+    block.points = points;
+    points += block.height * block.width;
   }
   const Numbering<D> numbering = number_points(pixels);
-  corner_ = Array<int32_t>(pixels.sets * points_ * (D + 1));
-  weight_ = Array<float>(pixels.sets * points_ * (D + 1));
-  std::vector<std::vector<int64_t>> numbers(slabs_.size());
-  parallel(slabs_.size(), [&](int64_t slab) { find_corners(pixels, numbering, slab, numbers[slab]); });
-  join_slabs(numbers, numbering);
+  corner_ = Array<int32_t>(points * (D + 1));
+  weight_ = Array<float>(points * (D + 1));
+  std::vector<Numbers> numbers(blocks_.size());
+  parallel(blocks_.size(), [&](int64_t i) { numbers[i] = find_corners(pixels, numbering, blocks_[i]); });
+  join_blocks(numbers, numbering);
 }
 
 template <int D>
@@ -117,19 +125,20 @@ Numbering<D> Lattice<D>::number_points(const Pixels<D>& pixels) {
     bool finite = true, near = true;
     int32_t low[D], high[D];
   };
-  std::vector<Range> ranges(slabs_.size());
+  std::vector<Range> ranges(blocks_.size());
   const Scale<D> scale;
-  parallel(slabs_.size(), [&](int64_t index) {
-    const Slab& slab = slabs_[index];
+  parallel(blocks_.size(), [&](int64_t index) {
     Range& range = ranges[index];
     std::fill(range.low, range.low + D, std::numeric_limits<int32_t>::max());
     std::fill(range.high, range.high + D, std::numeric_limits<int32_t>::min());
-    range.finite = pixels.finite(slab.set, slab.first, slab.count);
-    float features[D][kTile];
-    Simplices<D> found;
-    for (int64_t first = 0; range.finite && range.near && first < slab.count; first += kTile) {
-      const int count = std::min<int64_t>(kTile, slab.count - first);
-      pixels.features(slab.set, slab.first + first, count, features);
+    const int64_t plane = pixels.height * pixels.width;
+    blocks_[index].for_runs(pixels.width, [&](int64_t pixel, int64_t, int count) {
+      const int64_t set = blocks_[index].set;
+      range.finite &= D == 2 || finite(pixels.image + set * 3 * plane + pixel, plane, 3, count);
+      if (!range.finite || !range.near) return;
+      float features[D][kTile];
+      Simplices<D> found;
+      find_features(pixels, set, pixel, count, features);
       range.near = locate(features, scale, found);
       for (int i = 0; i < D; ++i) {
         for (int p = 0; p < kTile; ++p) {
@@ -137,7 +146,7 @@ Numbering<D> Lattice<D>::number_points(const Pixels<D>& pixels) {
           range.high[i] = std::max(range.high[i], found.cell[i][p]);
         }
       }
-    }
+    });
   });
   Range all = ranges[0];
   for (const Range& range : ranges) {
@@ -148,27 +157,25 @@ Numbering<D> Lattice<D>::number_points(const Pixels<D>& pixels) {
       all.high[i] = std::max(all.high[i], range.high[i]);
     }
   }
-  Numbering<D> numbering;
   TORCH_CHECK_VALUE(all.finite, kNotFinite);
-  TORCH_CHECK_VALUE(all.near && numbering.fit(all.low, all.high, pixels.sets), kTooManyCells);
+  Numbering<D> numbering;
+  TORCH_CHECK_VALUE(all.near && numbering.fit(all.low, all.high, blocks_.back().set + 1), kTooManyCells);
   return numbering;
 }
 
 template <int D>
-void Lattice<D>::find_corners(
-    const Pixels<D>& pixels, const Numbering<D>& numbering, int64_t index, std::vector<int64_t>& numbers) {
-  const Slab& slab = slabs_[index];
+typename Lattice<D>::Numbers Lattice<D>::find_corners(
+    const Pixels<D>& pixels, const Numbering<D>& numbering, const Block& block) {
   const Scale<D> scale;
-  VertexTable table(slab.count / 4);
-  float features[D][kTile];
-  Simplices<D> found;
-  for (int64_t first = 0; first < slab.count; first += kTile) {
-    const int count = std::min<int64_t>(kTile, slab.count - first);
-    pixels.features(slab.set, slab.first + first, count, features);
+  Numbers numbers;
+  VertexTable table(block.height * block.width / 4);
+  block.for_runs(pixels.width, [&](int64_t pixel, int64_t point, int count) {
+    float features[D][kTile];
+    Simplices<D> found;
+    find_features(pixels, block.set, pixel, count, features);
     locate(features, scale, found);
-    const int64_t start = (slab.set * points_ + slab.first + first) * (D + 1);
-    int32_t* corner = corner_.data() + start;
-    float* weight = weight_.data() + start;
+    int32_t* corner = corner_.data() + (block.points + point) * (D + 1);
+    float* weight = weight_.data() + (block.points + point) * (D + 1);
     for (int p = 0; p < count; ++p, corner += D + 1, weight += D + 1) {
       int32_t cell[D + 1];
       int rank[D + 1], falling[D + 1];
@@ -179,40 +186,41 @@ void Lattice<D>::find_corners(
         inside[i] = found.inside[i][p];
       }
       corner_weights<D>(inside, rank, weight, falling);
-      int64_t number = numbering.origin(cell, slab.set);
+      int64_t number = numbering.origin(cell, block.set);
       for (int r = 0; r <= D; ++r) {
         corner[r] = table.find_or_add(number, numbers);
         number += numbering.step[falling[r]];
       }
     }
-  }
+  });
+  return numbers;
 }
 
-// One vertex is known to several slabs: number the vertices in the order of the slabs, and find their neighbours.
+// One vertex is known to several blocks: number the vertices in the order of the blocks, and find their neighbours.
 template <int D>
-void Lattice<D>::join_slabs(const std::vector<std::vector<int64_t>>& slab_numbers, const Numbering<D>& numbering) {
-  for (size_t i = 0; i < slabs_.size(); ++i) {
-    slabs_[i].rows = slab_rows_;
-    slabs_[i].row_count = slab_numbers[i].size();
-    slab_rows_ += slabs_[i].row_count;
+void Lattice<D>::join_blocks(const std::vector<Numbers>& block_numbers, const Numbering<D>& numbering) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i].rows = block_rows_;
+    blocks_[i].row_count = block_numbers[i].size();
+    block_rows_ += blocks_[i].row_count;
   }
   TORCH_CHECK_VALUE(
-      slab_rows_ < std::numeric_limits<int32_t>::max() / 2, "Too many pixels at once: their lattice has ", slab_rows_, " vertices, 2^30 is the most");
-  vertex_ = Array<int32_t>(slab_rows_);
+      block_rows_ < std::numeric_limits<int32_t>::max() / 2, "Too many pixels at once: their lattice has ", block_rows_, " vertices, 2^30 is the most");
+  vertex_ = Array<int32_t>(block_rows_);
   std::vector<int64_t> numbers;
-  VertexTable table(slab_rows_);
+  VertexTable table(block_rows_);
   int64_t row = 0;
-  for (const auto& slab : slab_numbers) {
-    for (const int64_t number : slab) vertex_[row++] = table.find_or_add(number, numbers);
+  for (const auto& block : block_numbers) {
+    for (const int64_t number : block) vertex_[row++] = table.find_or_add(number, numbers);
   }
   vertices_ = numbers.size();
 
   share_starts_.assign(vertices_ + 1, 0);
-  for (int64_t i = 0; i < slab_rows_; ++i) ++share_starts_[vertex_[i] + 1];
+  for (int64_t i = 0; i < block_rows_; ++i) ++share_starts_[vertex_[i] + 1];
   for (int64_t v = 0; v < vertices_; ++v) share_starts_[v + 1] += share_starts_[v];
-  shares_.resize(slab_rows_);
+  shares_.resize(block_rows_);
   std::vector<int32_t> next(share_starts_.begin(), share_starts_.end() - 1);
-  for (int64_t i = 0; i < slab_rows_; ++i) shares_[next[vertex_[i]]++] = i;
+  for (int64_t i = 0; i < block_rows_; ++i) shares_[next[vertex_[i]]++] = i;
 
   Array<int32_t> after((D + 1) * vertices_);
   parallel((D + 1) * vertices_, [&](int64_t i) {
@@ -236,9 +244,9 @@ void Lattice<D>::join_slabs(const std::vector<std::vector<int64_t>>& slab_number
 }
 
 template <int D>
-void Lattice<D>::blur_sums(const float* slab_table, float* table, int64_t width) const {
+void Lattice<D>::blur_sums(const float* block_table, float* table, int64_t width) const {
   at::parallel_for(0, vertices_, 1 << 10, [&](int64_t begin, int64_t end) {
-    gather(share_starts_.data(), shares_.data(), begin, end, slab_table, table, width);
+    gather(share_starts_.data(), shares_.data(), begin, end, block_table, table, width);
   });
   blur_table(table, width);
 }
@@ -253,8 +261,6 @@ void Lattice<D>::blur_table(float* table, int64_t width) const {
   }
 }
 
-template struct Pixels<2>;
-template struct Pixels<5>;
 template class Lattice<2>;
 template class Lattice<5>;
 
@@ -266,48 +272,36 @@ at::Tensor bilateral_filter_cpu(
   at::Tensor result = at::empty_like(values);
   if (values.numel() == 0) return result;
   const auto xy = static_cast<float>(sigma_xy), rgb = static_cast<float>(sigma_rgb);
-  const Pixels<5> pixels{image.const_data_ptr<float>(), sets, height, width, 0, height, {xy, xy, rgb, rgb, rgb}};
-  const Lattice<5> lattice(pixels, 4096);
+  const Pixels<5> pixels{image.const_data_ptr<float>(), height, width, {xy, xy, rgb, rgb, rgb}};
+  const Lattice<5> lattice(pixels, cut(sets, height, width, kTile));
 
   const int64_t row = row_width(channels), plane = height * width;
-  const at::Tensor slab_table = at::empty({lattice.slab_rows(), row}, values.options());
-  const at::Tensor table = at::empty({lattice.vertices(), row}, values.options());
+  const Array<float> block_table(lattice.block_rows() * row), table(lattice.vertices() * row);
   const float* from = values.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
-  const auto& slabs = lattice.slabs();
-  const at::Tensor zeros = at::zeros({kTile, row}, values.options());
-  const std::vector<float> ones(kTile, 1), factor(kTile, kSliceFactor<5>);
-  // Calls work(slab, first point, points, rows) for tiles of each slab.
-  const auto for_tiles = [&](const auto& work) {
-    at::parallel_for(0, slabs.size(), 1, [&](int64_t begin, int64_t end) {
-      const at::Tensor rows = at::empty({kTile, row}, values.options());
-      for (int64_t i = begin; i < end; ++i) {
-        for (int64_t first = 0; first < slabs[i].count; first += kTile) {
-          const int count = std::min<int64_t>(kTile, slabs[i].count - first);
-          work(slabs[i], first, count, rows.template mutable_data_ptr<float>());
-        }
-      }
+  const std::vector<float> zeros(kTile * row, 0), ones(kTile, 1), factor(kTile, kSliceFactor<5>);
+  // Calls work(block, rows of a tile) for each block.
+  const auto for_blocks = [&](const auto& work) {
+    at::parallel_for(0, lattice.blocks().size(), 1, [&](int64_t begin, int64_t end) {
+      const Array<float> rows(kTile * row);
+      for (int64_t i = begin; i < end; ++i) work(lattice.blocks()[i], rows.data());
     });
   };
-  for_tiles([&](const auto& slab, int64_t first, int count, float* rows) {
-    float* sums = slab_table.mutable_data_ptr<float>() + slab.rows * row;
-    if (first == 0) std::memset(sums, 0, slab.row_count * row * sizeof(float));
-    planes_to_rows(from + slab.set * channels * plane + slab.first + first, plane, channels, count, 0, rows, row);
-    splat(rows, ones.data(), count, lattice.corners(slab, first), sums, row);
+  for_blocks([&](const Block& block, float* rows) {
+    float* sums = block_table.data() + block.rows * row;
+    std::memset(sums, 0, block.row_count * row * sizeof(float));
+    block.for_runs(width, [&](int64_t pixel, int64_t point, int count) {
+      planes_to_rows(from + block.set * channels * plane + pixel, plane, channels, count, 0, rows, row);
+      splat(rows, ones.data(), count, lattice.corners(block, point), sums, row);
+    });
   });
-  lattice.blur_sums(slab_table.const_data_ptr<float>(), table.mutable_data_ptr<float>(), row);
-  for_tiles([&](const auto& slab, int64_t first, int count, float* rows) {
-    const Corners corners = lattice.corners(slab, first);
-    slice(
-        zeros.const_data_ptr<float>(),
-        table.const_data_ptr<float>(),
-        lattice.vertices_of(slab),
-        corners,
-        factor.data(),
-        count,
-        rows,
-        row);
-    rows_to_planes(rows, row, channels, count, to + slab.set * channels * plane + slab.first + first, plane);
+  lattice.blur_sums(block_table.data(), table.data(), row);
+  for_blocks([&](const Block& block, float* rows) {
+    block.for_runs(width, [&](int64_t pixel, int64_t point, int count) {
+      const Corners corners = lattice.corners(block, point);
+      slice(zeros.data(), table.data(), lattice.vertices_of(block), corners, factor.data(), count, rows, row);
+      rows_to_planes(rows, row, channels, count, to + block.set * channels * plane + pixel, plane);
+    });
   });
   return result;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <cmath>
 #include <cstring>
 
 namespace fsr {
@@ -32,14 +33,16 @@ FSR_INLINE void for_blocks(int64_t width, const Work& work) {
 template <int Count>
 FSR_INLINE void splat_corners(
     const float* rows, const float* factor, int points, const Corners& corners, float* table, int64_t width) {
-  for_blocks(width, [&]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
+  const int32_t* corner = corners.corner;  // in registers: a store to the table might change `corners`
+  const float* weight_of = corners.weight;
+  for_blocks(width, [=]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
     for (int p = 0; p < points; ++p) {
       const float* row = rows + p * width + offset;
       Floats value[Vectors];
       for (int v = 0; v < Vectors; ++v) value[v] = factor[p] * load(row + v * kLanes);
       for (int c = 0; c < Count; ++c) {
-        float* target = table + corners.corner[p * Count + c] * width + offset;
-        const float weight = corners.weight[p * Count + c];
+        float* target = table + corner[p * Count + c] * width + offset;
+        const float weight = weight_of[p * Count + c];
         for (int v = 0; v < Vectors; ++v) store(target + v * kLanes, load(target + v * kLanes) + weight * value[v]);
       }
     }
@@ -56,12 +59,14 @@ FSR_INLINE void slice_corners(
     int points,
     float* to,
     int64_t width) {
-  for_blocks(width, [&]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
+  const int32_t* corner = corners.corner;
+  const float* weight_of = corners.weight;
+  for_blocks(width, [=]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
     for (int p = 0; p < points; ++p) {
       Floats sum[Vectors] = {};
       for (int c = 0; c < Count; ++c) {
-        const float* source = table + vertex[corners.corner[p * Count + c]] * width + offset;
-        const float weight = corners.weight[p * Count + c];
+        const float* source = table + vertex[corner[p * Count + c]] * width + offset;
+        const float weight = weight_of[p * Count + c];
         for (int v = 0; v < Vectors; ++v) sum[v] += weight * load(source + v * kLanes);
       }
       const int64_t at = p * width + offset;
@@ -95,42 +100,20 @@ FSR_INLINE void transpose(Floats (&m)[kLanes]) {
 #undef FSR_SHUFFLE
 }
 
-// exp(x) for x in [-69, 0]; 0 below. 2^k times the series of exp around 0, |r| <= ln(2)/2: relative error 2e-7.
-FSR_INLINE Floats exp_of_negative(const Floats& x) {
-  const Floats magic = Floats{} + 12582912.0f;  // 1.5 * 2^23, see EightPoints::round
-  const Floats small = x < -69.0f ? Floats{} - 69.0f : x;
-  const Floats shifted = small * 1.44269504f + magic;
-  const Floats k = shifted - magic;
-  const Floats r = (small - k * 0.693359375f) + k * 2.12194440e-4f;
-  Floats sum = r * (1.0f / 720) + 1.0f / 120;
-  sum = sum * r + 1.0f / 24;
-  sum = sum * r + 1.0f / 6;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  const Ints power = ((Ints)shifted - (Ints)magic + 127) << 23;  // the casts keep the bits
-  return x < -69.0f ? Floats{} : sum * (Floats)power;
-}
-
-template <int D>
-FSR_INLINE bool locate_all(const float (&features)[D][kTile], const Scale<D>& scale, Simplices<D>& found) {
-  Ints near = Ints{} - 1;
-  for (int p = 0; p < kTile; p += kLanes) {
-    Floats feature[D], cell[D + 1], inside[D + 1];
-    Ints rank[D + 1];
-    for (int i = 0; i < D; ++i) feature[i] = load(features[i] + p);
-    enclosing_simplex<D, EightPoints>(feature, scale.factor, cell, rank, inside);
-    for (int i = 0; i <= D; ++i) {
-      near &= (cell[i] <= kFarthestCell) & (cell[i] >= -kFarthestCell);  // false for NaN
-      const Ints whole = __builtin_convertvector(cell[i], Ints);
-      std::memcpy(found.cell[i] + p, &whole, sizeof(whole));
-      std::memcpy(found.rank[i] + p, &rank[i], sizeof(rank[i]));
-      store(found.inside[i] + p, inside[i]);
-    }
-  }
-  bool all = true;
-  for (int i = 0; i < kLanes; ++i) all &= near[i] != 0;
-  return all;
+// 2^x for x <= 0, at least 2^-100: 2^k times a polynomial in what rounding leaves of x, whose coefficients were fitted
+// on [-1/2, 1/2] to a relative error of 8e-8.
+FSR_INLINE Floats power_of_two(const Floats& x) {
+  // 1.5 * 2^23 leaves no room for a fraction, and the exponent's bias stands ready in the last bits.
+  constexpr float magic = 12582912.0f + 127;
+  const Floats large = x > -100.0f ? x : Floats{} - 100.0f;
+  const Floats shifted = large + magic;
+  const Floats f = large - (shifted - magic);
+  Floats sum = f * 1.32764701e-3f + 9.67554132e-3f;
+  sum = sum * f + 5.55071328e-2f;
+  sum = sum * f + 2.40221197e-1f;
+  sum = sum * f + 6.93146967e-1f;
+  sum = sum * f + 1.00000007f;
+  return sum * (Floats)((Ints)shifted << 23);  // the casts keep the bits
 }
 
 }  // namespace
@@ -158,7 +141,7 @@ void slice(
 FSR_FOR_EVERY_CPU
 void blur(
     const int32_t* starts, const int32_t* vertices, int64_t first_chain, int64_t end_chain, float* table, int64_t width) {
-  for_blocks(width, [&]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
+  for_blocks(width, [=]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
     for (int64_t chain = first_chain; chain < end_chain; ++chain) {
       // Each row is read once: its neighbour behind is kept as it was, the one ahead becomes the next.
       Floats behind[Vectors] = {}, here[Vectors];
@@ -191,7 +174,7 @@ void gather(
     const float* from,
     float* table,
     int64_t width) {
-  for_blocks(width, [&]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
+  for_blocks(width, [=]<int Vectors>(int64_t offset) __attribute__((always_inline)) {
     for (int64_t vertex = first_vertex; vertex < end_vertex; ++vertex) {
       Floats sum[Vectors] = {};
       for (int32_t i = starts[vertex]; i < starts[vertex + 1]; ++i) {
@@ -268,7 +251,7 @@ void exponentials(float* rows, int points, float* share, int64_t width) {
       float* row = rows + (p + i) * width;
       block[i] = Floats{};
       for (int64_t c = 0; c < width; c += kLanes) {
-        const Floats value = exp_of_negative(load(row + c) - largest[i]);
+        const Floats value = power_of_two((load(row + c) - largest[i]) * 1.44269504f);  // 1 / ln(2)
         store(row + c, value);
         block[i] += value;
       }
@@ -284,16 +267,6 @@ void scale(const float* from, const float* factor, int points, float* to, int64_
   for (int p = 0; p < points; ++p) {
     for (int64_t c = 0; c < width; c += kLanes) store(to + p * width + c, factor[p] * load(from + p * width + c));
   }
-}
-
-FSR_FOR_EVERY_CPU
-bool locate(const float (&features)[2][kTile], const Scale<2>& scale, Simplices<2>& found) {
-  return locate_all<2>(features, scale, found);
-}
-
-FSR_FOR_EVERY_CPU
-bool locate(const float (&features)[5][kTile], const Scale<5>& scale, Simplices<5>& found) {
-  return locate_all<5>(features, scale, found);
 }
 
 }  // namespace fsr

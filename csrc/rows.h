@@ -1,19 +1,20 @@
 // Arithmetic on rows of channels: the inner loops of the CPU kernels.
 //
-// A row is the channels of one point or vertex, padded with zeros to whole SIMD vectors; a table is many rows. On x86-64
-// every loop is compiled for AVX2 and for plain SSE2, and chosen when the program runs, so that one build serves every
-// node of a cluster. Sums keep their order and multiplications are never fused with additions (-ffp-contract=off): both
-// variants give the same bits.
+// A row is the channels of one point or vertex, padded to whole SIMD vectors; a table is many rows. On x86-64 every loop
+// is compiled for AVX2 with FMA and for plain SSE2, and chosen when the program runs, so that one build serves every node
+// of a cluster.
 #pragma once
 
 #include <cstdint>
 
 #include "lattice.h"
 
-#if defined(__x86_64__) && defined(__linux__)
-#define FSR_FOR_EVERY_CPU __attribute__((target_clones("avx2", "default")))
-#else
+#if !defined(__x86_64__) || !defined(__linux__)
 #define FSR_FOR_EVERY_CPU
+#elif defined(__clang__) || __GNUC__ >= 12
+#define FSR_FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define FSR_FOR_EVERY_CPU __attribute__((target_clones("avx2", "default")))  // GCC 11 knows no levels
 #endif
 
 namespace fsr {
@@ -27,20 +28,6 @@ using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
 inline int64_t row_width(int64_t channels) {
   return (channels + kLanes - 1) / kLanes * kLanes;
 }
-
-// For `enclosing_simplex`: eight points at once.
-struct EightPoints {
-  using Real = Floats;
-  using Int = Ints;
-  static FSR_INLINE Ints less(const Floats& a, const Floats& b) { return -(a < b); }
-  static FSR_INLINE Ints less(const Ints& a, int b) { return -(a < b); }
-  static FSR_INLINE Ints less(int a, const Ints& b) { return -(b > a); }
-  static FSR_INLINE Ints to_int(const Floats& a) { return __builtin_convertvector(a, Ints); }
-  static FSR_INLINE Floats to_real(const Ints& a) { return __builtin_convertvector(a, Floats); }
-  // To the nearest whole number, half to even. Adding 1.5 * 2^23 leaves no room for a fraction; beyond 2^22 it would
-  // take whole numbers too, but such a cell is refused anyway.
-  static FSR_INLINE Floats round(const Floats& a) { return (a + 12582912.0f) - 12582912.0f; }
-};
 
 // One point's corners: `corner` and `weight` hold `corners` (3 or 6) entries a point. `width` is a multiple of kLanes.
 struct Corners {
@@ -87,22 +74,11 @@ void rows_to_planes(const float* rows, int64_t width, int64_t channels, int poin
 // Whether no entry of `count` planes, `stride` floats apart, is NaN or infinite.
 bool finite(const float* planes, int64_t stride, int64_t count, int64_t points);
 
-// Each row's exp(entry - largest entry), in place, and `share`, what they must be multiplied by to sum to 1. An entry 69
-// below the largest becomes 0 (it is below 1e-30, and padding is minus infinity). Room for kTile rows, whatever `points`.
+// Each row's exp(entry - largest entry), in place but at least 1e-30, and `share`, what they must be multiplied by to sum
+// to 1. Padding must be minus infinity. Whole groups of kLanes points are computed: there must be room for them.
 void exponentials(float* rows, int points, float* share, int64_t width);
 
 // to = factor * from, a factor a point.
 void scale(const float* from, const float* factor, int points, float* to, int64_t width);
-
-// What `enclosing_simplex` finds for kTile points with features [D][kTile], each result [D + 1][kTile].
-template <int D>
-struct Simplices {
-  int32_t cell[D + 1][kTile];
-  int32_t rank[D + 1][kTile];
-  float inside[D + 1][kTile];
-};
-// False if a point lies too far out for float32; then the results mean nothing.
-bool locate(const float (&features)[2][kTile], const Scale<2>& scale, Simplices<2>& found);
-bool locate(const float (&features)[5][kTile], const Scale<5>& scale, Simplices<5>& found);
 
 }  // namespace fsr

@@ -65,9 +65,10 @@ def dense_crf(
         return _pydensecrf(image, probabilities, settings)
     if backend != "native":
         raise ValueError(f"Expected the backend native or pydensecrf, got {backend}")
-    # Copied: torch takes no arrays with negative strides, and warns of read-only ones.
-    planes = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-    return dense_crf_batch(planes[None], torch.from_numpy(np.array(probabilities))[None], settings)[0].numpy()
+    # Torch takes no arrays with negative strides, and warns of read-only ones.
+    image, probabilities = (np.require(array, requirements=["C", "W"]) for array in (image, probabilities))
+    planes = torch.from_numpy(image).permute(2, 0, 1)
+    return dense_crf_batch(planes[None], torch.from_numpy(probabilities)[None], settings)[0].numpy()
 
 
 def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings = INFERENCE) -> Tensor:

@@ -25,8 +25,8 @@ def mean_field(
 
     Q₀ = softmax(logits), then `iterations` times Q = softmax(logits + Σ_m w_m n_m K_m (n_m Q)) with the spatial kernel
     K_1 (x, y) and the bilateral one K_2 (x, y, r, g, b), both on the permutohedral lattice and normalised
-    symmetrically by n_m = (K_m 1)^-½. Computed in float32, without gradient. Entries more than 69 below a pixel's
-    largest come out as 0.
+    symmetrically by n_m = (K_m 1)^-½. Computed in float32, without gradient. Marginals below 1e-30 may
+    come out as 1e-30.
 
     Args:
         image: finite [B, 3, H, W].
