@@ -23,8 +23,8 @@ CPU_SOURCES = ["bindings.cpp", "lattice_cpu.cpp", "mean_field_cpu.cpp", "rows.cp
 CUDA_SOURCES = ["lattice_cuda.cu"]
 # From Turing to Hopper as machine code; what is newer compiles the last one's PTX when it first runs.
 ARCHITECTURES = "7.5;8.0;9.0+PTX"
-# Where a point's rounding decides in which simplex it lies, products and sums must not be fused: every CPU and GPU shall
-# see the same lattice. On x86-64 csrc/simplices.cpp sees to it, and the other loops may be fused.
+# Where a point's rounding decides in which simplex it lies, products and sums must not be fused: every CPU and GPU
+# shall see the same lattice. On x86-64 csrc/simplices.cpp sees to it, and the other loops may be fused.
 CONTRACT = "fast" if platform.machine() == "x86_64" else "off"
 CXX_FLAGS = ["-O3", "-g0", "-fopenmp", f"-ffp-contract={CONTRACT}", "-fvisibility=hidden", "-Wno-psabi"]
 NVCC_FLAGS = ["-O3", "-fmad=false"]
@@ -32,7 +32,7 @@ NVCC_FLAGS = ["-O3", "-fmad=false"]
 
 def cuda_toolkit() -> tuple[Path | None, str]:
     """Root of the toolkit to build CUDA kernels with, or None, and why."""
-    wanted = os.environ.get("FSR_CUDA", "0")
+    wanted = os.environ.get("FSR_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         raise SystemExit(f"FSR_CUDA must be auto, 0 or 1, got {wanted}")
     if wanted == "0":

@@ -9,6 +9,13 @@ TORCH_LIBRARY_IMPL(fsr, CPU, library) {
   library.impl("mean_field", fsr::mean_field_cpu);
 }
 
+#ifdef FSR_CUDA
+TORCH_LIBRARY_IMPL(fsr, CUDA, library) {
+  library.impl("bilateral_filter", fsr::bilateral_filter_cuda);
+  library.impl("mean_field", fsr::mean_field_cuda);
+}
+#endif
+
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef module = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "_C", .m_size = -1};
   return PyModule_Create(&module);

@@ -13,8 +13,10 @@
 
 #ifdef __CUDACC__
 #define FSR_INLINE __host__ __device__ __forceinline__
+#define FSR_UNROLL _Pragma("unroll")
 #else
 #define FSR_INLINE inline __attribute__((always_inline))
+#define FSR_UNROLL _Pragma("GCC unroll 8")
 #endif
 
 namespace fsr {
@@ -65,7 +67,7 @@ FSR_INLINE void enclosing_simplex(
   // The D+1 coordinates of the hyperplane.
   Real elevated[D + 1];
   Real total = feature[0] * 0.0f;
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = D; i > 0; --i) {
     const Real scaled = feature[i - 1] * scale[i - 1];
     elevated[i] = total - scaled * static_cast<float>(i);
@@ -75,7 +77,7 @@ FSR_INLINE void enclosing_simplex(
 
   Real sum = feature[0] * 0.0f;
   Real residual[D + 1];
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = 0; i <= D; ++i) {
     cell[i] = Lanes::round(elevated[i] * side);
     residual[i] = elevated[i] - cell[i] * static_cast<float>(D + 1);
@@ -84,11 +86,11 @@ FSR_INLINE void enclosing_simplex(
 
   // How many coordinates have a larger residual, the earlier of two equals counting as the larger.
   const Int shift = Lanes::to_int(sum);
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = 0; i <= D; ++i) rank[i] = shift;
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = 0; i < D; ++i) {
-#pragma GCC unroll 8
+    FSR_UNROLL
     for (int j = i + 1; j <= D; ++j) {
       const Int less = Lanes::less(residual[i], residual[j]);
       rank[i] = rank[i] + less;
@@ -96,7 +98,7 @@ FSR_INLINE void enclosing_simplex(
     }
   }
   // Rounding may leave the hyperplane; the coordinates that it moved furthest go back by one cell.
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = 0; i <= D; ++i) {
     const Int wrap = Lanes::less(rank[i], 0) - Lanes::less(D, rank[i]);
     rank[i] = rank[i] + wrap * (D + 1);
@@ -109,10 +111,10 @@ FSR_INLINE void enclosing_simplex(
 // by D: one step along that coordinate's axis. So falling rank orders both corners and weights.
 template <int D>
 FSR_INLINE void corner_weights(const float* inside, const int* rank, float* weight, int* falling) {
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int i = 0; i <= D; ++i) falling[D - rank[i]] = i;
   weight[0] = inside[falling[0]] + (1 - inside[falling[D]]);
-#pragma GCC unroll 8
+  FSR_UNROLL
   for (int r = 1; r <= D; ++r) weight[r] = inside[falling[r]] - inside[falling[r - 1]];
 }
 

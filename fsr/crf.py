@@ -61,6 +61,8 @@ def dense_crf(
         raise ValueError(f"Expected an image uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != (height, width):
         raise ValueError(f"Expected probabilities [C, {height}, {width}], got {list(probabilities.shape)}")
+    if not np.isfinite(probabilities.sum(dtype=np.float64)):
+        raise ValueError("Expected finite probabilities, got some with NaN or infinity")
     if backend == "pydensecrf":
         return _pydensecrf(image, probabilities, settings)
     if backend != "native":
