@@ -2,8 +2,8 @@
 
     python benchmarks/bilateral_filter.py
 
-Batch 2, 224×224 (half of a 448-pixel crop), σ_rgb 15, σ_xy 50, 21 and 81 channels, lattice built anew in each call as in
-training. pydensecrf: one 500×375 image, 21 labels, 10 iterations, this project's inference settings. All take turns; times
+Batch 2, 224×224 (half of a 448-pixel crop), σ_rgb 15, σ_xy 50, 21 and 81 channels, lattice built anew in each call
+as in training. pydensecrf: one 500×375 image, 21 labels, 10 iterations, the inference settings. All take turns; times
 are medians. The floor is what must be moved at least (image and values in, result out) at the bandwidth of a copy.
 The last line is JSON.
 """

@@ -2,9 +2,9 @@
 
     python benchmarks/dense_crf.py
 
-500×375 pixels, 21 labels, 10 iterations, the inference settings. One image: both take turns; medians. The folder: arrays on
-disk, read by both; `dense_crf_stream` against a pool of processes with pydensecrf, as many as there are cores, taking turns
-every 25 images; the median of the turns' ratios. The last line is JSON.
+500×375 pixels, 21 labels, 10 iterations, the inference settings. One image: both take turns; medians. The folder:
+arrays on disk, read by both; `dense_crf_stream` against a pool of processes with pydensecrf, as many as there are
+cores, taking turns every 25 images; the median of the turns' ratios. The last line is JSON.
 """
 
 import json

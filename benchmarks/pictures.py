@@ -28,7 +28,7 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def probabilities(classes: int, height: int, width: int, seed: int) -> np.ndarray:
-    """What a network might say, float32 [classes, height, width]: smooth at a stride of 16, one class a region likely."""
+    """What a network might say, float32 [classes, height, width]: smooth at a stride of 16."""
     logits = np.random.default_rng(seed).normal(0, 3, (1, classes, height // 16, width // 16)).astype(np.float32)
     logits = F.interpolate(torch.from_numpy(logits), size=(height, width), mode="bilinear", align_corners=False)
     return logits.softmax(1)[0].numpy()

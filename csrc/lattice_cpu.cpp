@@ -66,10 +66,13 @@ class VertexTable {
   int shift_ = 0;
 };
 
+// Fewer numbers than these are worked off before another thread has woken up.
+constexpr int64_t kWorthAThread = 1 << 18;
+
 // Calls work(i) for i in [0, count) on all threads.
 template <class Work>
-void parallel(int64_t count, const Work& work, int64_t grain = 1) {
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+void parallel(int64_t count, const Work& work) {
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) work(i);
   });
 }
@@ -168,7 +171,7 @@ typename Lattice<D>::Numbers Lattice<D>::find_corners(
     const Pixels<D>& pixels, const Numbering<D>& numbering, const Block& block) {
   const Scale<D> scale;
   Numbers numbers;
-  VertexTable table(block.height * block.width / 4);
+  VertexTable table(block.height * block.width * (D == 2 ? 1.2 : 0.5));
   block.for_runs(pixels.width, [&](int64_t pixel, int64_t point, int count) {
     float features[D][kTile];
     Simplices<D> found;
@@ -222,21 +225,18 @@ void Lattice<D>::join_blocks(const std::vector<Numbers>& block_numbers, const Nu
   std::vector<int32_t> next(share_starts_.begin(), share_starts_.end() - 1);
   for (int64_t i = 0; i < block_rows_; ++i) shares_[next[vertex_[i]]++] = i;
 
-  Array<int32_t> after((D + 1) * vertices_);
-  parallel((D + 1) * vertices_, [&](int64_t i) {
-    after[i] = table.find(numbers[i % vertices_] + numbering.step[i / vertices_]);
-  }, 1 << 12);
   parallel(D + 1, [&](int64_t axis) {
-    const int32_t* ahead = after.data() + axis * vertices_;
+    Array<int32_t> after(vertices_);
     std::vector<bool> has_before(vertices_);
     for (int64_t v = 0; v < vertices_; ++v) {
-      if (ahead[v] >= 0) has_before[ahead[v]] = true;
+      after[v] = table.find(numbers[v] + numbering.step[axis]);
+      if (after[v] >= 0) has_before[after[v]] = true;
     }
     Chains& chains = chains_[axis];
     for (int64_t v = 0; v < vertices_; ++v) {
-      if (has_before[v] || ahead[v] < 0) continue;
+      if (has_before[v] || after[v] < 0) continue;
       chains.starts.push_back(chains.vertices.size());
-      for (int32_t u = v; u >= 0; u = ahead[u]) chains.vertices.push_back(u);
+      for (int32_t u = v; u >= 0; u = after[u]) chains.vertices.push_back(u);
     }
     chains.starts.push_back(chains.vertices.size());
     chains.vertices.insert(chains.vertices.end(), kAhead, 0);
@@ -245,7 +245,7 @@ void Lattice<D>::join_blocks(const std::vector<Numbers>& block_numbers, const Nu
 
 template <int D>
 void Lattice<D>::blur_sums(const float* block_table, float* table, int64_t width) const {
-  at::parallel_for(0, vertices_, 1 << 10, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, vertices_, kWorthAThread / width, [&](int64_t begin, int64_t end) {
     gather(share_starts_.data(), shares_.data(), begin, end, block_table, table, width);
   });
   blur_table(table, width);
@@ -255,7 +255,8 @@ template <int D>
 void Lattice<D>::blur_table(float* table, int64_t width) const {
   for (const Chains& chains : chains_) {
     const auto count = static_cast<int64_t>(chains.starts.size()) - 1;
-    at::parallel_for(0, count, 1 << 7, [&](int64_t begin, int64_t end) {
+    const int64_t grain = kWorthAThread * count / (width * static_cast<int64_t>(chains.vertices.size()));
+    at::parallel_for(0, count, grain + 1, [&](int64_t begin, int64_t end) {
       blur(chains.starts.data(), chains.vertices.data(), begin, end, table, width);
     });
   }

@@ -40,7 +40,8 @@ struct OnePoint {
   using Int = int;
   static __device__ __forceinline__ int less(float a, float b) { return a < b; }
   static __device__ __forceinline__ int less(int a, int b) { return a < b; }
-  static __device__ __forceinline__ int to_int(float a) { return __float2int_rn(a); }
+  // Points too far out are refused, but not before they went through here.
+  static __device__ __forceinline__ int to_int(float a) { return __float2int_rn(fminf(fmaxf(a, -1e9f), 1e9f)); }
   static __device__ __forceinline__ float to_real(int a) { return __int2float_rn(a); }
   static __device__ __forceinline__ float round(float a) { return rintf(a); }
 };

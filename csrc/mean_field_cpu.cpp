@@ -22,9 +22,9 @@ namespace {
 // corners take from within 2.
 constexpr double kReach = 4;
 
-// Side of a block: so large that little is computed twice, so small that the spatial table fits the second-level cache.
+// Side of a block: so large that little is computed twice, so small that an image has a block for every thread.
 int64_t block_side(double spatial_std) {
-  return static_cast<int64_t>(48 * std::clamp(spatial_std, 1.0, 5.0));
+  return static_cast<int64_t>(96 * std::clamp(spatial_std, 1.0, 3.0));
 }
 
 // n = (K 1 + 1e-20)^-1/2 at each point of a lattice, block by block.

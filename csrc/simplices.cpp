@@ -23,7 +23,10 @@ struct EightPoints {
   static FSR_INLINE Ints less(const Floats& a, const Floats& b) { return -(a < b); }
   static FSR_INLINE Ints less(const Ints& a, int b) { return -(a < b); }
   static FSR_INLINE Ints less(int a, const Ints& b) { return -(b > a); }
-  static FSR_INLINE Ints to_int(const Floats& a) { return __builtin_convertvector(a, Ints); }
+  // Points too far out are refused, but not before they went through here: what no Int holds, NaN too, becomes 0.
+  static FSR_INLINE Ints to_int(const Floats& a) {
+    return __builtin_convertvector((a < 1e9f) & (a > -1e9f) ? a : Floats{}, Ints);
+  }
   static FSR_INLINE Floats to_real(const Ints& a) { return __builtin_convertvector(a, Floats); }
   // To the nearest whole number, half to even. Adding 1.5 * 2^23 leaves no room for a fraction; beyond 2^22 it would
   // take whole numbers too, but such a cell is refused anyway.
@@ -40,7 +43,7 @@ FSR_INLINE bool locate_all(const float (&features)[D][kTile], const Scale<D>& sc
     enclosing_simplex<D, EightPoints>(feature, scale.factor, cell, rank, inside);
     for (int i = 0; i <= D; ++i) {
       near &= (cell[i] <= kFarthestCell) & (cell[i] >= -kFarthestCell);  // false for NaN
-      const Ints whole = __builtin_convertvector(cell[i], Ints);
+      const Ints whole = EightPoints::to_int(cell[i]);
       std::memcpy(found.cell[i] + p, &whole, sizeof(Ints));
       std::memcpy(found.rank[i] + p, &rank[i], sizeof(Ints));
       std::memcpy(found.inside[i] + p, &inside[i], sizeof(Floats));
