@@ -5,12 +5,16 @@ BIN := $(VENV)/bin
 DATA := data/synthetic
 STUDY ?= smoke
 
-.PHONY: setup sweep test slow lint
+.PHONY: setup sweep test slow lint sanitize
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Torch comes first: the native op is built against the one that is installed, not in pip's isolation.
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch 'setuptools>=77' ninja
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
@@ -28,3 +32,19 @@ slow: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The CPU kernels and their tests again under AddressSanitizer and UBSan: a copy of the package with another fsr/_C.
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/installed
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r fsr $(SANITIZED)/fsr
+	rm -f $(SANITIZED)/fsr/_C*.so
+	FSR_CUDA=0 CFLAGS="$(SANITIZERS) -fno-omit-frame-pointer" LDFLAGS="$(SANITIZERS)" $(BIN)/python setup.py --quiet \
+		build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/objects
+	cp tests/test_native.py tests/test_ops.py tests/test_crf.py $(SANITIZED)
+	cd $(SANITIZED) && PYTHONPATH=. ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$(foreach name,libasan.so libubsan.so libstdc++.so,$(shell c++ -print-file-name=$(name)))" \
+		$(abspath $(BIN))/python -m pytest -q -s -p no:cacheprovider test_native.py test_ops.py test_crf.py \
+		-k "not compile and not without_the_extension"

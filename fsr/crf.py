@@ -1,11 +1,19 @@
-"""Dense CRF (Krähenbühl & Koltun 2011) through pydensecrf, and pseudo labels from CAMs with it."""
+"""Dense CRF (Krähenbühl & Koltun 2011), and pseudo labels from CAMs with it."""
 
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from pydensecrf import densecrf
+from torch import Tensor
 
 from fsr.cam import IGNORED
+from fsr.ops import mean_field
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,22 @@ PSEUDO_LABEL = CRFSettings(
 )
 
 
-def dense_crf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings = INFERENCE) -> np.ndarray:
+Backend = Literal["native", "pydensecrf"]
+
+
+def dense_crf(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    settings: CRFSettings = INFERENCE,
+    backend: Backend = "native",
+) -> np.ndarray:
     """Sharpen class probabilities along the image's edges (METHOD "Dense CRF").
 
     Args:
         image: uint8 [H, W, 3].
-        probabilities: [C, H, W].
+        probabilities: finite [C, H, W].
         settings: of the Potts terms.
+        backend: this project's operator on all threads of torch, or pydensecrf on one.
 
     Returns:
         Marginals, float32 [C, H, W].
@@ -44,7 +61,67 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSetting
         raise ValueError(f"Expected an image uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != (height, width):
         raise ValueError(f"Expected probabilities [C, {height}, {width}], got {list(probabilities.shape)}")
-    classes = len(probabilities)
+    if not np.isfinite(probabilities.sum(dtype=np.float64)):
+        raise ValueError("Expected finite probabilities, got some with NaN or infinity")
+    if backend == "pydensecrf":
+        return _pydensecrf(image, probabilities, settings)
+    if backend != "native":
+        raise ValueError(f"Expected the backend native or pydensecrf, got {backend}")
+    # Torch takes no arrays with negative strides, and warns of read-only ones.
+    image, probabilities = (np.require(array, requirements=["C", "W"]) for array in (image, probabilities))
+    planes = torch.from_numpy(image).permute(2, 0, 1)
+    return dense_crf_batch(planes[None], torch.from_numpy(probabilities)[None], settings)[0].numpy()
+
+
+def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings = INFERENCE) -> Tensor:
+    """The dense CRF of images of one size, where they are: on a GPU all at once, without waiting for it.
+
+    Args:
+        images: 8-bit colour values [B, 3, H, W].
+        probabilities: floating point [B, C, H, W], on the same device.
+        settings: of the Potts terms.
+
+    Returns:
+        Marginals, float32 [B, C, H, W].
+    """
+    return mean_field(images, probabilities.float().clamp(1e-5, 1).log_(), **dataclasses.asdict(settings))
+
+
+def dense_crf_stream(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], settings: CRFSettings = INFERENCE, workers: int | None = None
+) -> Iterator[np.ndarray]:
+    """The marginals of many images and their probabilities, in their order, with an image on each core of this machine.
+
+    Takes and holds a few pairs at a time, so that a whole data set may pass through. Whatever makes the pairs runs in
+    the caller's thread, beside the CRFs of those before.
+
+    Args:
+        pairs: image uint8 [H, W, 3] and probabilities [C, H, W], see `dense_crf`.
+        settings: of the Potts terms.
+        workers: images at a time; by default torch's number of threads.
+
+    Yields:
+        float32 [C, H, W] for each pair.
+    """
+    threads = torch.get_num_threads()
+    workers = workers or threads
+    waiting: deque[Future] = deque()
+    # One thread for each image: more would compete with the other images' for the cores.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for image, probabilities in pairs:
+                waiting.append(pool.submit(dense_crf, image, probabilities, settings))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # what a pool's thread sets is also what later threads start with
+
+
+def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings) -> np.ndarray:
+    classes, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, classes)
     energy = -np.log(np.clip(probabilities.astype(np.float32), 1e-5, 1))
     # pydensecrf refuses arrays that are not C-contiguous, and read-only ones (such as NumPy's view of a PIL image).

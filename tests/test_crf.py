@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from test_ops import picture
 
-from fsr.crf import INFERENCE, PSEUDO_LABEL, CRFSettings, crf_pseudo_label, dense_crf
+from fsr.crf import (
+    INFERENCE,
+    PSEUDO_LABEL,
+    CRFSettings,
+    crf_pseudo_label,
+    dense_crf,
+    dense_crf_batch,
+    dense_crf_stream,
+)
 
 
 @pytest.fixture
@@ -70,6 +80,71 @@ def test_inputs_are_left_as_they_were(halves):
     dense_crf(image, probabilities)
     assert np.array_equal(image, before[0])
     assert np.array_equal(probabilities, before[1])
+
+
+def coloured(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """An 8-bit image with grain, and probabilities of five classes."""
+    grain = np.random.default_rng(seed).normal(0, 3, (height, width, 3))
+    image = (picture(1, height, width, seed)[0].permute(1, 2, 0).numpy() + grain).clip(0, 255).astype(np.uint8)
+    logits = torch.cat([picture(1, height, width, seed + 1), picture(1, height, width, seed + 2)], dim=1)[:, :5] / 40
+    return image, logits.softmax(1)[0].numpy()
+
+
+@pytest.mark.parametrize("settings", [INFERENCE, PSEUDO_LABEL])
+@pytest.mark.parametrize(("height", "width"), [(120, 165), (37, 300), (300, 2), (1, 1)])
+def test_the_native_backend_is_pydensecrf(height, width, settings):
+    image, probabilities = coloured(height, width, seed=5)
+    ours, theirs = (dense_crf(image, probabilities, settings, backend) for backend in ("native", "pydensecrf"))
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    assert (ours.argmax(0) == theirs.argmax(0)).mean() >= 0.999
+
+
+def test_a_batch_and_a_stream_are_the_images_one_by_one():
+    pairs = [coloured(40, 60, seed) for seed in range(7)]
+    each = [dense_crf(*pair) for pair in pairs]
+    threads = torch.get_num_threads()
+    for workers in (1, 3):
+        streamed = list(dense_crf_stream(iter(pairs), workers=workers))
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(streamed, each, strict=True))
+    assert torch.get_num_threads() == threads
+    images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _ in pairs])
+    batch = dense_crf_batch(images, torch.stack([torch.from_numpy(scores) for _, scores in pairs]))
+    assert np.array_equal(batch.numpy(), np.stack(each))
+
+
+def test_a_stream_takes_images_as_it_goes_and_may_be_left():
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield coloured(8, 9, seed=0)
+
+    stream = dense_crf_stream(endless(), workers=2)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert len(taken) <= 7
+
+
+def test_an_error_in_a_stream_reaches_the_caller():
+    image, probabilities = coloured(8, 9, seed=0)
+    with pytest.raises(ValueError, match="Expected an image uint8"):
+        list(dense_crf_stream([(image, probabilities), (image.astype(np.float32), probabilities)]))
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_named(halves, level):
+    image, right = halves
+    probabilities = noisy(right)
+    probabilities[0, 3, 4] = level
+    with pytest.raises(ValueError, match="finite"):
+        dense_crf(image, probabilities)
+
+
+def test_an_unknown_backend_is_named(halves):
+    with pytest.raises(ValueError, match="Expected the backend native or pydensecrf, got fast"):
+        dense_crf(halves[0], noisy(halves[1]), backend="fast")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from fsr.ops.reference import Lattice
+from fsr.ops import reference
+from fsr.ops.native import warn_of_twin
 
 
 def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
@@ -16,7 +17,9 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
     spoil the result around them, as in any sum.
 
     The gradient with respect to the values is the same filter of the incoming gradient (as released, exact up to the
-    order of the lattice's axes); the image gets none.
+    order of the lattice's axes); the image gets none. The operator is `torch.ops.fsr.bilateral_filter`: native where
+    the extension has kernels for the device, else its plain-torch twin with one warning; it gives the same bits on
+    every run and for every number of threads.
 
     Args:
         image: [B, 3, H, W], finite.
@@ -26,56 +29,62 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
 
     Returns:
         [B, C, H, W] with the type of the values.
+
+    Raises:
+        ValueError: for shapes, types, devices or standard deviations that do not fit; for an image that is not finite,
+            and for one that spans more lattice cells than can be numbered. The native CUDA kernel does not look for the
+            last two, for it would have to wait for the device: there the whole result is NaN.
     """
-    _check(image, values, sigma_rgb, sigma_xy)
-    return _BilateralFilter.apply(image, values, sigma_rgb, sigma_xy)
+    check_pair("image", image, "values", values)
+    check_deviations(sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
+    return _bilateral_filter(image.detach().float(), values.float(), sigma_rgb, sigma_xy).to(values.dtype)
 
 
-class _BilateralFilter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:  # noqa: ANN001
-        if values.numel() == 0:
-            return torch.empty_like(values)
-        ctx.lattice = Lattice(_features(image, sigma_rgb, sigma_xy))
-        return _filter(ctx.lattice, values)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # noqa: ANN001
-        return None, gradient if gradient.numel() == 0 else _filter(ctx.lattice, gradient), None, None
-
-
-def _filter(lattice: Lattice, values: Tensor) -> Tensor:
-    return lattice.filter(values.float().flatten(2)).view(values.shape).to(values.dtype)
-
-
-def _features(image: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    """Place and colour of each pixel in standard deviations, float32 [B, 5, HW]."""
-    batch, _, height, width = image.shape
-    y, x = torch.meshgrid(
-        torch.arange(height, device=image.device), torch.arange(width, device=image.device), indexing="ij"
-    )
-    place = torch.stack([x, y]).float().expand(batch, -1, -1, -1)
-    # Divided by a tensor: CUDA would multiply by a number's reciprocal, and the lattice would differ from the CPU's.
-    sigma = image.new_tensor([sigma_xy, sigma_xy, sigma_rgb, sigma_rgb, sigma_rgb], dtype=torch.float32)
-    return torch.cat([place, image.float()], dim=1).flatten(2) / sigma[:, None]
-
-
-def _check(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> None:
+def check_pair(image_name: str, image: Tensor, values_name: str, values: Tensor) -> None:
+    """Raise ValueError unless image [B, 3, H, W] and floating-point values [B, C, H, W] belong together."""
     if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"Expected an image [B, 3, H, W], got {list(image.shape)}")
+        raise ValueError(f"Expected an {image_name} [B, 3, H, W], got {list(image.shape)}")
     if values.ndim != 4:
-        raise ValueError(f"Expected values [B, C, H, W], got {list(values.shape)}")
+        raise ValueError(f"Expected {values_name} [B, C, H, W], got {list(values.shape)}")
     if image.shape[0] != values.shape[0] or image.shape[2:] != values.shape[2:]:
         raise ValueError(
-            "Expected image and values of the same batch, height and width, "
+            f"Expected {image_name} and {values_name} of the same batch, height and width, "
             f"got {list(image.shape)} and {list(values.shape)}"
         )
     if not values.is_floating_point():
-        raise ValueError(f"Expected floating-point values, got {values.dtype}")
+        raise ValueError(f"Expected floating-point {values_name}, got {values.dtype}")
     if image.device != values.device:
-        raise ValueError(f"Expected image and values on one device, got {image.device} and {values.device}")
-    for name, sigma in (("sigma_rgb", sigma_rgb), ("sigma_xy", sigma_xy)):
+        raise ValueError(
+            f"Expected {image_name} and {values_name} on one device, got {image.device} and {values.device}"
+        )
+
+
+def check_deviations(**deviations: float) -> None:
+    """Raise ValueError for a standard deviation that is not a finite number above 0."""
+    for name, sigma in deviations.items():
         if not (math.isfinite(sigma) and sigma > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {sigma}")
-    if not torch.isfinite(image).all():
-        raise ValueError("Expected a finite image, got one with NaN or infinity")
+
+
+# The body is the twin, for devices that csrc/ registers no kernel for.
+@torch.library.custom_op("fsr::bilateral_filter", mutates_args=())
+def _bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
+    warn_of_twin(values.device.type)
+    return reference.bilateral_filter(image, values, sigma_rgb, sigma_xy)
+
+
+@_bilateral_filter.register_fake
+def _(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+def _keep_image(ctx, inputs: tuple[Tensor, Tensor, float, float], output: Tensor) -> None:  # noqa: ANN001
+    image, _, *ctx.sigmas = inputs
+    ctx.save_for_backward(image)
+
+
+def _filter_gradient(ctx, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # noqa: ANN001
+    return None, _bilateral_filter(*ctx.saved_tensors, gradient, *ctx.sigmas), None, None
+
+
+_bilateral_filter.register_autograd(_filter_gradient, setup_context=_keep_image)

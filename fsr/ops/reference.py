@@ -1,5 +1,7 @@
 """The permutohedral lattice in plain torch (Adams, Baek & Davis 2010; variant of Krähenbühl & Koltun's dense CRF).
 
+It is the twin of the native operators: what they are tested against, and what runs where they are not built.
+
 A Gaussian filter over N points in d dimensions, in time linear in N: every point adds its value to the d+1 corners of
 the lattice simplex that it lies in (splat), every corner is blurred along the d+1 lattice axes, and every point reads
 its corners again (slice). The kernel has standard deviation 1; its height is not that of the Gaussian, but a factor
@@ -11,6 +13,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+FARTHEST_CELL = 2**20
 
 
 class Lattice:
@@ -27,7 +31,8 @@ class Lattice:
                 no vertex: the result is that of B separate lattices.
 
         Raises:
-            ValueError: the points span more lattice cells than 64 bits can number.
+            ValueError: the points span more lattice cells than 64 bits can number, or lie so many cells from the
+                origin that float32 does not tell their place in the cell.
         """
         sets, d, points = features.shape
         elevated = _elevate(features.transpose(0, 1).reshape(d, sets * points))
@@ -66,6 +71,52 @@ class Lattice:
         result = _weighted_sums(self._vertices, vertices, self._slice_weights)
         d = len(self._neighbours) - 1
         return result.mul_(1 / (1 + 2**-d)).view(sets, points, channels).transpose(1, 2).contiguous()
+
+
+def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
+    """The twin of `fsr.ops.bilateral_filter`, for float32 tensors, without gradient."""
+    if values.numel() == 0:
+        return torch.empty_like(values)
+    lattice = Lattice(pixel_features(image, sigma_xy, sigma_rgb))
+    return lattice.filter(values.flatten(2)).view(values.shape)
+
+
+def mean_field(
+    image: Tensor, logits: Tensor, iterations: int, spatial: tuple[float, float], bilateral: tuple[float, float, float]
+) -> Tensor:
+    """The twin of `fsr.ops.mean_field`; `spatial` is weight and xy std, `bilateral` weight, xy and rgb std."""
+    if logits.numel() == 0:
+        return torch.empty_like(logits)
+    if not torch.isfinite(logits).all():
+        raise ValueError("Expected finite logits, got some with NaN or infinity")
+    terms = []
+    for weight, *stds in (spatial, bilateral):
+        lattice = Lattice(pixel_features(image, *stds))
+        ones = torch.ones_like(logits[:, :1]).flatten(2)
+        terms.append((weight, lattice, (lattice.filter(ones) + 1e-20).rsqrt()))
+    scores = logits.flatten(2)
+    marginals = scores.softmax(1)
+    for _ in range(iterations):
+        messages = sum(weight * norm * lattice.filter(norm * marginals) for weight, lattice, norm in terms)
+        marginals = (scores + messages).softmax(1)
+    return marginals.view(logits.shape)
+
+
+def pixel_features(image: Tensor, xy_std: float, rgb_std: float | None = None) -> Tensor:
+    """Place and, with a standard deviation for it, colour of each pixel in standard deviations: float32 [B, d, HW]."""
+    batch, _, height, width = image.shape
+    if not torch.isfinite(image).all():
+        raise ValueError("Expected a finite image, got one with NaN or infinity")
+    y, x = torch.meshgrid(
+        torch.arange(height, device=image.device), torch.arange(width, device=image.device), indexing="ij"
+    )
+    features = torch.stack([x, y]).float().expand(batch, -1, -1, -1)
+    stds = [xy_std, xy_std]
+    if rgb_std is not None:
+        features = torch.cat([features, image.float()], dim=1)
+        stds += [rgb_std] * 3
+    # Divided by a tensor: CUDA would multiply by a number's reciprocal, and the lattice would differ from the CPU's.
+    return features.flatten(2) / torch.tensor(stds, device=image.device)[:, None]
 
 
 def _weighted_sums(rows: Tensor, table: Tensor, weights: Tensor, starts: Tensor | None = None) -> Tensor:
@@ -122,9 +173,10 @@ def _vertex_numbers(cell: Tensor, sets: int) -> tuple[Tensor, Tensor]:
     lowest = cell[:d].amin(1) - 2  # a corner is up to one cell lower, its neighbours one more
     span = cell[:d].amax(1) + 2 - lowest
     places = [1]
-    for digits in span.tolist():
+    near = bool((cell.abs() <= FARTHEST_CELL).all())  # false for NaN
+    for digits in span.tolist() if near else ():
         places.append(places[-1] * (d + 1) * math.ceil(digits / (d + 1)))
-    if places[-1] * sets * (d + 1) * 2 > torch.iinfo(torch.int64).max:
+    if not near or places[-1] * sets * (d + 1) * 2 > torch.iinfo(torch.int64).max:
         raise ValueError(
             "The filter's standard deviations are too small: the points span more cells than 64 bits number"
         )

@@ -1,0 +1,23 @@
+"""The native kernels behind the operators of this package, and the one warning where they are missing."""
+
+import functools
+import warnings
+
+try:
+    import fsr._C  # noqa: F401  (gives the operators of `torch.ops.fsr` their kernels)
+
+    _missing = "it was built without CUDA (FSR_CUDA=0, or no nvcc was found)"
+except ModuleNotFoundError:
+    _missing = "it was not built (no C++ compiler was found)"
+except ImportError as error:
+    _missing = f"it cannot be loaded ({error})"
+
+
+@functools.cache
+def warn_of_twin(device: str) -> None:
+    """Say once per kind of device that its operators are computed by their plain-torch twins, and why."""
+    warnings.warn(
+        f"The native lattice op has no kernels for {device}: {_missing}. The bilateral filter and the dense CRF run in "
+        "plain torch, many times slower; `make setup` or `pip install --no-build-isolation .` builds the op.",
+        stacklevel=3,
+    )
