@@ -38,8 +38,10 @@ template <int D>
 struct Scale {
   float factor[D];
   Scale() {
+    // Rounded to float on the way, as in pydensecrf: the last bit decides which vertices exist.
+    const auto deviation = static_cast<float>(std::sqrt(2.0 / 3) * (D + 1));
     for (int i = 0; i < D; ++i) {
-      factor[i] = static_cast<float>(std::sqrt(2.0 / 3) * (D + 1) / std::sqrt(static_cast<double>((i + 1) * (i + 2))));
+      factor[i] = static_cast<float>(1 / std::sqrt(static_cast<double>((i + 1) * (i + 2))) * deviation);
     }
   }
 };

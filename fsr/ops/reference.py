@@ -128,7 +128,9 @@ def _elevate(features: Tensor) -> Tensor:
     """Points [d, N] in the d+1 coordinates of the lattice's hyperplane, [d+1, N]. The float order decides ties."""
     d = len(features)
     multiple = torch.arange(1, d + 1, device=features.device)[:, None]
-    scale = math.sqrt(2 / 3) * (d + 1) / (multiple * (multiple + 1)).double().sqrt()
+    # Rounded to float32 on the way, as in pydensecrf: the last bit decides which vertices exist.
+    deviation = torch.tensor(math.sqrt(2 / 3) * (d + 1), dtype=torch.float32).double()
+    scale = deviation * (1 / (multiple * (multiple + 1)).double().sqrt())
     scaled = features * scale.float()
     multiples = multiple * scaled
     total = torch.zeros_like(features[0])
