@@ -11,17 +11,15 @@ The runs stay in --runs, so that an interrupted comparison goes on where it was.
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -83,12 +81,8 @@ def main() -> None:
                 "scores": summary,
                 "median_run_seconds": round(seconds, 1),
                 "runs_at_a_time": options.parallel,
-                "cpu": cpu_name(),
-                "cores": os.cpu_count(),
-                "torch": torch.__version__,
-                "date": time.strftime("%Y-%m-%d"),
-                "command": " ".join(["python", *sys.argv]),
             }
+            | machine()
         )
     )
 
@@ -111,14 +105,6 @@ def interval(values: list[float]) -> dict[str, float]:
         return {"mean": values[0], "half_width": math.inf}
     half_width = T_95[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
     return {"mean": statistics.mean(values), "half_width": half_width}
-
-
-def cpu_name() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ The last line is JSON.
 
 import heapq
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from machine import machine  # noqa: E402
 from sleeping_trials import SECONDS  # noqa: E402
 from slurm_cluster import MISSING, Cluster, Sweep, available, wait_for  # noqa: E402
 
@@ -59,11 +58,8 @@ def main() -> None:
                 "trials": len(SECONDS),
                 "slots": SLOTS,
                 "slurm": cluster.ask("sbatch", "--version").strip(),
-                "cores": os.cpu_count(),
-                "host": platform.processor() or platform.machine(),
-                "date": time.strftime("%Y-%m-%d"),
-                "command": "python benchmarks/sweep_makespan.py",
             }
+            | machine()
         )
     )
 

@@ -39,7 +39,7 @@ def test_weighted_means_are_near_those_of_the_exact_gaussian(sigma_rgb, sigma_xy
         kind(image, values, sigma_rgb, sigma_xy) / kind(image, ones, sigma_rgb, sigma_xy)
         for kind in (bilateral_filter, exact_filter)
     )
-    # Measured: at most 0.056 apart; the means themselves spread over 0.4.
+    # Measured: at most 0.062 apart, 0.004 on average; the exact means spread over 0.31.
     assert (ours - exact).abs().max() < 0.08
     sums = [kind(image, values, sigma_rgb, sigma_xy).flatten() for kind in (bilateral_filter, exact_filter)]
     assert torch.corrcoef(torch.stack(sums))[0, 1] > 0.97
