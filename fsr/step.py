@@ -76,7 +76,7 @@ def step_losses(
         "aff": affinity_loss(out.features.float(), affinity_label),
         "seg": segmentation_loss(segmentation, pseudo_label),
     }
-    # The lattice costs far more than the other terms, so it is built only when it counts. Other terms of weight 0 stay
+    # The lattice is built only when its term counts. Other terms of weight 0 stay
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
