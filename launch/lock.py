@@ -4,7 +4,6 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import IO
 
 
 class FileLock:
@@ -18,7 +17,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._file: IO[str] | None = None
+        self._file: int | None = None
 
     def acquire(self) -> bool:
         """Wait for the lock and take it."""
@@ -36,7 +35,7 @@ class FileLock:
     def release(self) -> None:
         """Give the lock back, if it is held."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
     @property
@@ -60,15 +59,22 @@ class FileLock:
 
     def _take(self, how: int) -> bool:
         assert self._file is None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(self.path, "a+")  # noqa: SIM115, stays open as long as the lock is held
+        file = self._open()
         try:
             fcntl.lockf(file, how)
         except (BlockingIOError, PermissionError):
-            file.close()
+            os.close(file)
             return False
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
         self._file = file
         return True
+
+    def _open(self) -> int:
+        # As few calls as can be: a claim tries the lock of every running trial while all other workers wait.
+        how = os.O_RDWR | os.O_CREAT
+        try:
+            return os.open(self.path, how, 0o666)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, how, 0o666)

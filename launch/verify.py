@@ -73,8 +73,9 @@ def finish(folder: Path, config: TrainConfig, kills: list[tuple[int, int]]) -> N
 
 
 def wait_for_step(run: Run, step: int, process: subprocess.Popen) -> None:
-    """Wait until a run has recorded a step, or has ended."""
+    """Wait until a process trains a run that has recorded a step, or has ended."""
     while process.poll() is None:
-        if any(record["step"] >= step for record in run.metrics()):
+        trains = any(start["pid"] == process.pid for start in run.starts())
+        if trains and any(record["step"] >= step for record in run.metrics()):
             return
         time.sleep(0.01)
