@@ -43,6 +43,9 @@ class LocalSlot:
     def leave(self, cause: Cause) -> None:
         """Nothing is left to do: nobody puts a local worker back into a queue."""
 
+    def move_off(self, nodes: list[str]) -> None:
+        """Nothing can be done: there is no other node."""
+
 
 class SlurmSlot:
     """This task of a Slurm job, named as Slurm names it."""
