@@ -17,7 +17,7 @@ from launch.slot import LocalSlot, SlurmSlot
 Slot = LocalSlot | SlurmSlot
 # What drivers and kernels say when a device fails, not the program.
 HARDWARE = re.compile(
-    "ECC|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|NVLink|XID|"
+    r"\b(ECC|NVLink|Xid)\b|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|"
     "unknown error|Input/output error|Bus error|Stale file handle",
     re.IGNORECASE,
 )

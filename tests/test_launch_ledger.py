@@ -92,7 +92,7 @@ def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run
     suspects.report(folder, 0, died)
     suspects.report(folder, 0, died)
     assert suspects.bad_nodes(folder) == []
-    own_mistake, _ = cause_of(ValueError("the program's own mistake"))
+    own_mistake, _ = cause_of(ValueError("the program's own mistake, an eccentric one"))
     suspects.report(folder, 1, dataclasses.replace(died, cause=own_mistake))
     assert suspects.bad_nodes(folder) == []
     suspects.report(folder, 2, died)
