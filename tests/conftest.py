@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import browser as chromium
 import pytest
 import torch
+from selenium.webdriver import Chrome
 from slurm_cluster import Cluster, Sweep
 
 from fsr.data.synthetic import synthesise
@@ -22,6 +24,16 @@ def synthetic_folder(tmp_path_factory) -> Path:
 def one_thread() -> None:
     """Runs in this process and in others sum in the same order; small tensors gain nothing from more threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[Chrome]:
+    """A headless Chromium, started once."""
+    if not chromium.available():
+        pytest.skip(chromium.MISSING)
+    driver = chromium.start(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture
