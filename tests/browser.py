@@ -15,17 +15,23 @@ OPTIONS = (
 
 def available():
     """Whether the browser is here. Where FSR_REQUIRE_DAEMONS is set, as in CI, its lack is an error."""
-    return bool(os.environ.get("FSR_REQUIRE_DAEMONS")) or all(map(shutil.which, ("chromium", "chromedriver")))
+    return bool(os.environ.get("FSR_REQUIRE_DAEMONS")) or None not in _programs()
+
+
+def _programs():
+    return shutil.which("chromium"), shutil.which("chromedriver")
 
 
 def start(profile):
     """A browser of 1280 × 900 pixels with an empty profile in that folder."""
+    chromium, driver = _programs()
+    assert chromium and driver, MISSING  # selenium would look for them on the network
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = chromium
     for option in (*OPTIONS, "--window-size=1280,900", f"--user-data-dir={profile}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    return webdriver.Chrome(options, webdriver.ChromeService(driver))
 
 
 def errors(browser):
