@@ -1,9 +1,10 @@
 """The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,7 +16,10 @@ from fsr.files import whole_file
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
+from fsr.released import architecture, check_names, plain_state
 from fsr.run import Run
+
+Weights: TypeAlias = Literal["student", "teacher"]
 
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
@@ -101,10 +105,32 @@ def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[s
         torch.save(weights | {"step": state.step, "config": config.to_json(), "scores": scores}, file)
 
 
-def load_network(path: Path, weights: str = "student") -> tuple[Network, TrainConfig]:
-    """The network of a best.pt file, in evaluation mode, and its configuration."""
+def load_network(
+    path: Path, weights: Weights | None = None, dataset: str | None = None, heads: int | None = None
+) -> tuple[Network, TrainConfig]:
+    """A trained network, in evaluation mode, and its configuration.
+
+    Args:
+        path: A run's best.pt or checkpoint.pt, or one network's weights in the released implementation's format.
+        weights: Which of a run's two networks; by default the student.
+        dataset: Preset that a released checkpoint belongs to.
+        heads: Attention heads of a released checkpoint, if they are not 64 channels wide.
+
+    Raises UserError if the file cannot be read or does not fit its network.
+    """
     content = load_file(path)
-    config = TrainConfig.from_json(content["config"] | {"pretrained": "none"})
+    if isinstance(content, dict) and "student" in content:
+        config = TrainConfig.from_json(content["config"]) if "config" in content else Run(path.parent).config()
+        state = content[weights or "student"]
+        config = dataclasses.replace(config, pretrained="none")
+    else:
+        state = plain_state(content, path)
+        if weights is not None:
+            raise UserError(f"checkpoint {path} holds one network, so --weights {weights} must be left out")
+        if dataset is None:
+            raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
+        config = architecture(state, path, dataset, heads)
     network = Network(config)
-    network.load_state_dict(content[weights])
+    check_names(state, network.state_dict(), path)
+    network.load_state_dict(state)
     return network.eval(), config

@@ -1,9 +1,7 @@
 """Dense CRF (Krähenbühl & Koltun 2011), and pseudo labels from CAMs with it."""
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from fsr.cam import IGNORED
 from fsr.ops import mean_field
+from fsr.stream import bounded_map
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ def dense_crf_stream(
 ) -> Iterator[np.ndarray]:
     """The marginals of many images and their probabilities, in their order, with an image on each core of this machine.
 
-    Takes and holds a few pairs at a time, so that a whole data set may pass through. Whatever makes the pairs runs in
-    the caller's thread, beside the CRFs of those before.
+    Takes and holds a few pairs at a time, see `bounded_map`.
 
     Args:
         pairs: image uint8 [H, W, 3] and probabilities [C, H, W], see `dense_crf`.
@@ -103,21 +101,7 @@ def dense_crf_stream(
     Yields:
         float32 [C, H, W] for each pair.
     """
-    threads = torch.get_num_threads()
-    workers = workers or threads
-    waiting: deque[Future] = deque()
-    # One thread for each image: more would compete with the other images' for the cores.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for image, probabilities in pairs:
-                waiting.append(pool.submit(dense_crf, image, probabilities, settings))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # what a pool's thread sets is also what later threads start with
+    return bounded_map(lambda pair: dense_crf(*pair, settings), pairs, workers or torch.get_num_threads(), waiting=2)
 
 
 def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings) -> np.ndarray:

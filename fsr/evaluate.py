@@ -1,8 +1,5 @@
 """Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, exact."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +7,7 @@ from torch import Tensor
 from fsr import distributed
 from fsr.cam import multi_scale_cams, strongest_class
 from fsr.config import TrainConfig
-from fsr.data.loaders import EvaluationImage, evaluation_images
+from fsr.data.loaders import batches_of_one_size, evaluation_images
 from fsr.data.source import Source
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.network import Network
@@ -76,21 +73,11 @@ def evaluate(
     images = evaluation_images(config, source, config.val_set, rank, ranks)
     if rank == 0:
         images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
-    for batch, truth, labels in batches_of_one_size(images, BATCHES * config.batch_size):
+    for batch in batches_of_one_size(images, BATCHES * config.batch_size):
+        _, *tensors = zip(*batch, strict=True)
+        views, truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
         for prefix, network in networks.items():
-            scores[prefix].add(network.eval(), batch.to(device), truth.to(device), labels.to(device))
+            scores[prefix].add(network.eval(), views, truth, labels)
     for prefix, network in networks.items():
         network.train(modes[prefix])
     return {prefix + name: value for prefix in networks for name, value in scores[prefix].reduce(device).items()}
-
-
-def batches_of_one_size(images: Iterable[EvaluationImage], batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Collect images of equal size into batches: image [B, 3, H, W], truth [B, H, W], labels [B, K]."""
-    waiting = defaultdict(list)
-    for _, image, truth, labels in images:
-        same_size = waiting[image.shape]
-        same_size.append((image, truth, labels))
-        if len(same_size) == batch_size:
-            yield tuple(map(torch.stack, zip(*waiting.pop(image.shape), strict=True)))
-    for same_size in waiting.values():
-        yield tuple(map(torch.stack, zip(*same_size, strict=True)))

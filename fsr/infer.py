@@ -1,35 +1,281 @@
-"""Multi-scale inference with mirror."""
+"""From a checkpoint to the numbers and files of a paper: `python -m fsr.infer voc --checkpoint PATH --data_folder DIR`.
 
+Images pass in a stream, a few at a time, from the network through the CRF to their files; nothing large is held, or put
+on disk between.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+import tyro
+from rich.console import Console
 
-from fsr.cam import normalise_cam
+from fsr import distributed
+from fsr.answer import Answer, Finished, Finisher
+from fsr.checkpoint import load_network
+from fsr.config import PRESETS, TrainConfig
+from fsr.data.check import check_files
+from fsr.data.lists import Item
+from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
+from fsr.data.source import Source, open_source
+from fsr.data.transforms import denormalise
+from fsr.errors import UserError, reports_user_errors
+from fsr.files import whole_file, write_json, write_whole
+from fsr.gallery import write_gallery
+from fsr.infer_config import InferConfig
 from fsr.models.network import Network
+from fsr.multi_scale import multi_scale_inference
+from fsr.progress import with_progress
+from fsr.results import Journal, Results, fingerprint
+from fsr.scores import Totals, as_csv, as_table
+from fsr.stream import bounded_map
+from fsr.voc_archive import write_archive
 
-SCALES = (1.0, 1.25, 1.5)
+Outcome = Literal["finished", "stopped", "shard done"]
+LOGITS_IN_A_FILE = 64  # images
 
 
-@torch.no_grad()
-def multi_scale_inference(
-    network: Network, images: Tensor, scales: tuple[float, ...] = SCALES
-) -> tuple[Tensor, Tensor]:
-    """Segmentation logits [B, C, H, W] and top CAM [B, K, H, W] in [0, 1] of images [B, 3, H, W] (METHOD "Inference").
+def infer(config: InferConfig, stop_requested: Callable[[], bool] = lambda: False) -> Outcome:
+    """Answer for the images of this shard that have no answer yet; whoever finishes the last one writes the scores.
 
-    Logits are summed over image and mirror, then the maximum over scales is taken; CAMs are summed over both.
+    `stop_requested` is asked after each image. Raises UserError for what the user must mend.
     """
-    size = images.shape[-2:]
+    network, trained, config = load(config)
+    source = open_source(trained)
+    results = Results(config.results_folder)
+    results.start(identity(config))
+    items = source.items(config.infer_set)
+    missing = without_done(items[config.shard :: config.shards], results)
+    if missing:
+        if not config.skip_bad:
+            check_files(source, config.infer_set, missing, with_masks=source.has_truth(config.infer_set))
+        if not answer_all(config, network, source, results, missing, stop_requested):
+            return "stopped"
+    left = without_done(items, results)
+    if left:
+        print(f"{len(items) - len(left)} of {len(items)} images are done, those of other shards are missing")
+        return "shard done"
+    summarise(config, source, results, items)
+    return "finished"
 
-    def unmirrored_sum(maps: Tensor) -> Tensor:
-        maps = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
-        plain, mirrored = maps.chunk(2)
-        return plain + mirrored.flip(-1)
 
-    logits, cams = [], []
-    for scale in scales:
-        to = (int(scale * size[0]), int(scale * size[1]))
-        scaled = images if scale == 1 else F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        seen = network.encoder(torch.cat([scaled, scaled.flip(-1)]), with_cls=False)
-        logits.append(unmirrored_sum(network.decoder(seen.top)))
-        cams.append(unmirrored_sum(network.cams(seen)[0]))
-    return torch.stack(logits).amax(0), normalise_cam(torch.stack(cams).sum(0))
+def load(config: InferConfig) -> tuple[Network, TrainConfig, InferConfig]:
+    """The network, what it was trained with, and our configuration with thresholds.
+
+    Raises UserError if the checkpoint is for another number of classes than the data set has.
+    """
+    network, trained = load_network(config.checkpoint, config.weights, config.dataset, config.heads)
+    wanted = config.num_classes or PRESETS[config.dataset]().num_classes
+    if trained.num_classes != wanted:
+        raise UserError(
+            f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
+            f"but {config.dataset} wants {wanted} (--num_classes)"
+        )
+    thresholds = ("bkg_threshold", "high_threshold", "low_threshold")
+    unset = {name: getattr(trained, name) for name in thresholds if getattr(config, name) is None}
+    config = dataclasses.replace(config, weights=config.weights or "student", **unset)
+    if config.low_threshold > config.high_threshold:
+        raise UserError(
+            f"low_threshold must be at most high_threshold {config.high_threshold}, got {config.low_threshold}"
+        )
+    trained = dataclasses.replace(
+        trained, dataset=config.dataset, data_folder=config.data_folder, list_folder=config.list_folder
+    )
+    return network, trained, config
+
+
+def identity(config: InferConfig) -> dict[str, Any]:
+    """What the results depend on; results of another identity are not continued."""
+    here = ("data_folder", "list_folder", "output_folder", "shards", "shard", "batch_size", "workers", "threads")
+    later = ("report", "report_images", "skip_bad")
+    chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *later, "checkpoint")}
+    return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
+
+
+def without_done(items: list[Item], results: Results) -> list[Item]:
+    """The images that have no record yet."""
+    done = {record["name"] for record in results.records()}
+    return [item for item in items if item.name not in done]
+
+
+def answer_all(
+    config: InferConfig,
+    network: Network,
+    source: Source,
+    results: Results,
+    items: list[Item],
+    stop_requested: Callable[[], bool],
+) -> bool:
+    """Answer for these images, and write down each when all its files are there; False if a stop came before that."""
+    journal = Journal(results, config.shard, config.shards)
+    images = labelled_images(source, config.infer_set, items, config.workers)
+    images = with_progress(images, len(items), f"images of {config.infer_set}")
+    batches = batches_of_one_size(readable(images, items, journal, config), config.batch_size)
+    answer = Answerer(config, network, source, results)
+    held: list[Finished] = []  # done but for their logits, which go to disk together
+    stopped = False
+    try:
+        for finished in bounded_map(answer, batches, config.threads or len(os.sched_getaffinity(0))):
+            held += finished
+            stopped = stop_requested()
+            if stopped or not config.save_logits or len(held) >= LOGITS_IN_A_FILE:
+                write_down(held, results, journal)
+            if stopped:
+                break
+        write_down(held, results, journal)
+    except OSError as error:
+        raise UserError(
+            f"results in {results.folder} cannot be written: {error.strerror or error}; "
+            "when that is mended, the same command goes on with the images that are missing"
+        ) from error
+    finally:
+        journal.close()
+    return not stopped
+
+
+def readable(
+    images: Iterable[EvaluationImage | UserError], items: list[Item], journal: Journal, config: InferConfig
+) -> Iterator[EvaluationImage]:
+    """The images that can be read; the others are written down as skipped, or raise their UserError."""
+    for item, image in zip(items, images, strict=True):
+        if not isinstance(image, UserError):
+            yield image
+        elif config.skip_bad:
+            print(f"skipped: {image}", file=sys.stderr)
+            journal.append({"name": item.name, "skipped": str(image)})
+        else:
+            raise image
+
+
+class Answerer:
+    """Takes a batch from the network to its files, in one of many threads.
+
+    Without a GPU each thread runs the network on a core of its own. A GPU serves one thread at a time, while the others
+    are busy with their CRFs and files.
+    """
+
+    def __init__(self, config: InferConfig, network: Network, source: Source, results: Results) -> None:
+        self.config = config
+        self.device = distributed.own_device()
+        self.network = network.to(self.device)
+        self.has_truth = source.has_truth(config.infer_set)
+        self.finish = Finisher(config, source.class_names, results)
+        self.turn = Lock() if self.device.type == "cuda" else nullcontext()
+
+    def __call__(self, batch: list[EvaluationImage]) -> list[Finished]:
+        """What is left to be written down of each image."""
+        return [self.finish(answer) for answer in self.ask(batch)]
+
+    def ask(self, batch: list[EvaluationImage]) -> Iterator[Answer]:
+        """The network's answers for images of one size, on the CPU."""
+        names, views, truths, labels = zip(*batch, strict=True)
+        views = torch.stack(views)
+        labels = torch.stack(labels).to(self.device) if self.has_truth else None
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        with self.turn, autocast:
+            seen = multi_scale_inference(self.network, views.to(self.device), labels, self.config.scales)
+            logits = seen.logits.cpu()
+        pictures = denormalise(views).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        for i, name in enumerate(names):
+            yield Answer(
+                name,
+                pictures[i],
+                truths[i] if self.has_truth else None,
+                logits[i],
+                *(part[i].cpu() for part in (seen.classes, seen.cams, seen.aux_cams)),
+                [grid[i].half().cpu().numpy() for grid in seen.grids] if self.config.save_logits else [],
+            )
+
+
+def write_down(held: list[Finished], results: Results, journal: Journal) -> None:
+    """Put the logits of these images into one file, if they are kept, then the images into the journal."""
+    arrays = {f"{record['name']}/{i}": grid for record, logits in held for i, grid in enumerate(logits)}
+    if arrays:
+        with whole_file(results.logits_file(held[0][0]["name"])) as file:
+            np.savez(file, **arrays)
+    for record, _ in held:
+        journal.append(record)
+    held.clear()
+
+
+def summarise(config: InferConfig, source: Source, results: Results, items: list[Item]) -> None:
+    """Write scores, tables, the report and the server's archive from the records of all images, and show them."""
+    results.remove_unfinished()
+    names = {item.name for item in items}
+    totals = Totals(len(source.class_names), config.bkg_threshold)
+    totals.add(record for record in results.records() if record["name"] in names)
+    scores, quality = totals.scores(), totals.cam_quality()
+    facts = {
+        "dataset": config.dataset,
+        "set": config.infer_set,
+        "images": totals.images,
+        "skipped": totals.skipped,
+        "class_names": source.class_names,
+    }
+    write_json(results.scores_file, facts | {"scores": scores})
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if scores:
+        write_json(results.cam_quality_file, facts | quality)
+        write_whole(results.table_file, as_csv(scores, source.class_names).encode())
+        console.print(as_table(scores, source.class_names))
+    if config.report:
+        write_gallery(config, results, totals, source.class_names)
+    if config.dataset != "coco" and not source.has_truth(config.infer_set):
+        pack_for_server(config, results, totals, names)
+    if totals.skipped:
+        print(f"{len(totals.skipped)} of {totals.images} images could not be read and are in no score:")
+        for reason in totals.skipped.values():
+            print(f"  {reason}")
+    print(f"{totals.images} images; results in {results.folder}")
+
+
+def pack_for_server(config: InferConfig, results: Results, totals: Totals, names: set[str]) -> None:
+    """The archive for VOC's evaluation server; none if images were skipped, which the server would not take."""
+    if totals.skipped:
+        print(f"no archive for the server, which wants all {len(names)} images")
+        return
+    kind = "crf" if config.crf else "segmentation"
+    write_archive(results.archive_file, {name: results.label_file(kind, name) for name in sorted(names)})
+    print(f"archive for VOC's evaluation server, read back: {results.archive_file}")
+
+
+def parse(arguments: Sequence[str]) -> InferConfig:
+    """The configuration from a command line. Raises UserError for a value that is not allowed."""
+    words = {"true": "True", "false": "False"}  # the released flags' spelling
+    return tyro.cli(
+        InferConfig,
+        prog="python -m fsr.infer",
+        args=[words.get(argument, argument) for argument in arguments],
+        config=(tyro.conf.FlagConversionOff,),
+        use_underscores=True,
+    )
+
+
+def of_this_rank(config: InferConfig) -> InferConfig:
+    """Under torchrun each rank takes its part of the shard; ranks need not talk to each other."""
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return dataclasses.replace(config, shards=config.shards * ranks, shard=config.shard * ranks + rank)
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m fsr.infer`: SIGINT and SIGTERM stop after the image at hand; the same command goes on."""
+    config = of_this_rank(parse(sys.argv[1:] if arguments is None else arguments))
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: received.append(number))
+    if infer(config, lambda: bool(received)) == "stopped":
+        print("stopped; the same command goes on with the images that are missing", file=sys.stderr)
+        sys.exit(128 + received[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Pictures of what a network sees: one row an image, one column a stage of the method."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,3 +61,40 @@ def heat(picture: Tensor, cam: Tensor) -> Tensor:
     level = cam * 4
     red, green, blue = ((1.5 - (level - centre).abs()).clamp(0, 1) for centre in (3, 2, 1))
     return 0.5 * picture + 0.5 * torch.stack([red, green, blue])
+
+
+def overlay(picture: Tensor, label: Tensor) -> Tensor:
+    """Picture [3, H, W] under the colours of its label map [H, W]; the background stays as it is."""
+    shown = (label > 0).float()
+    return picture * (1 - 0.6 * shown) + 0.6 * shown * colours(label)
+
+
+PREVIEW_WIDTH = 200
+
+
+def strip(picture: Tensor, truth: Tensor | None, cam: Tensor, labels: list[Tensor]) -> Tensor:
+    """Small tiles of an image side by side: itself [3, H, W], truth, CAM and label maps, each [H, W]; [3, h, n w].
+
+    Without truth its tile stays black.
+    """
+    height, width = picture.shape[-2:]
+    size = (max(1, round(PREVIEW_WIDTH / width * height)), PREVIEW_WIDTH)
+
+    def small(maps: Tensor) -> Tensor:
+        return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+    def small_label(label: Tensor) -> Tensor:
+        return F.interpolate(label[None, None].float(), size=size, mode="nearest")[0, 0].long()
+
+    picture, cam = small(picture).clamp(0, 1), small(cam[None])[0].clamp(0, 1)
+    maps = [
+        torch.zeros_like(cam, dtype=torch.int64) if truth is None else small_label(truth),
+        *map(small_label, labels),
+    ]
+    first, *others = map(colours, maps)
+    return torch.cat([picture, first, heat(picture, cam), *others], dim=2)
+
+
+def pixels_of(picture: Tensor) -> np.ndarray:
+    """Picture [3, H, W] in [0, 1] as 8-bit pixels [H, W, 3]."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()

@@ -15,7 +15,6 @@ import torch
 from fsr.cam import evaluation_label, multi_scale_cams, training_label
 from fsr.config import TrainConfig, voc
 from fsr.crf import CRFSettings, crf_pseudo_label, dense_crf
-from fsr.infer import multi_scale_inference
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
@@ -23,6 +22,7 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.metrics import ConfusionMatrix, class_f1
 from fsr.models.network import Network
+from fsr.multi_scale import fuse_logits, multi_scale_inference
 from fsr.ops import bilateral_filter
 from fsr.optim import build_optimizer, set_learning_rates, update_teacher
 from fsr.refine import refine, refined_pseudo_label
@@ -161,9 +161,11 @@ def test_multi_scale_cams_and_labels_from_them(golden):
 def test_multi_scale_inference(golden):
     data = golden("infer")
     network = network_of(data, config_of(data)).eval()
-    logits, cam = multi_scale_inference(network, data["image"], tuple(data["scales"].tolist()))
-    assert_close(logits, data["seg_logits"])
-    assert_close(cam, data["cam"])
+    every_class = torch.ones(1, network.top_classifier.out_channels)
+    seen = multi_scale_inference(network, data["image"], every_class, tuple(data["scales"].tolist()))
+    assert_close(seen.logits, data["seg_logits"])
+    assert_close(seen.cams[0], data["cam"][0])
+    assert torch.equal(fuse_logits(seen.grids, data["image"].shape[-2:]), seen.logits)
 
 
 def test_refinement_and_pseudo_label(golden):

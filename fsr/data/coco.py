@@ -1,7 +1,13 @@
 """MS COCO 2014 on disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from fsr.data.coco_layouts import layouts, recognise, to_classes
+from fsr.data.images import check_classes, read_mask
+from fsr.data.lists import Item
 from fsr.data.prepared import PreparedSet
 from fsr.errors import UserError
 
@@ -22,6 +28,8 @@ CATEGORIES = {
 }
 # fmt: on
 CLASS_NAMES = ("background", *CATEGORIES.values())
+ANY_VALUE = 256
+MASKS_TO_RECOGNISE = 500  # nearly always the first few suffice
 CLASS_OF_CATEGORY = {category: index for index, category in enumerate(CATEGORIES, 1)}
 
 
@@ -30,6 +38,7 @@ class CocoSource(PreparedSet):
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
         super().__init__("coco", "COCO", CLASS_NAMES, data_folder, list_folder, num_classes)
+        self._tables: dict[str, np.ndarray] = {}
 
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image, whose folder is part of its name."""
@@ -37,9 +46,33 @@ class CocoSource(PreparedSet):
 
     def mask_file(self, name: str, split: str) -> Path | None:
         """The truth of an image in VOC's form; None in a test set, which has none."""
-        if split.startswith("test"):
+        if not self.has_truth(split):
             return None
         return self.root / "SegmentationClass" / _year_folder(name) / f"{name}.png"
+
+    def truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
+        """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""
+        file = self.mask_file(name, split)
+        if file is None:
+            return None
+        if split not in self._tables:
+            self.recognise_masks(split, self.items(split))
+        classes = to_classes(read_mask(file, size, ANY_VALUE), self._tables[split], file)
+        check_classes(classes, file, len(self.class_names))
+        return classes
+
+    def recognise_masks(self, split: str, items: list[Item]) -> None:
+        """Find out how the masks of a set number their classes, from its images and their labels."""
+
+        def masks() -> Iterator[tuple[Path, np.ndarray, tuple[int, ...]]]:
+            for item in items[:MASKS_TO_RECOGNISE]:
+                file = self.mask_file(item.name, split)
+                try:
+                    yield file, read_mask(file, None, ANY_VALUE), item.classes
+                except UserError:
+                    continue  # whoever reads this image is told
+
+        self._tables[split] = recognise(masks(), layouts(CLASS_OF_CATEGORY))
 
     def annotation_file(self, split: str) -> Path:
         """COCO's own annotations of `train` or `val`."""

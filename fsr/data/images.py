@@ -48,11 +48,16 @@ def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.
     height, width = classes.shape
     if size is not None and (width, height) != size:
         raise UserError(f"mask {file} is {width} x {height} pixels, its image {size[0]} x {size[1]}")
+    check_classes(classes, file, num_classes)
+    return classes
+
+
+def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:
+    """Raises UserError if a mask's classes [H, W] hold one that is neither below `num_classes` nor 255."""
     impossible = (classes >= num_classes) & (classes != IGNORED)
     if impossible.any():
         found = classes[impossible].min()
         raise UserError(f"mask {file} has class {found}; allowed are 0 to {num_classes - 1} and {IGNORED}")
-    return classes
 
 
 def reason(error: Exception) -> str:

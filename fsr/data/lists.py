@@ -7,7 +7,7 @@ from pathlib import Path
 from fsr.errors import UserError
 from fsr.files import write_whole
 
-_LINE = re.compile(r"(\S+)(?: (\d+(?:,\d+)*))?")
+_LINE = re.compile(r"([^\s/]+)(?: (\d+(?:,\d+)*))?")
 
 
 @dataclass(frozen=True)

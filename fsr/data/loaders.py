@@ -1,6 +1,6 @@
 """Batches of training views, and images with their truth for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fsr.config import TrainConfig
-from fsr.data.images import IGNORED, read_image, read_mask
+from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
 from fsr.data.randomness import seeded
 from fsr.data.source import Source
@@ -20,6 +20,9 @@ EvaluationImage: TypeAlias = tuple[str, torch.Tensor, torch.Tensor, torch.Tensor
 
 # First words of the random keys, so that the order of the images and their views are drawn independently.
 _ORDER, _VIEWS = 0, 1
+
+# Batches' worth of images that may wait for others of their size.
+_WAITING_BATCHES = 8
 
 
 def train_loader(
@@ -52,15 +55,36 @@ def evaluation_images(
     Each is (name, normalised image float32 [3, H, W], truth uint8 [H, W], labels float32 [K]); where the split has no
     truth, that is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
     """
-    loader = DataLoader(
-        EvaluationImages(source, split, source.items(split)[rank::world_size]),
-        batch_size=None,
-        collate_fn=_as_is,
-        num_workers=config.workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
+    return _without_errors(labelled_images(source, split, source.items(split)[rank::world_size], config.workers))
+
+
+def labelled_images(
+    source: Source, split: str, items: list[Item], workers: int
+) -> Iterator[EvaluationImage | UserError]:
+    """The images `items` of `split` in their order, as `evaluation_images` gives them, or what is wrong with one."""
+    return iter(
+        DataLoader(
+            EvaluationImages(source, split, items),
+            batch_size=None,
+            collate_fn=_as_is,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
+        )
     )
-    return _without_errors(loader)
+
+
+def batches_of_one_size(samples: Iterable[EvaluationImage], batch_size: int) -> Iterator[list[EvaluationImage]]:
+    """Images of equal size together. Few are held back: when too many wait for their like, the most numerous go."""
+    waiting: dict[torch.Size, list[EvaluationImage]] = {}
+    for sample in samples:
+        same_size = waiting.setdefault(sample[1].shape, [])
+        same_size.append(sample)
+        if len(same_size) == batch_size:
+            yield waiting.pop(sample[1].shape)
+        elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()
 
 
 def multi_hot(item: Item, num_classes: int) -> torch.Tensor:
@@ -106,17 +130,15 @@ class EvaluationImages(Dataset):
     def __getitem__(self, index: int) -> EvaluationImage | UserError:
         """The image, or what is wrong with its files."""
         item = self.items[index]
-        num_classes = len(self.source.class_names)
-        mask_file = self.source.mask_file(item.name, self.split)
         try:
             image = read_image(self.source.image_file(item.name, self.split))
-            if mask_file is None:
-                truth = np.full((image.height, image.width), IGNORED, np.uint8)
-            else:
-                truth = read_mask(mask_file, image.size, num_classes)
+            truth = self.source.truth(item.name, self.split, image.size)
         except UserError as error:
             return error
-        return item.name, normalise(image), torch.from_numpy(truth), multi_hot(item, num_classes)
+        if truth is None:
+            truth = np.full((image.height, image.width), IGNORED, np.uint8)
+        labels = multi_hot(item, len(self.source.class_names))
+        return item.name, normalise(image), torch.from_numpy(truth), labels
 
 
 class _Batches:
@@ -160,7 +182,7 @@ def _as_is(sample: EvaluationImage | UserError) -> EvaluationImage | UserError:
     return sample
 
 
-def _without_errors(loader: DataLoader) -> Iterator[Any]:
+def _without_errors(loader: Iterable[Any]) -> Iterator[Any]:
     for sample in loader:
         if isinstance(sample, UserError):
             raise sample

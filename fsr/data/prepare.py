@@ -16,7 +16,7 @@ import tyro
 
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
-from fsr.data.images import read_image, read_mask
+from fsr.data.images import read_image
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.source import Source
@@ -73,6 +73,8 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
     without_masks = tuple(split for split in ("train",) if not source.mask_file(names[split][0], split).parent.is_dir())
     for split in without_masks:
         print(f"{split}: no masks; --write_masks makes them, but only an evaluation on this set needs them")
+    for split in images.keys() - without_masks:
+        source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
     _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
 
 
@@ -103,13 +105,13 @@ def _write_checked_lists(
         return source.image_file(name, split), mask_file
 
     # An image is in several lists, often with the same mask.
-    names_of_files = {files(name, split): name for split in names for name in names[split]}
+    images = {files(name, split): (name, split) for split in names for name in names[split]}
 
     def examine(pair: tuple[Path, Path | None]) -> _Finding:
-        return _examine(names_of_files[pair], *pair, len(source.class_names), classes_of)
+        return _examine(source, *images[pair], pair[1] is not None, classes_of)
 
-    progress = _in_threads(examine, list(names_of_files), "checking images")
-    findings = dict(zip(names_of_files, progress, strict=True))
+    progress = _in_threads(examine, list(images), "checking images")
+    findings = dict(zip(images, progress, strict=True))
     problems = list(dict.fromkeys(text for finding in findings.values() for text in finding.problems))
     for text in problems:
         print(text)
@@ -124,16 +126,16 @@ def _write_checked_lists(
         print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
 
 
-def _examine(name: str, image_file: Path, mask_file: Path | None, num_classes: int, classes_of: ClassesOf) -> _Finding:
+def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
     classes, size, truth = (), None, None
     try:
-        size = read_image(image_file).size
+        size = read_image(source.image_file(name, split)).size
     except UserError as error:
         problems.append(str(error))
     try:
-        truth = None if mask_file is None else read_mask(mask_file, size, num_classes)
+        truth = source.truth(name, split, size) if with_mask else None
     except UserError as error:
         problems.append(str(error))
     try:

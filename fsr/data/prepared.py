@@ -1,15 +1,20 @@
 """What VOC and COCO have in common: a folder, class names, and lists that were prepared."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
+import numpy as np
+
+from fsr.data.images import read_mask
 from fsr.data.lists import Item, read_list
 from fsr.errors import UserError
 
 
-class PreparedSet:
+class PreparedSet(ABC):
     """A data set at `data_folder`/`layout`, of which the first `num_classes` classes (background included) are used.
 
-    Raises UserError if it is not there or has fewer classes.
+    `data_folder` may also be the folder of the set itself, as in the released code's command lines. Raises UserError if
+    it is not there or has fewer classes.
     """
 
     def __init__(
@@ -21,7 +26,7 @@ class PreparedSet:
         list_folder: Path | None,
         num_classes: int,
     ) -> None:
-        self.root = data_folder / layout
+        self.root = data_folder if (data_folder / "JPEGImages").is_dir() else data_folder / layout
         if not self.root.is_dir():
             raise UserError(f"data folder {data_folder} must hold {layout}, which is missing")
         if num_classes > len(all_class_names):
@@ -35,3 +40,24 @@ class PreparedSet:
     def items(self, split: str) -> list[Item]:
         """The images of the prepared list `split`. Raises UserError if it is missing or damaged."""
         return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
+
+    def has_truth(self, split: str) -> bool:
+        """Whether the images of a set have masks: nobody but the evaluation server has those of a test set."""
+        return not split.startswith("test")
+
+    @abstractmethod
+    def image_file(self, name: str, split: str) -> Path:
+        """The picture of an image."""
+
+    @abstractmethod
+    def mask_file(self, name: str, split: str) -> Path | None:
+        """The truth of an image, None in a set that has none."""
+
+    def truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
+        """Class of every pixel, uint8 [H, W], 255 ignored, None where there is no truth.
+
+        `size` is the (width, height) of its image; None where that is not known.
+        Raises UserError as `read_mask` does.
+        """
+        file = self.mask_file(name, split)
+        return None if file is None else read_mask(file, size, len(self.class_names))

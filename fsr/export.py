@@ -1,0 +1,39 @@
+"""A run's networks as the released implementation keeps them: `python -m fsr.export BEST.PT FOLDER`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from fsr.checkpoint import load_network
+from fsr.errors import reports_user_errors
+from fsr.files import whole_file
+
+
+def export(
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BEST.PT")],
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
+) -> None:
+    """Write the weights of student and teacher as student.pth and teacher.pth.
+
+    Args:
+        checkpoint: A run's best.pt or checkpoint.pt.
+        folder: Where to write; it is made if it is not there.
+    """
+    for weights in ("student", "teacher"):
+        network, _ = load_network(checkpoint, weights)
+        with whole_file(folder / f"{weights}.pth") as file:
+            torch.save(network.state_dict(), file)
+        print(folder / f"{weights}.pth")
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; `arguments` are the process's own by default."""
+    tyro.cli(export, prog="python -m fsr.export", args=sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    main()

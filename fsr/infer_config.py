@@ -1,0 +1,112 @@
+"""Every knob of an inference, in one frozen dataclass. Imports no torch."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fsr.errors import UserError
+
+_PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """What is inferred with which checkpoint, and what is kept of it. Raises UserError for a value that is not allowed.
+
+    Aliases are the released code's flags and those of its relatives.
+    """
+
+    dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
+    """Layout of the data set, and which classes it has."""
+    checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
+    """A run's best.pt (or checkpoint.pt), or the weights of one network as the released code saves them."""
+    data_folder: Path
+    """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself."""
+    list_folder: Path | None = None
+    """Folder of the prepared lists; by default ImageSets/fsr inside the data set."""
+    infer_set: str = "val"
+    """Prepared list of the images: train, train_aug, val or test."""
+    output_folder: Path | None = None
+    """Where the results go; by default infer_SET beside the checkpoint. Results that are there are continued."""
+
+    weights: Literal["student", "teacher"] | None = None
+    """Which network of a run; by default the student."""
+    num_classes: int | None = None
+    """Classes, background included; by default the data set's."""
+    heads: int | None = None
+    """Attention heads of a released checkpoint; by default 64 channels each."""
+    scales: tuple[float, ...] = (1.0, 1.25, 1.5)
+    """Scales of the image; the mirror is always added."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of the network."""
+
+    crf: bool = True
+    """Sharpen the segmentation with a dense CRF."""
+    pseudo_labels: Literal["none", "par", "crf"] = "none"
+    """Labels from the CAMs by two thresholds, refined by PAR or by a dense CRF."""
+    bkg_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--bkg_thre",))] = None
+    """CAM up to this is background; by default the checkpoint's."""
+    high_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--high_thre",))] = None
+    """CAM above this is foreground in pseudo labels; by default the checkpoint's."""
+    low_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--low_thre",))] = None
+    """CAM up to this is background in pseudo labels; by default the checkpoint's."""
+
+    save_cam: bool = False
+    """Keep the heat map of each present class."""
+    save_overlays: bool = False
+    """Keep the images under the colours of their labels."""
+    save_logits: bool = False
+    """Keep the segmentation logits of each scale, float16 on the patch grid."""
+    report: bool = False
+    """Write report.html: tables, curves and a gallery, in one file."""
+    report_images: int = 400
+    """Images in its gallery at most: the worst of each class in turn."""
+    skip_bad: bool = False
+    """Leave out images or masks that cannot be read, and name and count them, instead of stopping there."""
+
+    batch_size: int = 4
+    """Images of one size that the network sees at a time."""
+    workers: Annotated[int, tyro.conf.arg(aliases=("--num_workers",))] = 2
+    """Processes that read images."""
+    threads: int | None = None
+    """Batches at a time on their way from the network to the files, a core each; by default all cores."""
+    shards: int = 1
+    """Parts of the list; each image is in exactly one. Ranks of torchrun are parts of the part."""
+    shard: int = 0
+    """Which of the parts, from 0."""
+
+    def __post_init__(self) -> None:
+        def check(name: str, allowed: bool, rule: str) -> None:
+            if not allowed:
+                raise UserError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+        for name in ("batch_size", "shards", "report_images"):
+            check(name, getattr(self, name) >= 1, "at least 1")
+        check("threads", self.threads is None or self.threads >= 1, "at least 1")
+        check("workers", self.workers >= 0, "at least 0")
+        check("shard", 0 <= self.shard < self.shards, f"from 0 to {self.shards - 1}")
+        check("scales", len(self.scales) > 0 and 0 < min(self.scales) <= max(self.scales) <= 4, "numbers in (0, 4]")
+        for name in ("bkg_threshold", "high_threshold", "low_threshold"):
+            value = getattr(self, name)
+            check(name, value is None or 0 <= value <= 1, "in [0, 1]")
+        name = self.infer_set
+        check("infer_set", name.replace("_", "").replace("-", "").isalnum(), "the name of a prepared list, such as val")
+
+    @property
+    def results_folder(self) -> Path:
+        """Where the results go."""
+        return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {name: str(fields[name]) if name in _PLACES and fields[name] else fields[name] for name in fields}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "InferConfig":
+        """The inverse of `to_json`."""
+        places = {name: Path(fields[name]) for name in _PLACES if fields[name]}
+        return cls(**(fields | places | {"scales": tuple(fields["scales"])}))

@@ -1,0 +1,88 @@
+"""Multi-scale inference with mirror: what the network says of an image, from several sizes of it."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsr.cam import normalise_cam
+from fsr.models.network import Network
+
+SCALES = (1.0, 1.25, 1.5)
+
+
+class MultiScale(NamedTuple):
+    """Fused answers for B images of one size; image i has P_i classes."""
+
+    logits: Tensor  # [B, C, H, W] segmentation
+    classes: list[Tensor]  # [P_i] class ids from 1, rising
+    cams: list[Tensor]  # [P_i, H, W] top CAMs in [0, 1]
+    aux_cams: list[Tensor]  # [P_i, H, W] in [0, 1]
+    grids: list[Tensor]  # a scale: [B, C, h, w] segmentation logits on the patch grid, summed over image and mirror
+
+
+@torch.no_grad()
+def multi_scale_inference(
+    network: Network, images: Tensor, labels: Tensor | None, scales: tuple[float, ...] = SCALES
+) -> MultiScale:
+    """Fuse the network's answers for images [B, 3, H, W] over scales and mirror (METHOD "Inference").
+
+    Logits and CAMs are summed over image and mirror; then the logits' maximum over the scales is taken, and the CAMs'
+    sum. CAMs are made of the classes in `labels` [B, K]; without labels, of those that the top classifier predicts (the
+    likeliest if it predicts none).
+    """
+    size = images.shape[-2:]
+    grids, top_grids, aux_grids = [], [], []
+    for scale in scales:
+        scaled = images
+        if scale != 1:
+            to = (int(scale * size[0]), int(scale * size[1]))
+            scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
+        seen = network.encoder(torch.cat([scaled, scaled.flip(-1)]), with_cls=False)
+        top, aux = network.cams(seen)
+        grids.append(_with_mirror(network.decoder(seen.top)))
+        top_grids.append(_with_mirror(top))
+        aux_grids.append(_with_mirror(aux))
+        if labels is None:
+            labels = _predicted(network.classify(seen)[0][: len(images)])
+    classes = [present.nonzero()[:, 0] for present in labels]
+    return MultiScale(
+        fuse_logits(grids, size),
+        [present + 1 for present in classes],
+        [_fuse_cams(top_grids, i, present, size) for i, present in enumerate(classes)],
+        [_fuse_cams(aux_grids, i, present, size) for i, present in enumerate(classes)],
+        grids,
+    )
+
+
+def fuse_logits(grids: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Segmentation logits [B, C, H, W] from those of each scale [B, C, h, w]: their maximum at the image's size."""
+    fused = None
+    for grid in grids:
+        logits = F.interpolate(grid.float(), size=size, mode="bilinear", align_corners=False)
+        fused = logits if fused is None else torch.maximum(fused, logits, out=fused)
+    return fused
+
+
+def _with_mirror(maps: Tensor) -> Tensor:
+    """Images' maps plus the mirrors', turned back: [2B, C, h, w] to [B, C, h, w].
+
+    Resizing treats both sides alike, so this may be done on the small grid.
+    """
+    plain, mirrored = maps.float().chunk(2)
+    return plain + mirrored.flip(-1)
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    """Labels [B, K] from class logits [B, K]."""
+    likeliest = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
+    return (logits > 0) | likeliest
+
+
+def _fuse_cams(grids: list[Tensor], image: int, classes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The CAMs [P, H, W] of one image's classes, numbered from 0: only these have to be resized."""
+    if len(classes) == 0:
+        return grids[0].new_empty(0, *size)
+    chosen = (grid[image : image + 1, classes] for grid in grids)
+    return normalise_cam(sum(F.interpolate(cam, size=size, mode="bilinear", align_corners=False) for cam in chosen))[0]

@@ -1,0 +1,93 @@
+"""Checkpoints in the released implementation's format: the weights of one network, by name.
+
+Our networks use the same names (tests/golden/checkpoint_keys.txt). `fsr.checkpoint.load_network` reads such files,
+`python -m fsr.export` writes them.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from torch import Tensor
+
+from fsr.config import PRESETS, TrainConfig
+from fsr.errors import UserError
+
+State = dict[str, Tensor]
+# Tensors that tell the architecture.
+_TELLING = {
+    "encoder.cls_token": 3,
+    "encoder.pos_embed": 3,
+    "encoder.patch_embed.proj.weight": 4,
+    "decoder.conv6.weight": 4,
+    "decoder.conv8.weight": 4,
+    "projector.mlp.0.weight": 2,
+    "projector.mlp.4.weight": 2,
+    "projector.last_layer.weight_v": 2,
+}
+# Heads of ViTs by their width; timm's and the released ones have 64 channels a head, except the largest.
+_WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}
+_LISTED = 20  # names in an error
+
+
+def plain_state(content: object, path: Path) -> State:
+    """The tensors of a released checkpoint, the prefix of DDP taken off. Raises UserError if it holds anything else."""
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(
+            f"checkpoint {path} must be a run's best.pt or checkpoint.pt, or a plain state dict "
+            "such as the released student.pth, and is neither"
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def architecture(state: State, path: Path, dataset: str, heads: int | None = None) -> TrainConfig:
+    """The configuration of the network that these weights belong to, as shapes tell it, on `dataset`'s preset.
+
+    Shapes do not tell the heads: 64 channels each, unless `heads` is given. Raises UserError where they tell no FSR
+    network.
+    """
+    missing = [name for name, ndim in _TELLING.items() if name not in state or state[name].ndim != ndim]
+    if missing:
+        raise UserError(f"checkpoint {path} is not of an FSR network: it lacks {', '.join(missing)}")
+    width = state["encoder.cls_token"].shape[2]
+    patch = state["encoder.patch_embed.proj.weight"].shape[2]
+    crop = patch * round((state["encoder.pos_embed"].shape[1] - 1) ** 0.5)
+    return dataclasses.replace(
+        PRESETS[dataset](),
+        pretrained="none",
+        embed_dim=width,
+        depth=_blocks(state, "encoder.blocks."),
+        heads=heads or _WIDE_HEADS.get(width, max(1, width // 64)),
+        patch_size=patch,
+        crop_size=crop,
+        block_size=patch,
+        cls_depth=_blocks(state, "encoder.cls_blocks."),
+        num_classes=state["decoder.conv8.weight"].shape[0],
+        decoder_width=state["decoder.conv6.weight"].shape[0],
+        projector_hidden=state["projector.mlp.0.weight"].shape[0],
+        projector_bottleneck=state["projector.mlp.4.weight"].shape[0],
+        out_dim=state["projector.last_layer.weight_v"].shape[0],
+    )
+
+
+def check_names(state: State, own: State, path: Path) -> None:
+    """Raises UserError that lists the tensors that are missing, unknown, or of another shape than the network's own."""
+    problems = {
+        "lacks": [name for name in own if name not in state],
+        "has unknown": [name for name in state if name not in own],
+        "has of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    texts = []
+    for problem, names in problems.items():
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        if names:
+            texts.append(f"{problem} {', '.join(names[:_LISTED])}{more}")
+    if texts:
+        raise UserError(f"checkpoint {path} does not fit its network: it {'; it '.join(texts)}")
+
+
+def _blocks(state: State, prefix: str) -> int:
+    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})

@@ -1,0 +1,141 @@
+"""The folder of an inference: every path in it, and the journal of the images that are done."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fsr.errors import UserError
+from fsr.files import write_json
+from fsr.run import provenance
+
+_LONGEST_LINE = 1 << 24
+
+
+class Results:
+    """What an inference leaves behind. An image is done when its record is in the journal, after all its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.settings_file = self.folder / "settings.json"
+        self.journal_folder = self.folder / "images"
+        self.scores_file = self.folder / "scores.json"
+        self.table_file = self.folder / "scores.csv"
+        self.cam_quality_file = self.folder / "cam_quality.json"
+        self.report_file = self.folder / "report.html"
+        self.archive_file = self.folder / "VOC2012_comp6_test_cls.tar.gz"
+
+    def label_file(self, kind: str, name: str) -> Path:
+        """Labels of an image: a palette PNG whose values are the classes. `kind` is segmentation, crf, …"""
+        return self.folder / kind / f"{name}.png"
+
+    def preview_file(self, name: str) -> Path:
+        """The image, its truth, CAM and labels side by side, small."""
+        return self.folder / "previews" / f"{name}.jpg"
+
+    def overlay_file(self, name: str) -> Path:
+        """The image under the colours of its labels."""
+        return self.folder / "overlays" / f"{name}.jpg"
+
+    def cam_file(self, name: str, class_name: str) -> Path:
+        """The image under the heat map of a class."""
+        return self.folder / "cam" / f"{name}_{class_name.replace(' ', '_')}.jpg"
+
+    def logits_file(self, first: str) -> Path:
+        """Logits of some images, the first of which is `first`."""
+        return self.folder / "logits" / f"{first}.npz"
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """Make the folder, or check that its results came about in this very way.
+
+        Raises UserError if it holds results of other settings, or something else.
+        """
+        if self.settings_file.exists():
+            before = json.loads(self.settings_file.read_text())["settings"]
+            now = json.loads(json.dumps(settings))
+            changed = [name for name in now if before.get(name) != now[name]]
+            if changed:
+                name = changed[0]
+                raise UserError(
+                    f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
+                    "take another --output_folder or the same settings"
+                )
+        else:
+            write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """What the journals say of each image that is done, once each; an unfinished last line is left out.
+
+        Raises UserError for a damaged line.
+        """
+        seen = set()
+        for file in sorted(self.journal_folder.glob("*.jsonl")):
+            with open(file, "rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if not line.endswith(b"\n"):
+                        break
+                    try:
+                        record = json.loads(line)
+                    except ValueError as error:
+                        raise UserError(f"line {number} of {file} is damaged ({error}); remove that line") from None
+                    if record["name"] not in seen:
+                        seen.add(record["name"])
+                        yield record
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed processes were writing; nobody may be working here."""
+        for file in self.folder.glob("*/.*.[0-9]*"):
+            file.unlink(missing_ok=True)
+
+
+class Journal:
+    """Records of the images that one shard has done; appended to by one process at a time.
+
+    Raises UserError if another process of this machine works on this shard.
+    """
+
+    def __init__(self, results: Results, shard: int, shards: int) -> None:
+        results.journal_folder.mkdir(parents=True, exist_ok=True)
+        path = results.journal_folder / f"{shard:04d}_of_{shards:04d}.jsonl"
+        self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (it stays open until `close`)
+        try:
+            # POSIX's lock, unlike BSD's, is not passed on to the processes that read images and may live on a while.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise UserError(
+                    f"another process is at work on shard {shard} of {shards} in {results.folder}"
+                ) from None
+            raise
+        self._cut_unfinished_line()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write down that an image is done."""
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+
+    def close(self) -> None:
+        """Make the records last, and let others work on the shard."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _cut_unfinished_line(self) -> None:
+        size = self._file.seek(0, os.SEEK_END)
+        start = self._file.seek(max(0, size - _LONGEST_LINE))
+        tail = self._file.readall()
+        self._file.truncate(start + tail.rfind(b"\n") + 1)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""Scores of an inference: from the records of its images to tables."""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from fsr.metrics import CamScores, ConfusionMatrix
+
+TITLES = {
+    "segmentation": "segmentation",
+    "crf": "segmentation + CRF",
+    "cam": "CAM",
+    "aux_cam": "aux CAM",
+    "pseudo_labels": "pseudo labels",
+}
+
+
+class Totals:
+    """The counts of all images, added up record by record."""
+
+    def __init__(self, num_classes: int, threshold: float) -> None:
+        self.num_classes, self.threshold = num_classes, threshold
+        self.images = 0
+        self.scored = 0
+        self.skipped: dict[str, str] = {}  # name and reason
+        self.kinds: dict[str, ConfusionMatrix | CamScores] = {}
+
+    def add(self, records: Iterable[dict[str, Any]]) -> "Totals":
+        """Count these images; each must come once."""
+        for record in records:
+            self.images += 1
+            if "skipped" in record:
+                self.skipped[record["name"]] = record["skipped"]
+            self.scored += "counts" in record
+            for kind, pairs in record.get("counts", {}).items():
+                index, count = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
+                self._of(kind).counts.view(-1).index_add_(0, index, count)
+        return self
+
+    def _of(self, kind: str) -> ConfusionMatrix | CamScores:
+        if kind not in self.kinds:
+            is_cam = kind in ("cam", "aux_cam")
+            self.kinds[kind] = (
+                CamScores(self.num_classes, self.threshold) if is_cam else ConfusionMatrix(self.num_classes)
+            )
+        return self.kinds[kind]
+
+    def matrix(self, kind: str) -> ConfusionMatrix:
+        """The confusion matrix of a kind of labels; that of CAMs at the background threshold."""
+        counts = self.kinds[kind]
+        return counts.at(self.threshold) if isinstance(counts, CamScores) else counts
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """mIoU, pixel accuracy and IoU of each class, as fractions, of each kind of labels; empty without truth."""
+        return {kind: self._score(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
+
+    @staticmethod
+    def _score(matrix: ConfusionMatrix) -> dict[str, Any]:
+        return {"miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy(), "iou": fractions(matrix.iou())}
+
+    def cam_quality(self) -> dict[str, dict[str, Any]]:
+        """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""
+        quality = {}
+        for kind in ("cam", "aux_cam", "pseudo_labels"):
+            if kind not in self.kinds:
+                continue
+            matrix, counts = self.matrix(kind), self.kinds[kind]
+            quality[kind] = self._score(matrix) | region_errors(matrix)
+            if isinstance(counts, CamScores):
+                curve = counts.curve()
+                best = max(curve, key=curve.get)
+                quality[kind] |= {
+                    "threshold": self.threshold,
+                    "best_miou": curve[best],
+                    "best_threshold": best,
+                    "curve": [list(point) for point in curve.items()],
+                }
+            else:
+                labelled, known = int(matrix.counts.sum()), int(self.matrix("segmentation").counts.sum())
+                quality[kind] |= {"ignored": 1 - labelled / known}
+        return quality
+
+
+def region_errors(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """Precision and recall of each class's region, and of the foreground as one; what its errors are of its union.
+
+    `false_positive` and `false_negative` are shares of the union of truth and prediction, so that with the IoU they add
+    up to 1. A class in neither is None.
+    """
+    counts = matrix.counts.double()
+    hits, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
+    union = predicted + true - hits
+    inside = counts[1:, 1:].sum()
+    return {
+        "precision": fractions(hits / predicted),
+        "recall": fractions(hits / true),
+        "false_positive": fractions((predicted - hits) / union),
+        "false_negative": fractions((true - hits) / union),
+        "foreground_precision": fractions((inside / predicted[1:].sum())[None])[0],
+        "foreground_recall": fractions((inside / true[1:].sum())[None])[0],
+    }
+
+
+def fractions(values: Tensor) -> list[float | None]:
+    """Numbers for JSON, None for NaN."""
+    return [None if value != value else value for value in values.tolist()]
+
+
+def as_csv(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) -> str:
+    """A line a class, then mIoU and pixel accuracy; a column a kind of labels; fractions, empty where there is none."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["class", *scores])
+    for class_id, name in enumerate(class_names):
+        lines.writerow([name, *(score["iou"][class_id] for score in scores.values())])
+    for name in ("miou", "pixel_accuracy"):
+        lines.writerow([name, *(score[name] for score in scores.values())])
+    return text.getvalue()
+
+
+def as_table(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) -> Table:
+    """The same for a terminal, in percent."""
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.2f}"
+
+    table = Table("class", *(TITLES[kind] for kind in scores), title="IoU, %")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for class_id, name in enumerate(class_names):
+        table.add_row(name, *(percent(score["iou"][class_id]) for score in scores.values()))
+    table.add_section()
+    table.add_row("mIoU", *(percent(score["miou"]) for score in scores.values()), style="bold")
+    table.add_row("pixel accuracy", *(percent(score["pixel_accuracy"]) for score in scores.values()))
+    return table
