@@ -262,7 +262,7 @@ def parse(arguments: Sequence[str]) -> InferConfig:
 def of_this_rank(config: InferConfig) -> InferConfig:
     """Under torchrun each rank takes its part of the shard; ranks need not talk to each other."""
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return dataclasses.replace(config, shards=config.shards * ranks, shard=config.shard * ranks + rank)
+    return dataclasses.replace(config, shards=config.shards * ranks, shard=config.shard + config.shards * rank)
 
 
 @reports_user_errors
