@@ -263,6 +263,11 @@ class TrainConfig:
             "reg": self.w_reg * since(self.reg_from),
         }
 
+    @property
+    def cores(self) -> int:
+        """Processor cores that a rank keeps busy."""
+        return self.workers + 1
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         fields = dataclasses.asdict(self)

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from fsr import distributed
 from fsr.answer import Answer, Finished, Finisher
 from fsr.checkpoint import load_network
-from fsr.config import PRESETS, TrainConfig
+from fsr.config import PRESETS
 from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
@@ -30,7 +29,7 @@ from fsr.data.transforms import denormalise
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import whole_file, write_json, write_whole
 from fsr.gallery import write_gallery
-from fsr.infer_config import InferConfig
+from fsr.infer_config import InferConfig, parse
 from fsr.models.network import Network
 from fsr.multi_scale import multi_scale_inference
 from fsr.progress import with_progress
@@ -46,50 +45,32 @@ LOGITS_IN_A_FILE = 64  # images
 def infer(config: InferConfig, stop_requested: Callable[[], bool] = lambda: False) -> Outcome:
     """Answer for the images of this shard that have no answer yet; whoever finishes the last one writes the scores.
 
-    `stop_requested` is asked after each image. Raises UserError for what the user must mend.
+    `stop_requested` is asked after each batch. Raises UserError for what the user must mend.
     """
-    network, trained, config = load(config)
-    source = open_source(trained)
-    results = Results(config.results_folder)
-    results.start(identity(config))
+    source, results = open_images(config), Results(config.results_folder)
+    settings = identity(config)
+    results.check(settings)
     items = source.items(config.infer_set)
     missing = without_done(items[config.shard :: config.shards], results)
-    if missing:
-        if not config.skip_bad:
-            check_files(source, config.infer_set, missing, with_masks=source.has_truth(config.infer_set))
-        if not answer_all(config, network, source, results, missing, stop_requested):
-            return "stopped"
-    left = without_done(items, results)
-    if left:
-        print(f"{len(items) - len(left)} of {len(items)} images are done, those of other shards are missing")
+    if not missing and without_done(items, results):
+        return "shard done"
+    network, config = load(config, len(source.class_names))
+    if missing and not config.skip_bad:
+        check_files(source, config.infer_set, missing, with_masks=source.has_truth(config.infer_set))
+    results.start(settings)
+    if missing and not answer_all(config, network, source, results, missing, stop_requested):
+        return "stopped"
+    if without_done(items, results):
         return "shard done"
     summarise(config, source, results, items)
     return "finished"
 
 
-def load(config: InferConfig) -> tuple[Network, TrainConfig, InferConfig]:
-    """The network, what it was trained with, and our configuration with thresholds.
-
-    Raises UserError if the checkpoint is for another number of classes than the data set has.
-    """
-    network, trained = load_network(config.checkpoint, config.weights, config.dataset, config.heads)
-    wanted = config.num_classes or PRESETS[config.dataset]().num_classes
-    if trained.num_classes != wanted:
-        raise UserError(
-            f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
-            f"but {config.dataset} wants {wanted} (--num_classes)"
-        )
-    thresholds = ("bkg_threshold", "high_threshold", "low_threshold")
-    unset = {name: getattr(trained, name) for name in thresholds if getattr(config, name) is None}
-    config = dataclasses.replace(config, weights=config.weights or "student", **unset)
-    if config.low_threshold > config.high_threshold:
-        raise UserError(
-            f"low_threshold must be at most high_threshold {config.high_threshold}, got {config.low_threshold}"
-        )
-    trained = dataclasses.replace(
-        trained, dataset=config.dataset, data_folder=config.data_folder, list_folder=config.list_folder
-    )
-    return network, trained, config
+def open_images(config: InferConfig) -> Source:
+    """The data set. Raises UserError if it is not there."""
+    preset = PRESETS[config.dataset](config.data_folder)
+    classes = config.num_classes or preset.num_classes
+    return open_source(dataclasses.replace(preset, list_folder=config.list_folder, num_classes=classes))
 
 
 def identity(config: InferConfig) -> dict[str, Any]:
@@ -98,6 +79,26 @@ def identity(config: InferConfig) -> dict[str, Any]:
     later = ("report", "report_images", "skip_bad")
     chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *later, "checkpoint")}
     return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
+
+
+def load(config: InferConfig, num_classes: int) -> tuple[Network, InferConfig]:
+    """The network, and our configuration with the thresholds that it was trained with, where none were given.
+
+    Raises UserError if the checkpoint is for another number of classes than the data set has.
+    """
+    network, trained = load_network(config.checkpoint, config.weights, config.dataset, config.heads)
+    if trained.num_classes != num_classes:
+        raise UserError(
+            f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
+            f"but {config.dataset} wants {num_classes} (--num_classes)"
+        )
+    thresholds = ("bkg_threshold", "high_threshold", "low_threshold")
+    unset = {name: getattr(trained, name) for name in thresholds if getattr(config, name) is None}
+    config = dataclasses.replace(config, **unset)
+    if config.low_threshold > config.high_threshold:
+        high = config.high_threshold
+        raise UserError(f"low_threshold must be at most high_threshold {high}, got {config.low_threshold}")
+    return network, config
 
 
 def without_done(items: list[Item], results: Results) -> list[Item]:
@@ -123,7 +124,7 @@ def answer_all(
     held: list[Finished] = []  # done but for their logits, which go to disk together
     stopped = False
     try:
-        for finished in bounded_map(answer, batches, config.threads or len(os.sched_getaffinity(0))):
+        for finished in bounded_map(answer, batches, config.threads or torch.get_num_threads()):
             held += finished
             stopped = stop_requested()
             if stopped or not config.save_logits or len(held) >= LOGITS_IN_A_FILE:
@@ -247,18 +248,6 @@ def pack_for_server(config: InferConfig, results: Results, totals: Totals, names
     print(f"archive for VOC's evaluation server, read back: {results.archive_file}")
 
 
-def parse(arguments: Sequence[str]) -> InferConfig:
-    """The configuration from a command line. Raises UserError for a value that is not allowed."""
-    words = {"true": "True", "false": "False"}  # the released flags' spelling
-    return tyro.cli(
-        InferConfig,
-        prog="python -m fsr.infer",
-        args=[words.get(argument, argument) for argument in arguments],
-        config=(tyro.conf.FlagConversionOff,),
-        use_underscores=True,
-    )
-
-
 def of_this_rank(config: InferConfig) -> InferConfig:
     """Under torchrun each rank takes its part of the shard; ranks need not talk to each other."""
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -268,11 +257,14 @@ def of_this_rank(config: InferConfig) -> InferConfig:
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m fsr.infer`: SIGINT and SIGTERM stop after the image at hand; the same command goes on."""
-    config = of_this_rank(parse(sys.argv[1:] if arguments is None else arguments))
+    config = of_this_rank(parse("python -m fsr.infer", sys.argv[1:] if arguments is None else arguments))
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: received.append(number))
-    if infer(config, lambda: bool(received)) == "stopped":
+    outcome = infer(config, lambda: bool(received))
+    if outcome == "shard done":
+        print(f"shard {config.shard} of {config.shards} is done; whoever finishes the last one writes the scores")
+    if outcome == "stopped":
         print("stopped; the same command goes on with the images that are missing", file=sys.stderr)
         sys.exit(128 + received[0])
 

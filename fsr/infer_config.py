@@ -1,6 +1,7 @@
 """Every knob of an inference, in one frozen dataclass. Imports no torch."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ import tyro
 
 from fsr.errors import UserError
 
+THREADS_ON_SLURM = 4
 _PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint")
 
 
@@ -72,7 +74,7 @@ class InferConfig:
     workers: Annotated[int, tyro.conf.arg(aliases=("--num_workers",))] = 2
     """Processes that read images."""
     threads: int | None = None
-    """Batches at a time on their way from the network to the files, a core each; by default all cores."""
+    """Batches at a time on their way from the network to the files, a core each; by default all cores (4 on Slurm)."""
     shards: int = 1
     """Parts of the list; each image is in exactly one. Ranks of torchrun are parts of the part."""
     shard: int = 0
@@ -100,6 +102,11 @@ class InferConfig:
         """Where the results go."""
         return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
 
+    @property
+    def cores(self) -> int:
+        """Processor cores that it keeps busy."""
+        return self.workers + (self.threads or THREADS_ON_SLURM)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         fields = dataclasses.asdict(self)
@@ -110,3 +117,15 @@ class InferConfig:
         """The inverse of `to_json`."""
         places = {name: Path(fields[name]) for name in _PLACES if fields[name]}
         return cls(**(fields | places | {"scales": tuple(fields["scales"])}))
+
+
+def parse(program: str, arguments: Sequence[str]) -> InferConfig:
+    """The configuration from a command line. Raises UserError for a value that is not allowed."""
+    words = {"true": "True", "false": "False"}  # the released flags' spelling
+    return tyro.cli(
+        InferConfig,
+        prog=program,
+        args=[words.get(argument, argument) for argument in arguments],
+        config=(tyro.conf.FlagConversionOff,),
+        use_underscores=True,
+    )

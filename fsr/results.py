@@ -13,6 +13,8 @@ from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.run import provenance
 
+# Folders of an image's files.
+KINDS = ("segmentation", "crf", "pseudo_labels", "previews", "overlays", "cam", "logits")
 _LONGEST_LINE = 1 << 24
 
 
@@ -49,22 +51,23 @@ class Results:
         """Logits of some images, the first of which is `first`."""
         return self.folder / "logits" / f"{first}.npz"
 
-    def start(self, settings: dict[str, Any]) -> None:
-        """Make the folder, or check that its results came about in this very way.
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raises UserError if the folder holds results of other settings."""
+        if not self.settings_file.exists():
+            return
+        before = json.loads(self.settings_file.read_text())["settings"]
+        now = json.loads(json.dumps(settings))
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            name = changed[0]
+            raise UserError(
+                f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
+                "take another --output_folder or the same settings"
+            )
 
-        Raises UserError if it holds results of other settings, or something else.
-        """
-        if self.settings_file.exists():
-            before = json.loads(self.settings_file.read_text())["settings"]
-            now = json.loads(json.dumps(settings))
-            changed = [name for name in now if before.get(name) != now[name]]
-            if changed:
-                name = changed[0]
-                raise UserError(
-                    f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
-                    "take another --output_folder or the same settings"
-                )
-        else:
+    def start(self, settings: dict[str, Any]) -> None:
+        """Make the folder, if it is not there, for results of these settings."""
+        if not self.settings_file.exists():
             write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -88,8 +91,9 @@ class Results:
 
     def remove_unfinished(self) -> None:
         """Remove what killed processes were writing; nobody may be working here."""
-        for file in self.folder.glob("*/.*.[0-9]*"):
-            file.unlink(missing_ok=True)
+        for kind in KINDS:
+            for file in (self.folder / kind).glob(".*.[0-9]*"):
+                file.unlink(missing_ok=True)
 
 
 class Journal:
@@ -133,7 +137,9 @@ class Journal:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a checkpoint. Raises UserError if it is missing."""
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

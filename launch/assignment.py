@@ -9,7 +9,9 @@ from typing import Any
 
 from fsr.config import TrainConfig
 from fsr.files import write_json
-from launch.folder import RunFolder, StudyFolder
+from fsr.infer_config import InferConfig
+from launch.folder import ResultsFolder, RunFolder, StudyFolder
+from launch.inference import InferenceWorker
 from launch.single import SingleRun
 from launch.study import load
 from launch.worker import Worker
@@ -17,14 +19,14 @@ from launch.worker import Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The trials of a study, or one run on its own."""
+    """The trials of a study, one run on its own, or an inference."""
 
     folder: str
-    """The study's folder, or the run's."""
+    """The folder of the study, the run or the results."""
     config: dict[str, Any]
-    """The configuration that every trial starts from, or the run's."""
+    """The configuration that every trial starts from, or that of the run or the inference."""
     train: str
-    """The function that trains, as `module:function`."""
+    """The function that trains or infers, as `module:function`."""
     study: str | None = None
     """The study's name."""
     database: bool = False
@@ -39,14 +41,17 @@ class Assignment:
         """The assignment in a file."""
         return cls(**json.loads(path.read_text()))
 
-    def worker(self) -> Worker | SingleRun:
+    def worker(self) -> Worker | SingleRun | InferenceWorker:
         """Who does it."""
-        config, folder, train = TrainConfig.from_json(self.config), Path(self.folder), self._train_function()
+        folder, work = Path(self.folder), self._function()
+        if "checkpoint" in self.config:
+            return InferenceWorker(config=InferConfig.from_json(self.config), folder=ResultsFolder(folder), infer=work)
+        config = TrainConfig.from_json(self.config)
         if self.study is None:
-            return SingleRun(config=config, folder=RunFolder(folder), train=train)
+            return SingleRun(config=config, folder=RunFolder(folder), train=work)
         study = load(self.study)
-        return Worker(study=study, base=config, folder=StudyFolder(folder), database=self.database, train=train)
+        return Worker(study=study, base=config, folder=StudyFolder(folder), database=self.database, train=work)
 
-    def _train_function(self) -> Callable[..., str]:
+    def _function(self) -> Callable[..., str]:
         module, _, function = self.train.partition(":")
         return getattr(importlib.import_module(module), function)

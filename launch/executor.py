@@ -16,6 +16,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_whole
+from fsr.infer_config import InferConfig
 from launch.cluster import Resources
 from launch.folder import LaunchFolder
 from launch.worker import Outcome, Worker
@@ -91,7 +92,12 @@ def gpus() -> list[str]:
 
 
 def script(
-    name: str, count: int, folder: LaunchFolder, resources: Resources, config: TrainConfig, exclude: list[str]
+    name: str,
+    count: int,
+    folder: LaunchFolder,
+    resources: Resources,
+    config: TrainConfig | InferConfig,
+    exclude: list[str],
 ) -> str:
     """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
 
@@ -112,7 +118,7 @@ def script(
         nodes=resources.nodes,
         ntasks_per_node=max(1, gpus),
         gpus_per_node=gpus or None,
-        cpus_per_task=config.workers + 1,
+        cpus_per_task=config.cores,
         comment=folder.comment,
         wckey=None,
         signal_delay_s=resources.signal_before_s,

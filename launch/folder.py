@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fsr.results import Results
 from fsr.run import Run
 from launch.ledger import Ledger
 from launch.lock import FileLock
@@ -65,6 +66,19 @@ class StudyFolder(LaunchFolder):
     def trial_lock(self, number: int) -> FileLock:
         """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
         return FileLock(self.slots / f"{number:04d}.lock")
+
+
+class ResultsFolder(LaunchFolder):
+    """What an inference leaves behind."""
+
+    @property
+    def results(self) -> Results:
+        """The results."""
+        return Results(self.folder)
+
+    def shard_lock(self, shard: int) -> FileLock:
+        """Held by the worker that answers for the images of a shard."""
+        return FileLock(self.slots / f"shard_{shard:04d}.lock")
 
 
 class RunFolder(LaunchFolder):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.infer_config import InferConfig
 from launch import executor, slurm, snapshot, suspects
 from launch.assignment import Assignment
 from launch.cluster import Resources
@@ -26,7 +27,7 @@ class Submission:
     warnings: list[str]
 
 
-def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: TrainConfig) -> Submission:
+def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: TrainConfig | InferConfig) -> Submission:
     """Work out what to submit so that there are `workers`. Raises UserError if Slurm does not answer."""
     tasks = Queue(folder, on_slurm=True).tasks()
     if tasks is None:
@@ -49,7 +50,7 @@ def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: Tr
 def submit(
     submission: Submission,
     folder: LaunchFolder,
-    config: TrainConfig,
+    config: TrainConfig | InferConfig,
     train: Callable[..., str],
     study: str | None = None,
     database: bool = False,

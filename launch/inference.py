@@ -1,0 +1,61 @@
+"""An inference in many tasks: each takes shards of the images until none is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fsr.errors import UserError
+from fsr.infer_config import InferConfig
+from launch.attempt import Slot
+from launch.folder import ResultsFolder
+from launch.ledger import Attempt, Cause
+from launch.preemption import StopRequest
+from launch.ranks import Ranks
+from launch.worker import Outcome
+
+Infer = Callable[..., Literal["finished", "stopped", "shard done"]]
+
+
+def infer(config: InferConfig, stop: StopRequest) -> Literal["finished", "stopped", "shard done"]:
+    """The method's inference, imported inside the task."""
+    from fsr.infer import infer
+
+    return infer(config, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceWorker:
+    """What a task does of an inference. The journal of the images is all that has to be kept."""
+
+    config: InferConfig
+    folder: ResultsFolder
+    infer: Infer = infer
+
+    def work(self, stop: StopRequest, slot: Slot, ranks: Ranks) -> Outcome:
+        """Take the shards that nobody works on, one after the other, until each was done or taken."""
+        for shard in range(self.config.shards):
+            if stop():
+                break
+            lock = self.folder.shard_lock(shard)
+            if not lock.try_acquire():
+                continue
+            try:
+                end = self.infer(replace(self.config, shard=shard), stop)
+            except UserError as error:
+                return Outcome(mistake=str(error))
+            finally:
+                lock.release()
+            if end == "stopped":
+                break
+        else:
+            return Outcome()
+        slot.leave(slot.cause_of_stop(stop))
+        return Outcome(stopped=True)
+
+    def close_lost(self, task: str, since: float, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
+        """Nothing is open after a worker that died: what it had not done is missing in the journal."""
+        return False
+
+    def train(self, *_: Any, **__: Any) -> None:
+        """Inference has one rank a task."""
+        raise AssertionError("an inference has no other ranks")
