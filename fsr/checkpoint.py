@@ -130,7 +130,9 @@ def load_network(
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
         config = architecture(state, path, dataset, heads)
-    network = Network(config)
-    check_names(state, network.state_dict(), path)
-    network.load_state_dict(state)
+    with torch.device("meta"):  # without memory, and without drawing weights that would be thrown away
+        network = Network(config)
+    own = network.state_dict()
+    check_names(state, own, path)
+    network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
     return network.eval(), config
