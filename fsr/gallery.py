@@ -29,7 +29,9 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
             "checkpoint": f"{config.checkpoint} (SHA-256 {made['settings']['checkpoint_sha256'][:12]}…)",
             "date": made["provenance"]["started"],
             "commit": str(made["provenance"]["git_commit"]),
-            "settings": ", ".join(f"{name} {getattr(config, name)}" for name in settings),
+            "settings": ", ".join(
+                f"{name} {value}" for name in settings if (value := getattr(config, name)) is not None
+            ),
             "skipped": f"{len(totals.skipped)} images that could not be read",
             "CAM errors": UNION,
         },
@@ -53,7 +55,7 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
 def worst_of_each_class(records: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """At most `limit` images: the worst of each class in turn, so that no class is missing; skipped images are not."""
     brief = [
-        {name: record.get(name) for name in ("name", "iou", "classes") if name in record}
+        {name: record[name] for name in ("name", "iou", "classes") if name in record}
         for record in records
         if "skipped" not in record
     ]
@@ -61,9 +63,9 @@ def worst_of_each_class(records: Iterable[dict[str, Any]], limit: int) -> list[d
     places: dict[int, int] = defaultdict(int)  # how many worse images a class has
     ranked = []
     for record in brief:
-        rank = min((places[class_id] for class_id in record.get("classes") or (0,)), default=0)
-        for class_id in record.get("classes") or (0,):
+        classes = record.get("classes") or [0]
+        ranked.append((min(places[class_id] for class_id in classes), record))
+        for class_id in classes:
             places[class_id] += 1
-        ranked.append((rank, record))
     ranked.sort(key=lambda pair: pair[0])
     return [record for _, record in ranked[:limit]]

@@ -51,8 +51,8 @@ def infer(config: InferConfig, stop_requested: Callable[[], bool] = lambda: Fals
     settings = identity(config)
     results.check(settings)
     items = source.items(config.infer_set)
-    missing = without_done(items[config.shard :: config.shards], results)
-    if not missing and without_done(items, results):
+    missing, untouched = what_is_left(items, results, config)
+    if not missing and untouched:
         return "shard done"
     network, config = load(config, len(source.class_names))
     if missing and not config.skip_bad:
@@ -60,9 +60,10 @@ def infer(config: InferConfig, stop_requested: Callable[[], bool] = lambda: Fals
     results.start(settings)
     if missing and not answer_all(config, network, source, results, missing, stop_requested):
         return "stopped"
-    if without_done(items, results):
+    _, untouched = what_is_left(items, results, config)
+    if untouched:
         return "shard done"
-    summarise(config, source, results, items)
+    summarise(config, source, results, items, settings)
     return "finished"
 
 
@@ -101,10 +102,14 @@ def load(config: InferConfig, num_classes: int) -> tuple[Network, InferConfig]:
     return network, config
 
 
-def without_done(items: list[Item], results: Results) -> list[Item]:
-    """The images that have no record yet."""
-    done = {record["name"] for record in results.records()}
-    return [item for item in items if item.name not in done]
+def what_is_left(items: list[Item], results: Results, config: InferConfig) -> tuple[list[Item], bool]:
+    """The images of this shard that have no answer, skipped ones among them: perhaps their files were mended.
+
+    And whether any shard has images that nobody came to yet.
+    """
+    done = {record["name"]: "skipped" not in record for record in results.records()}
+    missing = [item for item in items[config.shard :: config.shards] if not done.get(item.name)]
+    return missing, any(item.name not in done for item in items)
 
 
 def answer_all(
@@ -207,7 +212,9 @@ def write_down(held: list[Finished], results: Results, journal: Journal) -> None
     held.clear()
 
 
-def summarise(config: InferConfig, source: Source, results: Results, items: list[Item]) -> None:
+def summarise(
+    config: InferConfig, source: Source, results: Results, items: list[Item], settings: dict[str, Any]
+) -> None:
     """Write scores, tables, the report and the server's archive from the records of all images, and show them."""
     results.remove_unfinished()
     names = {item.name for item in items}
@@ -215,8 +222,7 @@ def summarise(config: InferConfig, source: Source, results: Results, items: list
     totals.add(record for record in results.records() if record["name"] in names)
     scores, quality = totals.scores(), totals.cam_quality()
     facts = {
-        "dataset": config.dataset,
-        "set": config.infer_set,
+        "settings": settings | {"checkpoint": config.checkpoint, "bkg_threshold": config.bkg_threshold},
         "images": totals.images,
         "skipped": totals.skipped,
         "class_names": source.class_names,

@@ -71,11 +71,11 @@ class Results:
             write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """What the journals say of each image that is done, once each; an unfinished last line is left out.
+        """What the journals say of each image, once each, those that were skipped and never done at the end.
 
-        Raises UserError for a damaged line.
+        An unfinished last line is left out. Raises UserError for a damaged line.
         """
-        seen = set()
+        seen, skipped = set(), {}
         for file in sorted(self.journal_folder.glob("*.jsonl")):
             with open(file, "rb") as lines:
                 for number, line in enumerate(lines, 1):
@@ -85,9 +85,12 @@ class Results:
                         record = json.loads(line)
                     except ValueError as error:
                         raise UserError(f"line {number} of {file} is damaged ({error}); remove that line") from None
-                    if record["name"] not in seen:
+                    if "skipped" in record:
+                        skipped[record["name"]] = record
+                    elif record["name"] not in seen:
                         seen.add(record["name"])
                         yield record
+        yield from (record for name, record in skipped.items() if name not in seen)
 
     def remove_unfinished(self) -> None:
         """Remove what killed processes were writing; nobody may be working here."""

@@ -61,7 +61,8 @@ class Totals:
 
     @staticmethod
     def _score(matrix: ConfusionMatrix) -> dict[str, Any]:
-        return {"miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy(), "iou": fractions(matrix.iou())}
+        miou, accuracy = fractions(torch.tensor([matrix.miou(), matrix.pixel_accuracy()], dtype=torch.float64))
+        return {"miou": miou, "pixel_accuracy": accuracy, "iou": fractions(matrix.iou())}
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:
         """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""

@@ -297,9 +297,13 @@ def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, chec
     said = capsys.readouterr().out
     assert "2 of 24 images could not be read" in said and image.name in said and mask.name in said
 
+    source = open_source(tiny_config(voc))
+    image.write_bytes(source.image_file(image.stem, "train").read_bytes())
+    mended = infer("voc", checkpoint, folder, tmp_path / "out", *flags, "--skip_bad", "true")
+    assert set(mended["skipped"]) == {mask.stem} and mended["images"] == 24
+
     lists = tmp_path / "lists"
     lists.mkdir()
-    source = open_source(tiny_config(voc))
     lines = (source.list_folder / "train.txt").read_text().splitlines(keepends=True)
     (lists / "train.txt").write_text("".join(line for line in lines if line.split()[0] not in scores["skipped"]))
     without = infer("voc", checkpoint, voc, tmp_path / "without", *flags, "--list_folder", lists)

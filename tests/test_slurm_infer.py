@@ -51,7 +51,7 @@ def test_an_array_goes_through_requeue_and_comes_to_the_totals_of_one_process(cl
 
     wait_for(no_jobs, 120)
     scores = [json.loads((folder / "scores.json").read_text()) for folder in (out, tmp_path / "alone")]
-    assert scores[0] == scores[1] and scores[0]["images"] == 60
+    assert scores[0]["scores"] == scores[1]["scores"] and scores[0]["images"] == 60
     lines = [line for file in (out / "images").iterdir() for line in file.read_text().splitlines()]
     assert len(lines) == len({json.loads(line)["name"] for line in lines}) == 60
     assert len(list((out / "images").iterdir())) == 5
