@@ -17,7 +17,8 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
     """Write report.html from the results alone: no image is opened and no network asked again."""
     shown = worst_of_each_class(results.records(), config.report_images)
     made = json.loads(results.settings_file.read_text())
-    settings = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
+    names = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
+    chosen = {name: getattr(config, name) for name in names}
     scores = totals.scores()
     main = ("crf", "segmentation") if config.crf else ("segmentation",)
     order = [kind for kind in (*main, *TITLES) if kind in scores]
@@ -29,9 +30,7 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
             "checkpoint": f"{config.checkpoint} (SHA-256 {made['settings']['checkpoint_sha256'][:12]}…)",
             "date": made["provenance"]["started"],
             "commit": str(made["provenance"]["git_commit"]),
-            "settings": ", ".join(
-                f"{name} {value}" for name in settings if (value := getattr(config, name)) is not None
-            ),
+            "settings": ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None),
             "skipped": f"{len(totals.skipped)} images that could not be read",
             "CAM errors": UNION,
         },
