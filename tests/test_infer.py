@@ -420,3 +420,25 @@ def test_peak_memory_is_flat_from_100_to_1000_images(checkpoint, tmp_path):
         peaks[images] = int(answer.stdout.split()[-1]) / 1024
     print(peaks)
     assert peaks[1000] < peaks[100] + 30, peaks  # MB
+
+
+def test_bf16_says_nearly_the_same(voc, checkpoint, tmp_path):
+    flags = ("--num_classes", 9, "--infer_set", "train", "--crf", "false")
+    labels = []
+    for precision in ("fp32", "bf16"):
+        infer("voc", checkpoint, voc, tmp_path / precision, *flags, "--precision", precision)
+        files = sorted((tmp_path / precision / "segmentation").iterdir())
+        labels.append(np.concatenate([np.array(Image.open(file)).ravel() for file in files]))
+    assert 0.97 < (labels[0] == labels[1]).mean() < 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_says_nearly_the_same_as_the_cpu(voc, checkpoint, tmp_path, monkeypatch):
+    flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "par")
+    infer("voc", checkpoint, voc, tmp_path / "gpu", *flags)
+    monkeypatch.setattr("fsr.distributed.own_device", lambda: torch.device("cpu"))
+    infer("voc", checkpoint, voc, tmp_path / "cpu", *flags)
+    for kind in ("segmentation", "crf", "pseudo_labels"):
+        for file in (tmp_path / "cpu" / kind).iterdir():
+            ours = np.array(Image.open(tmp_path / "gpu" / kind / file.name))
+            assert (ours == np.array(Image.open(file))).mean() > 0.995
