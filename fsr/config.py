@@ -136,7 +136,9 @@ class TrainConfig:
     iterations: int = 20_000
     """Optimizer steps."""
     batch_size: int = 2
-    """Images per rank."""
+    """Images that a rank works on at a time."""
+    accumulate: int = 1
+    """Batches of a rank that make one step: N ranks that accumulate M learn what N · M ranks do."""
     lr: float = 6e-5
     """Peak learning rate of the encoder."""
     head_lr_factor: float = 10.0
@@ -153,6 +155,8 @@ class TrainConfig:
     """Steps with class and patch self-reinforcement; by default all."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of the networks, losses stay in float32."""
+    compile: bool = False
+    """Compile the encoder's blocks (torch.compile): a minute or more at the start, faster steps after it."""
 
     # Running
     seed: int = 0
@@ -187,7 +191,7 @@ class TrainConfig:
             check(field, value is None or value >= 1, "at least 1")
         for field in ("out_dim", "decoder_width", "decoder_dilation", "projector_hidden", "projector_bottleneck"):
             check(field, getattr(self, field) >= 1, "at least 1")
-        for field in ("iterations", "batch_size", "eval_every", "log_every", "save_every"):
+        for field in ("iterations", "batch_size", "accumulate", "eval_every", "log_every", "save_every"):
             check(field, getattr(self, field) >= 1, "at least 1")
         for field in ("local_crops", "workers", "pictures", "seed"):
             check(field, getattr(self, field) >= 0, "at least 0")
@@ -226,6 +230,16 @@ class TrainConfig:
         """The values of block_size that this crop and patch allow."""
         multiples = range(self.patch_size, self.crop_size + 1, self.patch_size)
         return [size for size in multiples if self.crop_size % size == 0]
+
+    @property
+    def masked_blocks(self) -> int:
+        """Blocks of a view that its mask hides."""
+        return math.ceil(self.mask_ratio * (self.crop_size // self.block_size) ** 2)
+
+    @property
+    def masked_patches(self) -> int:
+        """Patches of a view that its mask hides."""
+        return self.masked_blocks * (self.block_size // self.patch_size) ** 2 if self.use_mim else 0
 
     @property
     def warmup_steps(self) -> int:

@@ -1,7 +1,5 @@
 """Which blocks of the student's second view are masked."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +18,9 @@ def block_mask(noise: Tensor, uncertain: Tensor | None, config: TrainConfig) -> 
 
     Those with the largest noise are masked; `uncertain` [B, blocks] (bool) blocks go before all others.
     """
-    blocks = noise.shape[1]
     if uncertain is not None:
         noise = noise + uncertain
-    chosen = noise.topk(math.ceil(config.mask_ratio * blocks), dim=1).indices
+    chosen = noise.topk(config.masked_blocks, dim=1).indices
     masked = torch.zeros_like(noise, dtype=torch.bool).scatter_(1, chosen, True)
     side = config.crop_size // config.block_size
     patches = config.block_size // config.patch_size

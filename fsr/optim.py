@@ -37,7 +37,7 @@ def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
                 part = "cls_blocks"
             decays = parameter.ndim > 1 and not name.endswith(TOKENS)
             groups[part, decays]["params"].append(parameter)
-    return torch.optim.AdamW(groups.values(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+    return torch.optim.AdamW(groups.values(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def set_learning_rates(optimizer: torch.optim.AdamW, step: int, config: TrainConfig) -> None:

@@ -1,5 +1,7 @@
 """Pixel-adaptive refinement (PAR) of CAMs, and the pseudo labels that train the decoder."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +20,7 @@ def neighbour_offsets() -> list[tuple[int, int]]:
     return [(y * dilation, x * dilation) for dilation in DILATIONS for y, x in around]
 
 
+@lru_cache(maxsize=1)  # training refines one size
 def neighbour_table(h: int, w: int, device: torch.device) -> Tensor:
     """Pixel numbers of each pixel's neighbours in an h × w image, int64 [h * w, 48]; the border is replicated."""
     offsets = torch.tensor(neighbour_offsets(), device=device)
@@ -34,9 +37,15 @@ def pixel_affinity(image: Tensor, table: Tensor) -> Tensor:
     deviation = around - around.mean(dim=3, keepdim=True)
     spread = torch.linalg.vector_norm(deviation, dim=3, keepdim=True) / (len(table[0]) - 1) ** 0.5
     colour = -(((around - pixels[..., None]) / (spread + 1e-8) / STEEPNESS) ** 2).mean(dim=1)
-    distance = image.new_tensor([(y * y + x * x) ** 0.5 for y, x in neighbour_offsets()])
+    return colour.softmax(dim=-1) + POSITION_WEIGHT * position_affinity(image.device)
+
+
+@lru_cache(maxsize=1)
+def position_affinity(device: torch.device) -> Tensor:
+    """How much a pixel listens to each of its neighbours for being near, [48]."""
+    distance = torch.tensor([(y * y + x * x) ** 0.5 for y, x in neighbour_offsets()], device=device)
     position = -((distance / (distance.std() + 1e-8) / STEEPNESS) ** 2)
-    return colour.softmax(dim=-1) + POSITION_WEIGHT * position.softmax(dim=0)
+    return position.softmax(dim=0)
 
 
 def refine(image: Tensor, masks: Tensor) -> Tensor:
@@ -54,11 +63,14 @@ def refine(image: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refined_pseudo_label(image: Tensor, cam: Tensor, labels: Tensor, high: float, low: float) -> Tensor:
+def refined_pseudo_label(
+    image: Tensor, cam: Tensor, labels: Tensor, high: float, low: float, most_classes: int | None = None
+) -> Tensor:
     """Pseudo label [B, S, S] of an image [B, 3, S, S] in [0, 1] with CAM [B, K, S, S] and labels [B, K].
 
     The CAM competes with a constant background, once `high` and once `low`, refined at half resolution: foreground
-    where it beats the high one, background where it loses to the low one, else ignored.
+    where it beats the high one, background where it loses to the low one, else ignored. `most_classes` is the largest
+    number of classes in an image where it is known: else the host waits for the device to count them.
     """
     size = image.shape[-2:]
     half = (size[0] // 2, size[1] // 2)
@@ -66,7 +78,7 @@ def refined_pseudo_label(image: Tensor, cam: Tensor, labels: Tensor, high: float
     cam = F.interpolate(cam * labels[:, :, None, None], size=half, mode="bilinear", align_corners=False)
 
     # Only the present classes compete. They come first, padded to the largest count in the batch.
-    width = int(labels.sum(1).max())
+    width = int(labels.sum(1).max()) if most_classes is None else most_classes
     present, classes = labels.sort(dim=1, descending=True, stable=True)
     present, classes = present[:, :width], classes[:, :width]
     cam = cam.gather(1, classes[:, :, None, None].expand(-1, -1, *half))

@@ -16,6 +16,7 @@ from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_mask, uncertain_blocks
+from fsr.models.encoder import Features
 from fsr.models.network import Network
 from fsr.refine import refined_pseudo_label
 from fsr.schedules import teacher_temperature
@@ -28,6 +29,13 @@ class Batch(NamedTuple):
     view2: Tensor  # [B, 3, S, S]
     labels: Tensor  # [B, K] 0 or 1
     local_crops: list[Tensor]  # each [B, 3, S', S']
+    most_classes: int | None = None  # of an image, if the host has counted them
+
+    def split(self, parts: int) -> Iterator["Batch"]:
+        """The same images in `parts` batches of one size."""
+        views = zip(*(images.chunk(parts) for images in self[:3]), strict=True)
+        for part, images in enumerate(views):
+            yield Batch(*images, [crop.chunk(parts)[part] for crop in self.local_crops], self.most_classes)
 
 
 def step_losses(
@@ -48,14 +56,18 @@ def step_losses(
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     with autocast, targets_of(network, config):
-        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales)
         mask = view2_mask(network, batch, noise, step, config)
     with torch.no_grad(), autocast, targets_of(teacher, config):
         teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
     with autocast:
-        out = student(batch.view1, batch.view2, mask, batch.local_crops)
+        out = student(batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches)
+    with autocast, targets_of(network, config):
+        # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
+        seen = Features(None, out.features.detach(), out.aux_features.detach())
+        same = config.drop_path_in_targets or config.drop_path == 0
+        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen if same else None)
 
-    pseudo_label = pseudo_label_of(batch.view1, cam, batch.labels, config)
+    pseudo_label = pseudo_label_of(batch, cam, config)
     grid = F.interpolate(aux_cam, size=out.features.shape[-2:], mode="bilinear", align_corners=False)
     affinity_label = training_label(grid, batch.labels, config.low_threshold, config.high_threshold)
     segmentation = out.segmentation.float()
@@ -107,8 +119,9 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
     return block_mask(noise, uncertain, config)
 
 
-def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
-    image = denormalise(view)
-    image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
-    return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)
+def pseudo_label_of(batch: Batch, cam: Tensor, config: TrainConfig) -> Tensor:
+    """Pseudo label [B, S, S] of view 1 from its multi-scale CAM [B, K, S, S]."""
+    image = denormalise(batch.view1)
+    image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255) / 255
+    thresholds = config.high_threshold, config.low_threshold
+    return refined_pseudo_label(image, cam, batch.labels, *thresholds, batch.most_classes)

@@ -8,12 +8,20 @@ from fsr import distributed
 
 
 class SelfReinforcement(nn.Module):
-    """The two losses and the centres of the teacher's outputs (METHOD "Losses"; DINO, iBOT)."""
+    """The two losses and the centres of the teacher's outputs (METHOD "Losses"; DINO, iBOT).
 
-    def __init__(self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9) -> None:
+    The centres move once every `parts` calls, by the mean over them and all ranks: a step that is worked through in
+    parts has the centres of one in which as many ranks take a part each.
+    """
+
+    def __init__(
+        self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9, *, parts: int = 1
+    ) -> None:
         super().__init__()
         self.student_temp = student_temp
         self.centre_momentum = centre_momentum
+        self.parts = parts
+        self._means: list[Tensor] = []  # of the calls since the centres moved
         self.register_buffer("class_centre", torch.zeros(1, outputs))
         self.register_buffer("patch_centre", torch.zeros(1, 1, outputs))
 
@@ -27,7 +35,7 @@ class SelfReinforcement(nn.Module):
         mask: Tensor,
         teacher_temp: float,
     ) -> tuple[Tensor, Tensor]:
-        """Class loss and patch loss; the centres are updated afterwards.
+        """Class loss and patch loss; the centres follow afterwards.
 
         student_cls [B, out] is view 2's class token, local_cls [B * crops, out] the local crops', student_patches
         [M, out] view 2's masked patches in the order of `mask` [B, n, n] (bool); teacher_cls [B, out] is view 1's class
@@ -38,19 +46,24 @@ class SelfReinforcement(nn.Module):
         views = torch.cat([student_cls, local_cls])
         class_loss = self._cross_entropy(target.repeat(len(views) // batch, 1), views).mean()
 
-        hidden = mask.flatten(1)  # [B, n * n]
-        target = F.softmax((teacher_patches[hidden] - self.patch_centre[0]) / teacher_temp, dim=-1)
-        share = hidden / hidden.sum(1, keepdim=True).clamp(min=1) / batch  # mean over an image's patches, then images
-        patch_loss = (self._cross_entropy(target, student_patches) * share[hidden]).sum()
+        # Their number is known, so that nothing has to wait for the device to count them.
+        hidden = torch.nonzero_static(mask.flatten(), size=len(student_patches))[:, 0]
+        target = F.softmax((teacher_patches.flatten(0, 1)[hidden] - self.patch_centre[0]) / teacher_temp, dim=-1)
+        counts = mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
+        share = mask.flatten(1) / counts / batch  # mean over an image's masked patches, then over images
+        patch_loss = (self._cross_entropy(target, student_patches) * share.flatten()[hidden]).sum()
 
-        self._follow(self.class_centre, teacher_cls.mean(0, keepdim=True))
-        self._follow(self.patch_centre, teacher_patches.mean((0, 1), keepdim=True))
+        self._follow(teacher_cls.mean(0), teacher_patches.mean((0, 1)))
         return class_loss, patch_loss
 
     def _cross_entropy(self, target: Tensor, student: Tensor) -> Tensor:
         return -(target * F.log_softmax(student / self.student_temp, dim=-1)).sum(-1)
 
     @torch.no_grad()
-    def _follow(self, centre: Tensor, mean: Tensor) -> None:
-        mean = distributed.mean(mean)
-        centre.mul_(self.centre_momentum).add_(mean, alpha=1 - self.centre_momentum)
+    def _follow(self, class_mean: Tensor, patch_mean: Tensor) -> None:
+        self._means.append(torch.stack([class_mean, patch_mean]))
+        if len(self._means) == self.parts:
+            means = distributed.mean(torch.stack(self._means).mean(0))
+            self._means.clear()
+            for centre, mean in zip((self.class_centre, self.patch_centre), means, strict=True):
+                centre.lerp_(mean.view_as(centre), 1 - self.centre_momentum)

@@ -20,6 +20,7 @@ class StudentOutput(NamedTuple):
     aux_logits: Tensor  # [B, K] view 1
     segmentation: Tensor  # [B, C, h, w] view 1, on the patch grid
     features: Tensor  # [B, D, h, w] top features of view 1
+    aux_features: Tensor  # [B, D, h, w] its aux features
     cls: Tensor  # [B, out] projected class token of view 2
     patches: Tensor  # [M, out] projected masked patches of view 2, in the order of the mask
     local_cls: Tensor  # [B * crops, out] projected class tokens of the local crops, crop by crop
@@ -62,18 +63,26 @@ class Network(nn.Module):
         top = None if features.top is None else F.relu(self.top_classifier(features.top))
         return top, F.relu(self.aux_classifier(features.aux))
 
-    def forward(self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor]) -> StudentOutput:
-        """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides patches."""
+    def forward(
+        self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor], masked: int | None = None
+    ) -> StudentOutput:
+        """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides patches.
+
+        `masked` is the number M of hidden patches where it is known: else the host waits for the device to count them.
+        """
         seen1 = self.encoder(view1, with_cls=False)
         seen2 = self.encoder(view2, mask)
-        masked = seen2.top.permute(0, 2, 3, 1)[mask]  # [M, D]
-        tokens = [seen2.cls, masked]
+        masked = int(mask.sum()) if masked is None else masked
+        hidden = torch.nonzero_static(mask.flatten(), size=masked)[:, 0]
+        masked_patches = seen2.top.permute(0, 2, 3, 1).flatten(0, 2)[hidden]  # [M, D]
+        tokens = [seen2.cls, masked_patches]
         tokens += [self.encoder(crop).cls for crop in local_crops]
         cls, patches, *local = self.projector(torch.cat(tokens)).split([len(part) for part in tokens])
         return StudentOutput(
             *self.classify(seen1),
             segmentation=self.decoder(seen1.top),
             features=seen1.top,
+            aux_features=seen1.aux,
             cls=cls,
             patches=patches,
             local_cls=torch.cat(local) if local else cls.new_empty(0, cls.shape[1]),
