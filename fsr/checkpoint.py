@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,11 +14,13 @@ from fsr import distributed
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import whole_file
+from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
 from fsr.released import architecture, check_names, plain_state
 from fsr.run import Run
+from fsr.writer import host_copy
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
@@ -37,8 +40,13 @@ class TrainState:
         self.student = Network(config).to(device)
         self.teacher = Network(config).to(device).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
+        if config.compile:
+            for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
+                block.compile()  # one by one: they are alike, and what is compiled for the first serves them all
         self.optimizer = build_optimizer(self.student, config)
-        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp).to(device)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, parts=config.accumulate)
+        self.reinforcement.to(device)
+        self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
         self.scores: dict[str, float] = {}  # of that evaluation
@@ -47,13 +55,28 @@ class TrainState:
         self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
 
-    def save(self, run: Run) -> None:
-        """Write the whole state as the run's checkpoint; the one before stays, in case this one gets damaged."""
+    def snapshot(self) -> Callable[[Run], None]:
+        """Copy the whole state to host memory; the result writes it as a run's checkpoint, whenever it is called.
+
+        The checkpoint before stays, in case this one gets damaged. Raises NotFiniteError for a state that should not be
+        gone on from.
+        """
+        self.guard.check()
         state = {name: getattr(self, name).state_dict() for name in PARTS}
-        with whole_file(run.checkpoint_file) as file:
-            torch.save(state | {name: getattr(self, name) for name in VALUES}, file)
-            if run.checkpoint_file.exists():
-                os.replace(run.checkpoint_file, run.previous_checkpoint_file)
+        copy = host_copy(state | {name: getattr(self, name) for name in VALUES})
+        copied = torch.cuda.Event() if self.loss_sums.is_cuda else None
+        if copied:
+            copied.record()
+
+        def write(run: Run) -> None:
+            if copied:
+                copied.synchronize()
+            with whole_file(run.checkpoint_file) as file:
+                torch.save(copy, file)
+                if run.checkpoint_file.exists():
+                    os.replace(run.checkpoint_file, run.previous_checkpoint_file)
+
+        return write
 
     def resume(self, run: Run, device: torch.device) -> None:
         """Take over the run's checkpoint, if there is one; where it is damaged or missing, the one before.

@@ -8,7 +8,7 @@ import torch
 from fsr.checkpoint import load_file
 from fsr.run import Run
 
-CLOCKS = ("seconds", "perf/steps_per_s")
+CLOCKS = ("seconds", "perf/steps_per_s", "perf/stall_fraction")
 PLACES = ("data_folder", "list_folder", "workers")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 def start() -> torch.device:
     """Join the process group that torchrun's environment describes, if any, and give this rank's device.
 
-    nccl with one GPU a rank, gloo on CPUs.
+    nccl for tensors on GPUs, one a rank; gloo for those on CPUs, among them what the ranks agree on between steps.
     """
     device = own_device()
     if device.type == "cuda":
@@ -19,7 +19,7 @@ def start() -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 
@@ -62,9 +62,9 @@ def mean(tensor: Tensor) -> Tensor:
     return total(tensor) / world_size()
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is raised on any rank; the same answer on all ranks."""
-    return bool(total(torch.tensor(int(flag), device=device))) if world_size() > 1 else flag
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is raised on any rank; the same answer on all ranks. Waits for the ranks, not for their GPUs."""
+    return bool(total(torch.tensor(int(flag)))) if world_size() > 1 else flag
 
 
 def from_first(value: Any) -> Any:

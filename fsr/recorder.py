@@ -1,6 +1,7 @@
 """What a run writes down as it goes."""
 
 import itertools
+import time
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -11,6 +12,7 @@ from fsr.checkpoint import LOSSES, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
+from fsr.feed import Feed
 from fsr.files import write_json
 from fsr.pictures import draw
 from fsr.progress import TrainProgress
@@ -26,12 +28,13 @@ class Recorder:
         run.rewind(state.step)  # what a lost attempt recorded after its checkpoint comes again
         self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
         self.progress = TrainProgress(state.step, config.iterations)
+        self.recorded = time.monotonic()
         start = "going on" if state.step else "starting"
         self.progress.say(
             f"{start} in {run.folder} at step {state.step} of {config.iterations} on {device_name(device)}"
         )
 
-    def losses(self) -> None:
+    def losses(self, feed: Feed) -> None:
         """Show that a step is done, and record the mean losses when their interval is."""
         state = self.state
         self.progress.step(state.step)
@@ -43,7 +46,10 @@ class Recorder:
         rate = self.progress.record(state.step, means)
         values = {f"train/{name}": mean for name, mean in means.items()}
         values["train/lr"] = state.optimizer.param_groups[0]["lr"]
-        self._scalars(state.step, values | {"perf/steps_per_s": rate})
+        now = time.monotonic()
+        stalled = feed.waited_s() / (now - self.recorded)
+        self.recorded = now
+        self._scalars(state.step, values | {"perf/steps_per_s": rate, "perf/stall_fraction": stalled})
 
     def scores(self) -> None:
         """Record an evaluation, with pictures; keep the weights if they are the best."""

@@ -67,7 +67,7 @@ def step_losses(
         same = config.drop_path_in_targets or config.drop_path == 0
         cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen if same else None)
 
-    pseudo_label = pseudo_label_of(batch, cam, config)
+    pseudo_label = pseudo_label_of(batch.view1, cam, batch.labels, config, batch.most_classes)
     grid = F.interpolate(aux_cam, size=out.features.shape[-2:], mode="bilinear", align_corners=False)
     affinity_label = training_label(grid, batch.labels, config.low_threshold, config.high_threshold)
     segmentation = out.segmentation.float()
@@ -119,9 +119,11 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
     return block_mask(noise, uncertain, config)
 
 
-def pseudo_label_of(batch: Batch, cam: Tensor, config: TrainConfig) -> Tensor:
-    """Pseudo label [B, S, S] of view 1 from its multi-scale CAM [B, K, S, S]."""
-    image = denormalise(batch.view1)
+def pseudo_label_of(
+    view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig, most_classes: int | None = None
+) -> Tensor:
+    """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
+    image = denormalise(view)
     image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255) / 255
     thresholds = config.high_threshold, config.low_threshold
-    return refined_pseudo_label(image, cam, batch.labels, *thresholds, batch.most_classes)
+    return refined_pseudo_label(image, cam, labels, *thresholds, most_classes)

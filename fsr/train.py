@@ -21,12 +21,14 @@ from fsr.data.loaders import train_loader
 from fsr.data.source import Source, open_source
 from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
+from fsr.feed import Feed
 from fsr.masking import block_noise
 from fsr.optim import set_learning_rates, update_teacher
 from fsr.recorder import Recorder
 from fsr.run import Run
 from fsr.schedules import teacher_momentum
 from fsr.step import Batch, step_losses
+from fsr.writer import BackgroundWriter
 
 Outcome = Literal["finished", "stopped", "pruned"]
 
@@ -48,7 +50,8 @@ def train(
     `stop_requested` is asked on every rank between two steps: if any says yes, all save one checkpoint and leave.
     `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run equals an unbroken one
     bit for bit on the same device and world size. Raises UserError for what the user must mend, before any training
-    starts, and NotFiniteError before the optimizer step that would take in a loss that is not finite.
+    starts, and NotFiniteError for a loss that is not finite, which no weight takes in: at once on a CPU; on a GPU at
+    the next record, evaluation or checkpoint (to look is to wait), and until then the weights stand still.
     """
     device = distributed.start()
     source = open_run(config, run)
@@ -61,9 +64,10 @@ def train(
     if distributed.world_size() > 1:
         # Looking for unused parameters keeps the gradient buckets as they are from the first step on; DDP would
         # otherwise lay them out anew after it, and a resumed run would sum in another order.
-        student = DistributedDataParallel(student, find_unused_parameters=True)
+        student = DistributedDataParallel(student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
-    batches = iter(train_loader(config, source, *ranks, state.step, config.iterations))
+    feed = Feed(train_loader(config, source, *ranks, state.step, config.iterations), device)
+    writer = BackgroundWriter()
     recorder = Recorder(config, run, source, state, device) if distributed.rank() == 0 else None
     started = time.monotonic() - state.seconds
     saved = (state.step, state.evaluated) if run.has_checkpoint() else None
@@ -73,17 +77,20 @@ def train(
         if saved == (state.step, state.evaluated):
             return
         state.seconds = time.monotonic() - started
+        write = state.snapshot()
         if recorder:
-            state.save(run)
+            writer.write(lambda: write(run))
         saved = state.step, state.evaluated
 
     try:
         while True:
-            if distributed.any_rank(stop_requested(), device):
+            if distributed.any_rank(stop_requested()):
                 save()
+                writer.wait()
                 return "stopped"
             at_end = state.step == config.iterations
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
+                state.guard.check()
                 networks = {"val/": state.student, "val/teacher_": state.teacher}
                 with recorder.progress.paused() if recorder else nullcontext():
                     state.scores = evaluate(networks, config, source, device)
@@ -92,18 +99,24 @@ def train(
                     recorder.scores()
                 if distributed.from_first(bool(recorder) and prune(state.step, state.scores)):
                     save()
+                    writer.wait()
                     return "pruned"
             if at_end or state.step % config.save_every == 0:
                 save()
             if at_end:
                 break
-            one_step(student, state, next(batches), config, device)
+            one_step(student, state, feed.next(), config, device)
+            if device.type == "cpu" or state.step % config.log_every == 0:
+                state.guard.check()
             if recorder:
-                recorder.losses()
+                recorder.losses(feed)
+            writer.check()
+        writer.wait()
         if recorder:
             recorder.finish()
         return "finished"
     finally:
+        writer.close()
         if recorder:
             recorder.close()
 
@@ -126,30 +139,27 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     return open_source(config)
 
 
-def one_step(
-    student: nn.Module, state: TrainState, batch: dict[str, torch.Tensor], config: TrainConfig, device: torch.device
-) -> None:
-    """One optimizer step of the student and one EMA step of the teacher."""
+def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainConfig, device: torch.device) -> None:
+    """One optimizer step of the student and one EMA step of the teacher; the host waits for nothing on a GPU."""
     step = state.step
-    key = (config.seed, distributed.rank(), step)
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    noise = block_noise(len(batch["view1"]), config).to(device)
-    views = Batch(
-        *(batch[name].to(device, non_blocking=True) for name in ("view1", "view2", "labels")),
-        [crop.to(device, non_blocking=True) for crop in batch["local_crops"]],
-    )
-    losses = step_losses(student, state.teacher, state.reinforcement, views, noise, step, config)
-
-    means = distributed.mean(torch.stack([losses[name].detach().double() for name in LOSSES]))
-    if not means.isfinite().all():
-        wrong = ", ".join(f"{name} {mean}" for name, mean in zip(LOSSES, means.tolist(), strict=True) if mean - mean)
-        raise NotFiniteError(f"the loss is not finite at step {step}: {wrong}")
+    state.optimizer.zero_grad()
+    sums = torch.zeros_like(state.loss_sums)
+    for part, images in enumerate(batch.split(config.accumulate)):
+        # Drawn as on the rank that would have this part, were there as many ranks.
+        key = (config.seed, distributed.rank() * config.accumulate + part, step)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        noise = block_noise(len(images.labels), config).to(device, non_blocking=True)
+        last = part + 1 == config.accumulate
+        with nullcontext() if last or distributed.world_size() == 1 else student.no_sync():
+            losses = step_losses(student, state.teacher, state.reinforcement, images, noise, step, config)
+            (losses["loss"] / config.accumulate).backward()
+        sums += torch.stack([losses[name].detach().double() for name in LOSSES])
+    means = distributed.mean(sums / config.accumulate)
+    state.guard.watch(step, means)
     state.loss_sums += means
     state.summed_steps += 1
 
     set_learning_rates(state.optimizer, step, config)
-    state.optimizer.zero_grad()
-    losses["loss"].backward()
     state.optimizer.step()
     update_teacher(
         state.teacher, state.student, teacher_momentum(step, config.momentum, config.self_reinforcement_steps)

@@ -1,6 +1,7 @@
 """Training as a whole: what a run leaves behind, that it resumes bit for bit, and how it ends when it must."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(synthetic_fol
     assert all(tensor.isfinite().all() for tensor in content["reinforcement"].values())
 
 
+@pytest.mark.parametrize("when", ["during the run", "at the end"])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(synthetic_folder, tmp_path, monkeypatch, when):
+    save = torch.save
+
+    def fail(content, file):
+        if "optimizer" in content and content["step"] == (5 if when == "during the run" else 10):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", fail)
+    run = Run(tmp_path)
+    with pytest.raises(OSError, match="No space left") as raised:
+        train(tiny_config(synthetic_folder), run)
+    assert raised.value.errno == errno.ENOSPC
+    assert run.result() is None
+    assert load_file(run.checkpoint_file)["step"] == (0 if when == "during the run" else 5)
+    monkeypatch.undo()
+    assert train(tiny_config(synthetic_folder), run) == "finished"
+
+
 def test_a_run_folder_of_other_settings_is_refused(unbroken, synthetic_folder):
     with pytest.raises(UserError, match=r"mask_ratio 0\.4, not 0\.5"):
         train(tiny_config(synthetic_folder, mask_ratio=0.5), unbroken)
@@ -241,14 +263,49 @@ def torchrun(*arguments: object, ranks: int = 2) -> None:
     subprocess.run([*command, TESTS / "ddp_run.py", *map(str, arguments)], check=True, timeout=300, env=environment)
 
 
+@pytest.fixture(scope="module")
+def unbroken_on(synthetic_folder, tmp_path_factory):
+    """The tiny run on some ranks, that nobody stopped."""
+
+    @cache
+    def run_on(ranks: int) -> Run:
+        folder = tmp_path_factory.mktemp("ranks")
+        torchrun(synthetic_folder, folder, 0, ranks=ranks)
+        return Run(folder)
+
+    return run_on
+
+
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_gloo_ranks_stopped_and_resumed_equal_an_unbroken_run(synthetic_folder, tmp_path, ranks):
-    torchrun(synthetic_folder, tmp_path / "unbroken", 0, ranks=ranks)
-    torchrun(synthetic_folder, tmp_path / "stopped", 7, ranks=ranks)
-    stopped = Run(tmp_path / "stopped")
+def test_gloo_ranks_stopped_and_resumed_equal_an_unbroken_run(unbroken_on, synthetic_folder, tmp_path, ranks):
+    torchrun(synthetic_folder, tmp_path, 7, ranks=ranks)
+    stopped = Run(tmp_path)
     assert load_file(stopped.checkpoint_file)["step"] == 7
-    torchrun(synthetic_folder, tmp_path / "stopped", 0, ranks=ranks)
-    assert_same_run(stopped, Run(tmp_path / "unbroken"))
+    torchrun(synthetic_folder, tmp_path, 0, ranks=ranks)
+    assert_same_run(stopped, unbroken_on(ranks))
+
+
+def test_one_process_that_accumulates_two_batches_learns_what_two_ranks_do(unbroken_on, synthetic_folder, tmp_path):
+    one, two = Run(tmp_path), unbroken_on(2)
+    assert train(tiny_config(synthetic_folder, accumulate=2), one) == "finished"
+    ours, theirs = ([r for r in run.metrics() if "train/loss" in r] for run in (one, two))
+    for record, other in zip(ours, theirs, strict=True):
+        timed = ("perf/steps_per_s", "perf/stall_fraction")
+        assert {k: v for k, v in record.items() if k not in timed} == pytest.approx(
+            {k: v for k, v in other.items() if k not in timed}, rel=1e-4
+        )
+    content, other = load_file(one.checkpoint_file), load_file(two.checkpoint_file)
+    for name, centre in content["reinforcement"].items():
+        assert torch.allclose(centre, other["reinforcement"][name], rtol=1e-3, atol=1e-5)
+
+
+def test_an_accumulating_run_resumes_bit_for_bit(synthetic_folder, tmp_path):
+    config = tiny_config(synthetic_folder, accumulate=2)
+    broken, whole = Run(tmp_path / "broken"), Run(tmp_path / "whole")
+    train(config, broken, stop_requested=stop_after(5))
+    train(config, broken)
+    train(config, whole)
+    assert_same_run(broken, whole)
 
 
 def test_evaluation_on_two_ranks_equals_one_process(synthetic_folder, tmp_path):

@@ -30,12 +30,14 @@ def train_loader(
 ) -> Iterator[dict[str, Any]]:
     """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
 
-    Each is a dict of `view1`, `view2` float32 [B, 3, S, S], `labels` float32 [B, K] (0 or 1) and `local_crops`, a list
-    of float32 [B, 3, S', S']. A batch depends on (config.seed, step, rank, world_size) alone, not on the workers or
-    the step that a run resumed from. Raises UserError if the list or an image cannot be read.
+    Each is a dict of all that a step needs, with B = batch_size · accumulate: `view1`, `view2` float32 [B, 3, S, S],
+    `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32 [B, 3, S', S']. A batch depends on
+    (config.seed, step, rank, world_size) and its size alone, not on the workers or the step that a run
+    resumed from. Raises UserError if the list or an image cannot be read.
     """
     items = source.items(config.train_set)
-    batches = _Batches(config.seed, len(items), config.batch_size, rank, world_size, first_step, last_step)
+    images = config.batch_size * config.accumulate
+    batches = _Batches(config.seed, len(items), images, rank, world_size, first_step, last_step)
     loader = DataLoader(
         TrainingViews(config, source, items),
         batch_sampler=batches,
