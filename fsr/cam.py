@@ -18,12 +18,14 @@ def multi_scale_cams(
     *,
     with_top: bool = True,
     seen: Features | None = None,
+    classes: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Top and aux multi-scale CAM of images [B, 3, H, W], each [B, K, H, W] in [0, 1] (METHOD "Multi-scale CAM").
 
     Image and mirror at each scale, maximum of the two, summed over scales, then normalised per image and class.
     Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None. `seen` are the features
-    of the images as they are, if they are at hand.
+    of the images as they are, if they are at hand. `classes` [B, W] are those that are wanted of each image, counted
+    from 0 without the background: the CAMs are then [B, W, H, W].
     """
     size = images.shape[-2:]
     sums: list[Tensor | None] = [None, None]
@@ -40,6 +42,8 @@ def multi_scale_cams(
             cams = [None if b is None else torch.cat([a, b]) for a, b in zip(network.cams(seen), cams, strict=True)]
         for i, cam in enumerate(cams):
             if cam is not None:
+                if classes is not None:
+                    cam = cam.gather(1, classes.repeat(2, 1)[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
                 cam = F.interpolate(cam.float(), size=size, mode="bilinear", align_corners=False)
                 plain, flipped = cam.chunk(2)
                 cam = torch.maximum(plain, flipped.flip(-1))

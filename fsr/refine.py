@@ -63,38 +63,24 @@ def refine(image: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refined_pseudo_label(
-    image: Tensor, cam: Tensor, labels: Tensor, high: float, low: float, most_classes: int | None = None
-) -> Tensor:
+def refined_pseudo_label(image: Tensor, cam: Tensor, labels: Tensor, high: float, low: float) -> Tensor:
     """Pseudo label [B, S, S] of an image [B, 3, S, S] in [0, 1] with CAM [B, K, S, S] and labels [B, K].
 
     The CAM competes with a constant background, once `high` and once `low`, refined at half resolution: foreground
-    where it beats the high one, background where it loses to the low one, else ignored. `most_classes` is the largest
-    number of classes in an image where it is known: else the host waits for the device to count them.
+    where it beats the high one, background where it loses to the low one, else ignored.
     """
     size = image.shape[-2:]
     half = (size[0] // 2, size[1] // 2)
     image = F.interpolate(image, size=half, mode="bilinear", align_corners=False)
     cam = F.interpolate(cam * labels[:, :, None, None], size=half, mode="bilinear", align_corners=False)
-
-    # Only the present classes compete. They come first, padded to the largest count in the batch.
-    width = int(labels.sum(1).max()) if most_classes is None else most_classes
-    present, classes = labels.sort(dim=1, descending=True, stable=True)
-    present, classes = present[:, :width], classes[:, :width]
-    cam = cam.gather(1, classes[:, :, None, None].expand(-1, -1, *half))
-    cam = cam.masked_fill(present[:, :, None, None] == 0, -torch.inf)
+    cam = cam.masked_fill(labels[:, :, None, None] == 0, -torch.inf)  # only the present classes compete
 
     def against(background: float) -> Tensor:
         return torch.cat([torch.full_like(image[:, :1], background), cam], dim=1).softmax(dim=1)
 
     both = refine(image, torch.cat([against(high), against(low)], dim=1))
     both = F.interpolate(both, size=size, mode="bilinear", align_corners=False)
-    ids = F.pad(classes + 1, (1, 0))  # [B, 1 + width]: channel to label
-
-    def answer(masks: Tensor) -> Tensor:
-        best = masks.max(dim=1).indices  # on CPUs argmax over a leading dimension is over ten times slower
-        return ids.gather(1, best.flatten(1)).view_as(best)
-
-    sure, likely = (answer(masks) for masks in both.chunk(2, dim=1))
+    # On CPUs argmax over a leading dimension is over ten times slower than max.
+    sure, likely = (masks.max(dim=1).indices for masks in both.chunk(2, dim=1))
     label = sure.masked_fill(sure == 0, IGNORED)
     return label.masked_fill((sure == 0) & (likely == 0), 0)

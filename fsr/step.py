@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsr.cam import multi_scale_cams, training_label
+from fsr.cam import IGNORED, multi_scale_cams, training_label
 from fsr.config import TrainConfig
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
@@ -30,6 +30,12 @@ class Batch(NamedTuple):
     labels: Tensor  # [B, K] 0 or 1
     local_crops: list[Tensor]  # each [B, 3, S', S']
     most_classes: int | None = None  # of an image, if the host has counted them
+
+    def present(self) -> tuple[Tensor, Tensor]:
+        """The classes of each image, counted from 0, and 1 for each, 0 where an image has fewer: two [B, W], W ≥ 1."""
+        most = int(self.labels.sum(1).max()) if self.most_classes is None else self.most_classes
+        present, classes = self.labels.sort(dim=1, descending=True, stable=True)
+        return classes[:, : max(most, 1)], present[:, : max(most, 1)]
 
     def split(self, parts: int) -> Iterator["Batch"]:
         """The same images in `parts` batches of one size."""
@@ -54,6 +60,7 @@ def step_losses(
     network = getattr(student, "module", student)
     weights = config.loss_weights(step)
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    classes, present = batch.present()
 
     with autocast, targets_of(network, config):
         mask = view2_mask(network, batch, noise, step, config)
@@ -63,13 +70,13 @@ def step_losses(
         out = student(batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches)
     with autocast, targets_of(network, config):
         # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
-        seen = Features(None, out.features.detach(), out.aux_features.detach())
-        same = config.drop_path_in_targets or config.drop_path == 0
-        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen if same else None)
+        own = Features(None, out.features.detach(), out.aux_features.detach())
+        seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
+        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
-    pseudo_label = pseudo_label_of(batch.view1, cam, batch.labels, config, batch.most_classes)
+    pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config), classes)
     grid = F.interpolate(aux_cam, size=out.features.shape[-2:], mode="bilinear", align_corners=False)
-    affinity_label = training_label(grid, batch.labels, config.low_threshold, config.high_threshold)
+    affinity_label = training_label(grid, present, config.low_threshold, config.high_threshold)
     segmentation = out.segmentation.float()
     class_loss, patch_loss = reinforcement(
         out.cls.float(),
@@ -114,16 +121,21 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
     uncertain = None
     if not config.masks_at_random(step):
-        _, aux_cam = multi_scale_cams(network, batch.view2, config.cam_scales, with_top=False)
-        uncertain = uncertain_blocks(aux_cam, batch.labels, config)
+        classes, present = batch.present()
+        _, aux_cam = multi_scale_cams(network, batch.view2, config.cam_scales, with_top=False, classes=classes)
+        uncertain = uncertain_blocks(aux_cam, present, config)
     return block_mask(noise, uncertain, config)
 
 
-def pseudo_label_of(
-    view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig, most_classes: int | None = None
-) -> Tensor:
+def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
     """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
     image = denormalise(view)
-    image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255) / 255
-    thresholds = config.high_threshold, config.low_threshold
-    return refined_pseudo_label(image, cam, labels, *thresholds, most_classes)
+    image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
+    return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)
+
+
+def named(label: Tensor, classes: Tensor) -> Tensor:
+    """A label map [B, S, S] that counts an image's own classes [B, W] from 1, with the class ids in their place."""
+    ids = F.pad(classes + 1, (1, 0))  # [B, 1 + W]
+    known = label != IGNORED
+    return ids.gather(1, (label * known).flatten(1)).view_as(label).where(known, label)

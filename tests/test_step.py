@@ -13,7 +13,7 @@ from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import build_optimizer, set_learning_rates, update_teacher
 from fsr.schedules import teacher_momentum
-from fsr.step import Batch, step_losses
+from fsr.step import Batch, named, step_losses
 
 STEPS = 50
 
@@ -60,6 +60,11 @@ def labels_of(batch: int, classes: int) -> torch.Tensor:
     return F.one_hot(torch.randint(classes, (batch, 2)), classes).amax(1).float()
 
 
+def batch_of(images: int) -> Batch:
+    """Views and labels of some images."""
+    return Batch(pictures(images, 64), pictures(images, 64), labels_of(images, 5), [])
+
+
 class Side:
     """A student and a teacher that learn by one of the two steps."""
 
@@ -87,12 +92,9 @@ def test_fifty_steps_have_the_losses_of_the_plain_step(config):
     counted = set()
     for step in range(STEPS):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=draw)))
-        view1, view2 = pictures(2, 64), pictures(2, 64)
-        labels, noise = labels_of(2, 5), block_noise(2, config)
-        ours = step_losses(
-            fast.student, fast.teacher, fast.reinforcement, Batch(view1, view2, labels, []), noise, step, config
-        )
-        theirs = plain_losses(plain.student, plain.teacher, plain.centres, (view1, view2, labels), noise, step, config)
+        batch, noise = batch_of(2), block_noise(2, config)
+        ours = step_losses(fast.student, fast.teacher, fast.reinforcement, batch, noise, step, config)
+        theirs = plain_losses(plain.student, plain.teacher, plain.centres, batch[:3], noise, step, config)
         weights = config.loss_weights(step)
         for name, loss in theirs.items():
             if name == "reg" and not weights["reg"]:
@@ -103,3 +105,53 @@ def test_fifty_steps_have_the_losses_of_the_plain_step(config):
         plain.learn(theirs, step)
     assert counted == {"loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg"}
     assert fast.reinforcement.patch_centre.flatten() == pytest.approx(plain.centres["patch"], rel=1e-4, abs=1e-6)
+
+
+def test_an_image_without_any_class_is_background(config):
+    side, batch = Side(config), batch_of(2)
+    batch = batch._replace(labels=torch.zeros_like(batch.labels))
+    losses = step_losses(side.student, side.teacher, side.reinforcement, batch, block_noise(2, config), 49, config)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_cams_own_classes_get_their_ids_back():
+    label = torch.tensor([[[0, 1, 2], [255, 2, 1]]])
+    assert torch.equal(named(label, torch.tensor([[3, 19]])), torch.tensor([[[0, 4, 20], [255, 20, 4]]]))
+
+
+def test_a_batch_splits_into_parts_of_one_size():
+    batch = batch_of(6)._replace(local_crops=[torch.arange(6.0), 10 + torch.arange(6.0)], most_classes=2)
+    parts = list(batch.split(3))
+    assert torch.equal(torch.cat([part.view2 for part in parts]), batch.view2)
+    assert [crop.tolist() for crop in parts[1].local_crops] == [[2, 3], [12, 13]]
+    assert [len(part.labels) for part in parts] == [2, 2, 2]
+
+
+@pytest.mark.slow
+def test_compiled_blocks_take_the_same_step(config):
+    batch, noise = batch_of(2), block_noise(2, config)
+    losses = []
+    for compiled in (False, True):
+        side = Side(config)
+        for block in (*side.student.encoder.blocks, *side.teacher.encoder.blocks) if compiled else ():
+            block.compile()
+        losses.append(step_losses(side.student, side.teacher, side.reinforcement, batch, noise, 49, config))
+        losses[-1]["loss"].backward()
+    for name, loss in losses[0].items():
+        assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-4), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: whether a step makes the host wait for it")
+def test_no_step_makes_the_host_wait_for_the_gpu(config):
+    side = Side(config)
+    for network in (side.student, side.teacher, side.reinforcement):
+        network.cuda()
+    batch, noise = batch_of(2), block_noise(2, config).cuda()
+    batch = Batch(*(images.cuda() for images in batch[:3]), [], most_classes=2)
+    for step in (48, 49):  # in the first, tables that are kept are made
+        torch.cuda.set_sync_debug_mode("error" if step == 49 else "default")
+        try:
+            losses = step_losses(side.student, side.teacher, side.reinforcement, batch, noise, step, config)
+            side.learn(losses, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

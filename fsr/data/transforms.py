@@ -1,6 +1,7 @@
 """The random views of an image, and its normalisation."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -27,8 +28,14 @@ def normalise(image: Image.Image) -> torch.Tensor:
 
 def denormalise(view: torch.Tensor) -> torch.Tensor:
     """The inverse, in 8-bit levels: network input [..., 3, H, W] to 0..255, not rounded."""
-    scale, offset = (255 * part.to(view) for part in (_STD, _MEAN))
+    scale, offset = _levels(view.dtype, view.device)
     return view * scale + offset
+
+
+@lru_cache
+def _levels(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standard deviation and mean in 8-bit levels; kept, for to bring them to a GPU is to wait for it."""
+    return 255 * _STD.to(device, dtype), 255 * _MEAN.to(device, dtype)
 
 
 def global_view(config: TrainConfig) -> View:
