@@ -3,7 +3,8 @@
 It is the truth that `fsr/step.py` must equal and the baseline of its speed (`benchmarks/train_step.py`): float32,
 attention written out, three multi-scale CAMs a step of which one is for pictures, each through class token and
 projector; every token of both views projected by student and teacher; labels refined image by image, once for each
-threshold, over a stack of 48 shifted copies. Only the weights, the lattice filter and the optimizer are the project's.
+threshold, over a stack of 48 shifted copies, from the top CAM and, unused, from the aux CAM. Only the weights, the
+lattice filter and the optimizer are the project's.
 """
 
 import math
@@ -40,6 +41,8 @@ def plain_losses(
     cam1, aux_cam1 = cams(student, view1, config.cam_scales)
     cams(student, view2, config.cam_scales)  # for the pictures of the log
     pseudo_label = torch.stack([refined_label(*image, config) for image in zip(view1, cam1, labels, strict=True)])
+    for image in zip(view1, aux_cam1, labels, strict=True):
+        refined_label(*image, config)  # nothing reads it
 
     both = torch.cat([view1, view2])
     with torch.no_grad():
