@@ -24,6 +24,9 @@ from fsr.writer import host_copy
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
+# Nothing reads the checksums of a checkpoint, torch.load neither, and they take longer than the writing itself.
+torch.serialization.set_crc32_options(False)
+
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
 VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
