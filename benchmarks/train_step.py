@@ -1,7 +1,7 @@
 """A training step against the plain one of tests/plain_step.py: time by part, images/s, memory, share of the limit.
 
     python benchmarks/train_step.py
-    python benchmarks/train_step.py --model vit_base_patch16_224 --size 448 --batch 1 --repeats 2 --linearity False
+    python benchmarks/train_step.py --model vit_base_patch16_224 --size 448 --batch 1 --repeats 1 --parts False
 
 All kinds take turns in one process; times are medians. The step is one with uncertain masks and all losses, the
 costliest of a run; a run's first fifth, with random masks, is shown beside it. The limit is the rate of the largest
@@ -78,6 +78,8 @@ class Options:
     """Of torch."""
     compile: bool = False
     """Measure the compiled step as well."""
+    parts: bool = True
+    """Count the operations and time the parts of a step as well."""
     linearity: bool = True
     """Measure other batches and sizes as well."""
     start_up: bool = True
@@ -169,16 +171,11 @@ def main() -> None:
         )
         kinds["fp32, compiled"] = compiled.fast
     times = medians(interleaved(kinds, options.repeats))
-    flops = count_flops(exact)
-    table = Table("step", "s", "images/s", "× plain", "TFLOP", "of the limit")
+    table = Table("step", "s", "images/s", "× plain")
     for name, taken in times.items():
-        work = flops["plain" if "plain" in name else "random" if "random" in name else "fast"]
-        share = work / taken / rates["bf16" if "bf16" in name else "fp32"]
         speedup = times["plain, fp32"] / taken
-        row = (f"{taken:.2f}", f"{options.batch / taken:.2f}", f"{speedup:.2f}", f"{work / 1e12:.2f}", f"{share:.0%}")
-        table.add_row(name, *row)
+        table.add_row(name, f"{taken:.2f}", f"{options.batch / taken:.2f}", f"{speedup:.2f}")
     Console().print(table)
-    Console().print(breakdown(exact))
     peak = {kind: memory_in_own_process(options, kind) for kind in ("plain", "fast")}
     print("peak memory: " + ", ".join(f"{kind} {mb:.0f} MB" for kind, mb in peak.items()))
     result = {
@@ -187,8 +184,17 @@ def main() -> None:
         "speedup_compiled": round(times["plain, fp32"] / times["fp32, compiled"], 3) if options.compile else None,
         "speedup_random_masks": round(times["plain, fp32"] / times["fp32, random masks"], 3),
         "peak_memory_ratio": round(peak["fast"] / peak["plain"], 3),
-        "share_of_limit": round(flops["fast"] / times["fp32"] / rates["fp32"], 3),
     }
+    if options.parts:
+        flops = count_flops(exact)
+        result["tflop"] = {name: round(flops[name] / 1e12, 3) for name in flops}
+        result["share_of_limit"] = {
+            name: round(flops[name] / taken / rates["bf16" if name == "bf16" else "fp32"], 3)
+            for name, taken in times.items()
+        }
+        print("arithmetic: " + ", ".join(f"{name} {value} TFLOP" for name, value in result["tflop"].items()))
+        print("share of the limit: " + ", ".join(f"{name} {s:.0%}" for name, s in result["share_of_limit"].items()))
+        Console().print(breakdown(exact))
     if options.linearity:
         result["seconds_by_batch_and_size"] = linearity(options)
     if options.start_up:
@@ -212,14 +218,14 @@ def matmul_rate(kind: torch.dtype) -> float:
 
 def count_flops(trained: Trained) -> dict[str, int]:
     """Floating-point operations of the products in each kind of step."""
-    kinds = {"plain": trained.plain, "fast": trained.fast, "random": lambda: trained.fast(RANDOM)}
+    work = {"plain, fp32": trained.plain, "fp32": trained.fast, "fp32, random masks": lambda: trained.fast(RANDOM)}
     counts = {}
-    for name, work in kinds.items():
+    for name, step in work.items():
         # The counter does not know the CPU's fused attention, but what it is made of.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            work()
+            step()
         counts[name] = counter.get_total_flops()
-    return counts
+    return counts | {"bf16": counts["fp32"], "fp32, compiled": counts["fp32"]}
 
 
 def breakdown(trained: Trained) -> Table:

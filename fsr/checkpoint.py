@@ -1,5 +1,6 @@
 """The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
 
+import copy
 import dataclasses
 import os
 import sys
@@ -41,8 +42,7 @@ class TrainState:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)  # all ranks start from the same weights
         self.student = Network(config).to(device)
-        self.teacher = Network(config).to(device).requires_grad_(False)
-        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         if config.compile:
             for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
                 block.compile()  # one by one: they are alike, and what is compiled for the first serves them all
@@ -66,7 +66,7 @@ class TrainState:
         """
         self.guard.check()
         state = {name: getattr(self, name).state_dict() for name in PARTS}
-        copy = host_copy(state | {name: getattr(self, name) for name in VALUES})
+        kept = host_copy(state | {name: getattr(self, name) for name in VALUES})
         copied = torch.cuda.Event() if self.loss_sums.is_cuda else None
         if copied:
             copied.record()
@@ -75,7 +75,7 @@ class TrainState:
             if copied:
                 copied.synchronize()
             with whole_file(run.checkpoint_file) as file:
-                torch.save(copy, file)
+                torch.save(kept, file)
                 if run.checkpoint_file.exists():
                     os.replace(run.checkpoint_file, run.previous_checkpoint_file)
 

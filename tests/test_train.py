@@ -247,6 +247,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(unbroken, synthe
             "cls_attends": "unmasked",
         },
         {"precision": "bf16"},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
         {"cls_lr_factor": 10.0, "fsr_iters": 2, "cls_depth": 1},
         {"w_class": 0.0, "w_patch": 0.0, "w_aff": 0.0, "w_seg": 0.0, "w_reg": 0.0},
     ],
