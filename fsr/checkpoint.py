@@ -61,10 +61,8 @@ class TrainState:
     def snapshot(self) -> Callable[[Run], None]:
         """Copy the whole state to host memory; the result writes it as a run's checkpoint, whenever it is called.
 
-        The checkpoint before stays, in case this one gets damaged. Raises NotFiniteError for a state that should not be
-        gone on from.
+        The checkpoint before stays, in case this one gets damaged.
         """
-        self.guard.check()
         state = {name: getattr(self, name).state_dict() for name in PARTS}
         kept = host_copy(state | {name: getattr(self, name) for name in VALUES})
         copied = torch.cuda.Event() if self.loss_sums.is_cuda else None

@@ -76,9 +76,10 @@ def train(
         nonlocal saved
         if saved == (state.step, state.evaluated):
             return
+        state.guard.check()
         state.seconds = time.monotonic() - started
-        write = state.snapshot()
         if recorder:
+            write = state.snapshot()
             writer.write(lambda: write(run))
         saved = state.step, state.evaluated
 
