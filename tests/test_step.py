@@ -127,6 +127,20 @@ def test_a_batch_splits_into_parts_of_one_size():
     assert [len(part.labels) for part in parts] == [2, 2, 2]
 
 
+@pytest.mark.parametrize("amx", [False, True])
+def test_attention_is_written_out_only_for_the_bf16_backward_with_amx(config, monkeypatch, amx):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    encoder = Network(config).encoder
+    fused = {}
+    for bf16 in (False, True):
+        for gradient in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16), torch.set_grad_enabled(gradient):
+                encoder(pictures(1, 64))
+            fused[bf16, gradient] = {block.attn.fused_attn for block in encoder.blocks}
+    assert fused.pop((True, True)) == {not amx}
+    assert all(kind == {True} for kind in fused.values())
+
+
 @pytest.mark.slow
 def test_compiled_blocks_take_the_same_step(config):
     batch, noise = batch_of(2), block_noise(2, config)
