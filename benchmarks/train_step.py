@@ -187,7 +187,7 @@ def main() -> None:
     }
     if options.parts:
         flops = count_flops(exact)
-        result["tflop"] = {name: round(flops[name] / 1e12, 3) for name in flops}
+        result["tflop"] = {name: round(flops[name] / 1e12, 3) for name in times}
         result["share_of_limit"] = {
             name: round(flops[name] / taken / rates["bf16" if name == "bf16" else "fp32"], 3)
             for name, taken in times.items()
