@@ -51,11 +51,9 @@ class ProductsInFloat32(TorchDispatchMode):
         self, function: Callable, types: object, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        types_seen = {value.dtype for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
         product = any(name in function.overloadpacket.__name__ for name in PRODUCTS)
-        values = tree_leaves((args, kwargs))
-        if not product or not any(
-            isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16 for value in values
-        ):
+        if not product or torch.bfloat16 not in types_seen:
             return function(*args, **kwargs)
 
         def widen(tensor: torch.Tensor) -> torch.Tensor:
