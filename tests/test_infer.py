@@ -442,3 +442,18 @@ def test_a_gpu_says_nearly_the_same_as_the_cpu(voc, checkpoint, tmp_path, monkey
         for file in (tmp_path / "cpu" / kind).iterdir():
             ours = np.array(Image.open(tmp_path / "gpu" / kind / file.name))
             assert (ours == np.array(Image.open(file))).mean() > 0.995
+
+
+def test_two_processes_do_not_work_on_one_shard(voc, checkpoint, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    hold = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
+    )
+    journal = tmp_path / "images/0000_of_0001.jsonl"
+    holder = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(60)", journal], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    told = complaint(capsys, "voc", checkpoint, voc, tmp_path, "--num_classes", 9)
+    assert "another process is at work on shard 0 of 1" in told
+    holder.kill()
+    holder.wait()
+    assert infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)["images"] == 2
