@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from fsr.errors import UserError
 from fsr.infer_config import InferConfig
@@ -55,7 +55,3 @@ class InferenceWorker:
     def close_lost(self, task: str, since: float, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
         """Nothing is open after a worker that died: what it had not done is missing in the journal."""
         return False
-
-    def train(self, *_: Any, **__: Any) -> None:
-        """Inference has one rank a task."""
-        raise AssertionError("an inference has no other ranks")

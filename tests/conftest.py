@@ -6,8 +6,10 @@ from pathlib import Path
 import browser as chromium
 import pytest
 import torch
+from inference import resize_some, save_checkpoint
 from selenium.webdriver import Chrome
 from slurm_cluster import Cluster, Sweep
+from tiny import tiny_config
 
 from fsr.data.synthetic import synthesise
 
@@ -42,3 +44,28 @@ def sweep(cluster: Cluster, tmp_path: Path) -> Iterator[Sweep]:
     cluster.clear()
     yield Sweep(cluster, tmp_path)
     cluster.clear()
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory) -> Path:
+    """A data folder in VOC's layout with 24 training images of three sizes. Do not change it."""
+    folder = tmp_path_factory.mktemp("voc")
+    synthesise(folder, images=24, seed=1)
+    resize_some(folder / "VOCdevkit/VOC2012", "JPEGImages", "SegmentationClass", "SegmentationClassAug")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coco(tmp_path_factory) -> Path:
+    """The same in COCO's layout. Do not change it."""
+    folder = tmp_path_factory.mktemp("coco")
+    synthesise(folder, "coco", images=24, seed=2)
+    for split in ("train2014", "val2014"):
+        resize_some(folder / "COCO", f"JPEGImages/{split}", f"SegmentationClass/{split}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(voc, tmp_path_factory) -> Path:
+    """A tiny network for 8 classes and background."""
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", tiny_config(voc))

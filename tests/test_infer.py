@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -15,91 +14,15 @@ import numpy as np
 import plain_inference as plain
 import pytest
 import torch
+from inference import SCALES, infer, read_labels
 from PIL import Image
 from tiny import tiny_config
 
 from fsr.checkpoint import load_network
-from fsr.config import TrainConfig
-from fsr.data.palette import palette_png, voc_palette
+from fsr.data.palette import voc_palette
 from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.infer import main
-from fsr.models.network import Network
-
-SCALES = (1.0, 1.25, 1.5)
-SIZES = ((128, 128), (100, 77), (61, 90), (128, 128), (100, 77))  # width, height; some are no multiple of the patch
-
-
-def save_checkpoint(file: Path, config: TrainConfig) -> Path:
-    """A best.pt of a network whose weights were drawn."""
-    torch.manual_seed(7)
-    networks = {"student": Network(config), "teacher": Network(config)}
-    for network in networks.values():
-        for parameter in (network.decoder.conv8.weight, network.top_classifier.weight):
-            parameter.data *= 20  # as sure of itself as a trained one
-    states = {name: network.state_dict() for name, network in networks.items()}
-    torch.save(states | {"step": 0, "config": config.to_json(), "scores": {}}, file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory) -> Path:
-    """A data folder in VOC's layout with 24 training images of three sizes. Do not change it."""
-    folder = tmp_path_factory.mktemp("voc")
-    synthesise(folder, images=24, seed=1)
-    resize_some(folder / "VOCdevkit/VOC2012", "JPEGImages", "SegmentationClass", "SegmentationClassAug")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory) -> Path:
-    """The same in COCO's layout. Do not change it."""
-    folder = tmp_path_factory.mktemp("coco")
-    synthesise(folder, "coco", images=24, seed=2)
-    for split in ("train2014", "val2014"):
-        resize_some(folder / "COCO", f"JPEGImages/{split}", f"SegmentationClass/{split}")
-    return folder
-
-
-def resize_some(root: Path, pictures: str, *masks: str) -> None:
-    """Cut pictures and masks down to different sizes."""
-    for i, file in enumerate(sorted((root / pictures).iterdir())):
-        box = (0, 0, *SIZES[i % len(SIZES)])
-        Image.open(file).crop(box).save(file, quality=95)
-        for folder in masks:
-            mask = root / folder / f"{file.stem}.png"
-            if mask.exists():
-                classes = np.array(Image.open(mask).crop(box))
-                mask.write_bytes(palette_png(classes))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(voc, tmp_path_factory) -> Path:
-    """A tiny network for 8 classes and background."""
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", tiny_config(voc))
-
-
-def infer(dataset: str, checkpoint: Path, data_folder: Path, out: Path, *flags: object) -> dict:
-    """Runs the command and gives its scores."""
-    arguments = [dataset, "--checkpoint", checkpoint, "--data_folder", data_folder, "--output_folder", out]
-    main([*map(str, (*arguments, "--workers", 0, *flags))])
-    return json.loads((out / "scores.json").read_text())
-
-
-def complaint(capsys, *arguments: object) -> str:
-    """The one line with which the command ends for these arguments."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        infer(*arguments)
-    assert end.value.code == 2
-    told = capsys.readouterr().err
-    lines = [line for line in told.splitlines() if not line.startswith("images of")]
-    assert len(lines) == 1 and lines[0].startswith("error: "), told
-    return lines[0]
-
-
-def read_labels(folder: Path, names: list[str]) -> list[np.ndarray]:
-    return [np.array(Image.open(folder / f"{name}.png")) for name in names]
 
 
 @pytest.mark.parametrize("dataset", ["voc", "coco"])
@@ -224,128 +147,6 @@ def test_shards_and_ranks_take_each_image_once_and_come_to_the_same_totals(voc, 
     assert len(lines) == 24 and len({json.loads(line)["name"] for line in lines}) == 24
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """The content of all files but those that name the run, and the journal, whose order is free."""
-    own = ("settings.json", "report.html")
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name not in own]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.parent.name != "images"}
-
-
-def test_killed_at_random_moments_it_goes_on_and_leaves_the_same_files(voc, checkpoint, tmp_path):
-    flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_cam", "true")
-    infer("voc", checkpoint, voc, tmp_path / "whole", *flags)
-    out = tmp_path / "killed"
-    arguments = ["voc", "--checkpoint", checkpoint, "--data_folder", voc, "--output_folder", out, *flags]
-    command = [sys.executable, "-m", "fsr.infer", *map(str, arguments), "--batch_size", "1", "--threads", "1"]
-    random.seed(0)
-    kills = 0
-    for _ in range(4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        done = len(list(out.glob("crf/*")))
-        wanted = min(23, done + random.randint(1, 6))
-        while process.poll() is None and len(list(out.glob("crf/*"))) < wanted:
-            time.sleep(0.001)
-        time.sleep(random.random() * 0.02)
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-    assert kills >= 3 and not (out / "scores.json").exists()
-    with open(out / "images/0000_of_0001.jsonl", "a") as journal:
-        journal.write('{"name":"half a re')  # as a full disk leaves it
-    infer("voc", checkpoint, voc, out, *flags)
-    assert files_of(out) == files_of(tmp_path / "whole")
-
-
-def test_a_stop_is_an_end_between_two_images(voc, checkpoint, tmp_path):
-    arguments = ["voc", "--checkpoint", checkpoint, "--data_folder", voc, "--output_folder", tmp_path]
-    flags = ["--num_classes", 9, "--infer_set", "train", "--batch_size", 1]
-    command = [sys.executable, "-m", "fsr.infer", *map(str, [*arguments, *flags])]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("crf/*")):
-        time.sleep(0.01)
-    process.terminate()
-    told = process.communicate()[1]
-    assert process.returncode == 143 and "the same command goes on" in told and "Traceback" not in told
-    assert 0 < len((tmp_path / "images/0000_of_0001.jsonl").read_text().splitlines()) < 24
-
-
-def damaged(folder: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A copy of the data with a truncated image and a mask of another size, and these two."""
-    copy = shutil.copytree(folder, tmp_path / "damaged")
-    source = open_source(tiny_config(copy))
-    first, second = source.items("train")[3].name, source.items("train")[8].name
-    image, mask = source.image_file(first, "train"), source.mask_file(second, "train")
-    image.write_bytes(image.read_bytes()[:-400])
-    mask.write_bytes(palette_png(np.zeros((50, 60), np.uint8)))
-    return copy, image, mask
-
-
-def test_an_unreadable_image_is_named_before_anything_is_done(voc, checkpoint, tmp_path, capsys):
-    folder, image, _ = damaged(voc, tmp_path)
-    flags = ("--num_classes", 9, "--infer_set", "train")
-    told = complaint(capsys, "voc", checkpoint, folder, tmp_path / "out", *flags)
-    assert image.name in told and "1 more" in told
-    assert not (tmp_path / "out" / "images").exists()
-
-
-def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, checkpoint, tmp_path, capsys):
-    folder, image, mask = damaged(voc, tmp_path)
-    flags = ("--num_classes", 9, "--infer_set", "train", "--crf", "false")
-    scores = infer("voc", checkpoint, folder, tmp_path / "out", *flags, "--skip_bad", "true")
-    assert set(scores["skipped"]) == {image.stem, mask.stem} and scores["images"] == 24
-    assert "60 x 50" in scores["skipped"][mask.stem]
-    said = capsys.readouterr().out
-    assert "2 of 24 images could not be read" in said and image.name in said and mask.name in said
-
-    source = open_source(tiny_config(voc))
-    image.write_bytes(source.image_file(image.stem, "train").read_bytes())
-    mended = infer("voc", checkpoint, folder, tmp_path / "out", *flags, "--skip_bad", "true")
-    assert set(mended["skipped"]) == {mask.stem} and mended["images"] == 24
-
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    lines = (source.list_folder / "train.txt").read_text().splitlines(keepends=True)
-    (lists / "train.txt").write_text("".join(line for line in lines if line.split()[0] not in scores["skipped"]))
-    without = infer("voc", checkpoint, voc, tmp_path / "without", *flags, "--list_folder", lists)
-    assert scores["scores"] == without["scores"]
-
-
-def test_a_checkpoint_of_another_class_count_architecture_or_no_checkpoint(voc, coco, checkpoint, tmp_path, capsys):
-    out = tmp_path / "out"
-    told = complaint(capsys, "voc", checkpoint, voc, out)
-    assert "9 classes" in told and "voc wants 21" in told
-    assert "does not exist" in complaint(capsys, "voc", tmp_path / "none.pt", voc, out)
-    (tmp_path / "junk.pt").write_bytes(b"junk")
-    assert "cannot be read" in complaint(capsys, "voc", tmp_path / "junk.pt", voc, out)
-    torch.save({"layer1.weight": torch.zeros(3), "fc.bias": torch.zeros(2)}, tmp_path / "resnet.pth")
-    told = complaint(capsys, "voc", tmp_path / "resnet.pth", voc, out)
-    assert "not of an FSR network" in told and "encoder.cls_token" in told
-    content = torch.load(checkpoint, weights_only=True)
-    content["config"] |= {"depth": 4}
-    torch.save(content, tmp_path / "deeper.pt")
-    told = complaint(capsys, "voc", tmp_path / "deeper.pt", voc, out, "--num_classes", 9)
-    assert "lacks encoder.blocks.3.norm1.weight" in told
-    assert not out.exists()
-
-
-def test_values_that_are_not_allowed_are_one_sentence(voc, checkpoint, tmp_path, capsys):
-    def told(*flags: object) -> str:
-        return complaint(capsys, "voc", checkpoint, voc, tmp_path, "--num_classes", 9, *flags)
-
-    assert "shard must be from 0 to 1, got 2" in told("--shards", 2, "--shard", 2)
-    assert "infer_set" in told("--infer_set", "../val")
-    assert "bkg_threshold must be in [0, 1]" in told("--bkg_thre", 1.5)
-    assert "low_threshold must be at most" in told("--high_thre", 0.2, "--low_thre", 0.3)
-    assert "list" in told("--infer_set", "test") and "missing" in told("--infer_set", "test")
-
-
-def test_results_of_other_settings_are_not_continued(voc, checkpoint, tmp_path, capsys):
-    flags = ("--num_classes", 9, "--crf", "false")
-    infer("voc", checkpoint, voc, tmp_path, *flags)
-    told = complaint(capsys, "voc", checkpoint, voc, tmp_path, *flags, "--scales", 1.0)
-    assert "scales [1.0, 1.25, 1.5], not [1.0]" in told and "--output_folder" in told
-
-
 def test_a_report_can_be_had_later_without_the_network(voc, checkpoint, tmp_path, browser):
     flags = ("--num_classes", 9, "--infer_set", "train", "--crf", "false")
     infer("voc", checkpoint, voc, tmp_path, *flags)
@@ -356,29 +157,6 @@ def test_a_report_can_be_had_later_without_the_network(voc, checkpoint, tmp_path
     browser.get(f"file://{tmp_path}/report.html")
     text = browser.find_element("tag name", "body").text
     assert "showing 20 of 20 (of 24 images)" in text and "aux CAM" in text
-
-
-def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(voc, checkpoint, tmp_path, capsys):
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", small], capture_output=True)
-    if mount.returncode:
-        pytest.skip("mounting a small disk needs root")
-    flags = ("--num_classes", 9, "--infer_set", "train", "--save_cam", "true")
-    try:
-        told = complaint(capsys, "voc", checkpoint, voc, small / "out", *flags)
-        assert "No space left on device" in told and "goes on" in told
-        journal = (small / "out/images/0000_of_0001.jsonl").read_bytes()
-        done = [json.loads(line)["name"] for line in journal.splitlines() if line.endswith(b"}")]
-        assert 0 < len(done) < 24
-        for name in done:  # what the journal says is there
-            Image.open(small / f"out/crf/{name}.png").load()
-            Image.open(small / f"out/previews/{name}.jpg").load()
-        subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
-        scores = infer("voc", checkpoint, voc, small / "out", *flags)
-        assert scores["images"] == 24
-    finally:
-        subprocess.run(["umount", "-l", small], check=True)
 
 
 def test_the_test_set_has_no_scores_but_an_archive_for_the_server(voc, checkpoint, tmp_path):
@@ -442,18 +220,3 @@ def test_a_gpu_says_nearly_the_same_as_the_cpu(voc, checkpoint, tmp_path, monkey
         for file in (tmp_path / "cpu" / kind).iterdir():
             ours = np.array(Image.open(tmp_path / "gpu" / kind / file.name))
             assert (ours == np.array(Image.open(file))).mean() > 0.995
-
-
-def test_two_processes_do_not_work_on_one_shard(voc, checkpoint, tmp_path, capsys):
-    (tmp_path / "images").mkdir()
-    hold = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
-    )
-    journal = tmp_path / "images/0000_of_0001.jsonl"
-    holder = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(60)", journal], stdout=subprocess.PIPE)
-    holder.stdout.readline()
-    told = complaint(capsys, "voc", checkpoint, voc, tmp_path, "--num_classes", 9)
-    assert "another process is at work on shard 0 of 1" in told
-    holder.kill()
-    holder.wait()
-    assert infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)["images"] == 2

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from inference import resize_some, save_checkpoint
 from slurm_cluster import MISSING, ROOT, Cluster, available, wait_for
-from test_infer import resize_some, save_checkpoint
 from tiny import tiny_config
 
 from fsr.data.synthetic import synthesise
