@@ -1,5 +1,7 @@
 """Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, exact."""
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,9 +14,19 @@ from fsr.data.source import Source
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.network import Network
 from fsr.progress import with_progress
+from fsr.quality import cam_quality, label_quality
 
 # Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
 BATCHES = 4
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found."""
+
+    scores: dict[str, float]
+    """Fractions, named val/SCORE for the student and val/teacher_SCORE for the teacher."""
+    quality: dict[str, dict[str, Any]]
+    """By network: segmentation, CAM and aux CAM class by class, and the CAMs' mIoU by threshold (fsr.quality)."""
 
 
 class Scores:
@@ -43,11 +55,15 @@ class Scores:
         f1 = class_f1(top_logits > 0, labels > 0).cpu()
         self.f1 += torch.tensor([f1.sum(), len(f1)], dtype=torch.float64)
 
-    def reduce(self, device: torch.device) -> dict[str, float]:
-        """The scores over all ranks' images, as fractions."""
+    def reduce(self, device: torch.device) -> None:
+        """Add up the counts of all ranks, exactly."""
         for counts in (self.segmentation, self.cam, self.aux_cam):
             counts.reduce(device)
-        f1_sum, images = distributed.total(self.f1.to(device)).tolist()
+        self.f1 = distributed.total(self.f1.to(device)).cpu()
+
+    def scores(self) -> dict[str, float]:
+        """The scores over all images, as fractions."""
+        f1_sum, images = self.f1.tolist()
         scores = {"seg_miou": self.segmentation.miou(), "seg_pixel_accuracy": self.segmentation.pixel_accuracy()}
         for name, cam in (("cam", self.cam), ("aux_cam", self.aux_cam)):
             curve = cam.curve()
@@ -59,16 +75,22 @@ class Scores:
             }
         return scores | {"class_f1": f1_sum / images}
 
+    def quality(self) -> dict[str, Any]:
+        """The same class by class, and the CAMs over all thresholds."""
+        return {
+            "segmentation": label_quality(self.segmentation),
+            "cam": cam_quality(self.cam),
+            "aux_cam": cam_quality(self.aux_cam),
+        }
 
-def evaluate(
-    networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device
-) -> dict[str, float]:
-    """Scores of each network on the validation list, named by the network's prefix and the score.
+
+def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device) -> Evaluation:
+    """How well the networks, named student and teacher, do on the validation list.
 
     Every image is counted once, whatever the number of ranks.
     """
-    scores = {prefix: Scores(config) for prefix in networks}
-    modes = {prefix: network.training for prefix, network in networks.items()}
+    counts = {name: Scores(config) for name in networks}
+    modes = {name: network.training for name, network in networks.items()}
     rank, ranks = distributed.rank(), distributed.world_size()
     images = evaluation_images(config, source, config.val_set, rank, ranks)
     if rank == 0:
@@ -76,8 +98,12 @@ def evaluate(
     for batch in batches_of_one_size(images, BATCHES * config.batch_size):
         _, *tensors = zip(*batch, strict=True)
         views, truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
-        for prefix, network in networks.items():
-            scores[prefix].add(network.eval(), views, truth, labels)
-    for prefix, network in networks.items():
-        network.train(modes[prefix])
-    return {prefix + name: value for prefix in networks for name, value in scores[prefix].reduce(device).items()}
+        for name, network in networks.items():
+            counts[name].add(network.eval(), views, truth, labels)
+    scores = {}
+    for name, network in networks.items():
+        network.train(modes[name])
+        counts[name].reduce(device)
+        prefix = "val/" if name == "student" else f"val/{name}_"
+        scores |= {prefix + score: value for score, value in counts[name].scores().items()}
+    return Evaluation(scores, {name: counts[name].quality() for name in networks})

@@ -2,10 +2,10 @@
 
 import itertools
 import time
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from fsr import distributed
 from fsr.checkpoint import LOSSES, TrainState, save_best
@@ -51,9 +51,12 @@ class Recorder:
         self.recorded = now
         self._scalars(state.step, values | {"perf/steps_per_s": rate, "perf/stall_fraction": stalled})
 
-    def scores(self) -> None:
-        """Record an evaluation, with pictures; keep the weights if they are the best."""
+    def scores(self, quality: dict[str, dict[str, Any]]) -> None:
+        """Record an evaluation, with its quality by class and pictures; keep the weights if they are the best."""
         state, config = self.state, self.config
+        write_json(
+            self.run.quality_file, {"step": state.step, "class_names": self.source.class_names, "networks": quality}
+        )
         self._scalars(state.step, state.scores)
         images = evaluation_images(config, self.source, config.val_set, 0, 1)
         for sample in itertools.islice(images, config.pictures):
@@ -72,10 +75,7 @@ class Recorder:
             self.board.add_scalar(name, value, step)
 
     def finish(self) -> None:
-        """Write the final scores, to TensorBoard's HParams table too."""
-        fields = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in self.config.to_json().items()}
-        for summary in hparams(fields, self.state.scores):
-            self.board.file_writer.add_summary(summary)
+        """Write the final scores."""
         result = {"step": self.state.step, "seconds": self.state.seconds, "best/seg_miou": self.state.best}
         write_json(self.run.result_file, self.state.scores | result)
 

@@ -16,13 +16,14 @@ from fsr.files import write_json, write_whole
 
 
 class Run:
-    """One run folder: config, provenance, metrics, result, checkpoints; TensorBoard's events lie beside them."""
+    """One run folder: config, provenance, metrics, quality, result, checkpoints; TensorBoard's events lie beside them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.config_file = self.folder / "config.json"
         self.provenance_file = self.folder / "provenance.json"
         self.metrics_file = self.folder / "metrics.jsonl"
+        self.quality_file = self.folder / "quality.json"
         self.result_file = self.folder / "result.json"
         self.checkpoint_file = self.folder / "checkpoint.pt"
         self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"

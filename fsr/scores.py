@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from torch import Tensor
 
 from fsr.metrics import CamScores, ConfusionMatrix
+from fsr.quality import cam_quality, label_quality, region_errors
 
 TITLES = {
     "segmentation": "segmentation",
@@ -57,12 +57,7 @@ class Totals:
 
     def scores(self) -> dict[str, dict[str, Any]]:
         """mIoU, pixel accuracy and IoU of each class, as fractions, of each kind of labels; empty without truth."""
-        return {kind: self._score(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
-
-    @staticmethod
-    def _score(matrix: ConfusionMatrix) -> dict[str, Any]:
-        miou, accuracy = fractions(torch.tensor([matrix.miou(), matrix.pixel_accuracy()], dtype=torch.float64))
-        return {"miou": miou, "pixel_accuracy": accuracy, "iou": fractions(matrix.iou())}
+        return {kind: label_quality(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:
         """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""
@@ -70,46 +65,13 @@ class Totals:
         for kind in ("cam", "aux_cam", "pseudo_labels"):
             if kind not in self.kinds:
                 continue
-            matrix, counts = self.matrix(kind), self.kinds[kind]
-            quality[kind] = self._score(matrix) | region_errors(matrix)
+            counts = self.kinds[kind]
             if isinstance(counts, CamScores):
-                curve = counts.curve()
-                best = max(curve, key=curve.get)
-                quality[kind] |= {
-                    "threshold": self.threshold,
-                    "best_miou": curve[best],
-                    "best_threshold": best,
-                    "curve": [list(point) for point in curve.items()],
-                }
+                quality[kind] = cam_quality(counts)
             else:
-                labelled, known = int(matrix.counts.sum()), int(self.matrix("segmentation").counts.sum())
-                quality[kind] |= {"ignored": 1 - labelled / known}
+                labelled, known = int(counts.counts.sum()), int(self.matrix("segmentation").counts.sum())
+                quality[kind] = label_quality(counts) | region_errors(counts) | {"ignored": 1 - labelled / known}
         return quality
-
-
-def region_errors(matrix: ConfusionMatrix) -> dict[str, Any]:
-    """Precision and recall of each class's region, and of the foreground as one; what its errors are of its union.
-
-    `false_positive` and `false_negative` are shares of the union of truth and prediction, so that with the IoU they add
-    up to 1. A class in neither is None.
-    """
-    counts = matrix.counts.double()
-    hits, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
-    union = predicted + true - hits
-    inside = counts[1:, 1:].sum()
-    return {
-        "precision": fractions(hits / predicted),
-        "recall": fractions(hits / true),
-        "false_positive": fractions((predicted - hits) / union),
-        "false_negative": fractions((true - hits) / union),
-        "foreground_precision": fractions((inside / predicted[1:].sum())[None])[0],
-        "foreground_recall": fractions((inside / true[1:].sum())[None])[0],
-    }
-
-
-def fractions(values: Tensor) -> list[float | None]:
-    """Numbers for JSON, None for NaN."""
-    return [None if value != value else value for value in values.tolist()]
 
 
 def as_csv(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) -> str:

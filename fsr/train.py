@@ -92,12 +92,12 @@ def train(
             at_end = state.step == config.iterations
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
                 state.guard.check()
-                networks = {"val/": state.student, "val/teacher_": state.teacher}
+                networks = {"student": state.student, "teacher": state.teacher}
                 with recorder.progress.paused() if recorder else nullcontext():
-                    state.scores = evaluate(networks, config, source, device)
+                    state.scores, quality = evaluate(networks, config, source, device)
                 state.evaluated = state.step
                 if recorder:
-                    recorder.scores()
+                    recorder.scores(quality)
                 if distributed.from_first(bool(recorder) and prune(state.step, state.scores)):
                     save()
                     writer.wait()

@@ -33,10 +33,10 @@ def main() -> None:
     if what == "scores":
         device = distributed.start()
         state = TrainState(config, device)
-        scores = evaluate({"val/": state.student}, config, open_source(config), device)
+        found = evaluate({"student": state.student}, config, open_source(config), device)
         if distributed.rank() == 0:
             run_folder.mkdir(exist_ok=True)
-            (run_folder / "scores.json").write_text(json.dumps(scores))
+            (run_folder / "scores.json").write_text(json.dumps(found))
     else:
         stop = StopAfter(int(what)) if int(what) else (lambda: False)
         train(config, Run(run_folder), stop_requested=stop)

@@ -1,0 +1,53 @@
+"""How good label maps and CAMs are, class by class, as JSON values: shares, and None for what does not exist."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsr.metrics import CamScores, ConfusionMatrix
+
+
+def label_quality(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """mIoU, pixel accuracy and IoU of each class."""
+    miou, accuracy = fractions(torch.tensor([matrix.miou(), matrix.pixel_accuracy()], dtype=torch.float64))
+    return {"miou": miou, "pixel_accuracy": accuracy, "iou": fractions(matrix.iou())}
+
+
+def cam_quality(counts: CamScores) -> dict[str, Any]:
+    """Quality and errors of the CAM at its background threshold, and its mIoU at every other."""
+    matrix, curve = counts.at(counts.threshold), counts.curve()
+    best = max(curve, key=curve.get)
+    return {
+        **label_quality(matrix),
+        **region_errors(matrix),
+        "threshold": counts.threshold,
+        "best_miou": curve[best],
+        "best_threshold": best,
+        "curve": [list(point) for point in curve.items()],
+    }
+
+
+def region_errors(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """Precision and recall of each class's region, and of the foreground as one; what its errors are of its union.
+
+    `false_positive` and `false_negative` are shares of the union of truth and prediction, so that with the IoU they add
+    up to 1. A class in neither is None.
+    """
+    counts = matrix.counts.double()
+    hits, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
+    union = predicted + true - hits
+    inside = counts[1:, 1:].sum()
+    return {
+        "precision": fractions(hits / predicted),
+        "recall": fractions(hits / true),
+        "false_positive": fractions((predicted - hits) / union),
+        "false_negative": fractions((true - hits) / union),
+        "foreground_precision": fractions((inside / predicted[1:].sum())[None])[0],
+        "foreground_recall": fractions((inside / true[1:].sum())[None])[0],
+    }
+
+
+def fractions(values: Tensor) -> list[float | None]:
+    """Numbers for JSON, None for NaN."""
+    return [None if value != value else value for value in values.tolist()]
