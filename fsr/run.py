@@ -16,7 +16,7 @@ from fsr.files import write_json, write_whole
 
 
 class Run:
-    """One run folder: config, provenance, metrics, quality, result, checkpoints; TensorBoard's events lie beside them."""
+    """One run folder: config, provenance, metrics, quality, result, checkpoints; TensorBoard's events beside them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)

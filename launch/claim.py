@@ -15,6 +15,7 @@ from launch import slurm, suspects
 from launch.folder import StudyFolder
 from launch.ledger import Attempt, Cause, Ledger
 from launch.lock import FileLock
+from launch.repeats import SEED
 from launch.slot import cause_of_death
 from launch.standing import Standing
 from launch.study import Settings, Study
@@ -130,7 +131,10 @@ def claim(
         )
         trial = _open(session, storage, number, trials, study.known(base))
         # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
-        return Claim(session, trial, study.suggest(trial, base), lock, folder.run(number))
+        settings = study.suggest(trial, base)
+        if SEED in trial.user_attrs:
+            settings |= {"seed": trial.user_attrs[SEED]}
+        return Claim(session, trial, settings, lock, folder.run(number))
 
 
 def close_lost(folder: StudyFolder, number: int, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> None:

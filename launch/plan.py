@@ -36,6 +36,10 @@ class Options(Resources):
     """Workers at a time; by default the study's number; on this machine no more than its cores."""
     iterations: int | None = None
     """Steps of each run; by default the study's."""
+    repeat: int | None = None
+    """When the search is done: train the best settings, and trial 0's, again with so many fresh seeds each."""
+    best: int = 1
+    """How many of the best settings --repeat takes, beside trial 0's."""
     seed: int | None = None
     """Seed of the runs and of the search; by default the preset's."""
     storage: str | None = None
@@ -66,7 +70,7 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Work out what is to be done. Raises UserError for options that make no sense."""
     study = load(options.study)
-    for name in ("trials", "parallel", "iterations"):
+    for name in ("trials", "repeat", "best", "parallel", "iterations"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")

@@ -40,12 +40,12 @@ def watch_table(
 
 def watch_lines(rows: Rows, before: list[Row], iterations: int, console: Console, ended: Callable[[], bool]) -> None:
     """A line for each start, evaluation and end."""
-    known = {row.number: row for row in before}
+    known = {row.number: row for row in before if row.parameters}
     last = False
     while not last:
         last = ended()
         for row in rows.read():
-            if not row.parameters:  # being claimed right now
+            if not row.parameters:  # not claimed, or being claimed right now
                 continue
             for line in changes(known.get(row.number), row, iterations):
                 console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -11,6 +11,7 @@ from rich.console import Console
 from fsr.errors import UserError
 from launch.claim import DONE
 from launch.plan import Plan
+from launch.repeats import is_repeat, repeats_among
 from launch.submission import Submission
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
@@ -57,7 +58,10 @@ def conclude(planned: Plan, study: optuna.Study, mistakes: list[str], stopped: b
     if best is not None:
         run = relative(planned.folder.run(best).folder)
         say(f"best: trial {best}, {planned.study.metric} {trials[best].value:.4f}, in {run}")
-        say("One seed a setting: small differences may be chance; repeat the best settings with other seeds.")
+        if repeats_among(trials):
+            say(f"means over seeds, with intervals: make report STUDY={planned.study.name}")
+        else:
+            say("One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.")
         say(f"curves and pictures: tensorboard --logdir {folder}")
     again = shlex.join(["python", *sys.argv])
     if stopped:
@@ -68,14 +72,16 @@ def conclude(planned: Plan, study: optuna.Study, mistakes: list[str], stopped: b
             f"{done} of {planned.wanted} trials done; error.txt in a failed trial's folder tells why; to go on: {again}"
         )
         return 1
-    say(f"more trials: add --trials {planned.wanted + planned.study.trials} to the same command")
+    searched = planned.wanted - len(repeats_among(trials))
+    say(f"more trials: add --trials {searched + planned.study.trials} to the same command")
     return 0
 
 
 def best_number(study: optuna.Study) -> int | None:
-    """The finished trial with the highest score."""
+    """The finished trial of the search with the highest score."""
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(finished, key=lambda trial: trial.value).number if finished else None
+    search = [trial for trial in finished if not is_repeat(trial)]
+    return max(search, key=lambda trial: trial.value).number if search else None
 
 
 def count(trials: list[optuna.trial.FrozenTrial], *states: TrialState) -> int:

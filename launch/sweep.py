@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import tyro
@@ -13,6 +14,7 @@ from fsr.errors import UserError, reports_user_errors
 from launch.claim import DONE, Order
 from launch.plan import Options, Plan, define, plan
 from launch.preemption import StopRequest
+from launch.repeats import Repeats, repeats_among
 from launch.report import announce, count, tell_submission
 from launch.storage import STORAGE_VARIABLE, open_storage, without_password
 from launch.sweep_here import sweep_here
@@ -40,7 +42,7 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
     if options.verify_resume:
         return verify_resume(planned, console)
     if options.dry_run:
-        return dry_run(planned, console)
+        return dry_run(options, planned, console)
     lock = planned.folder.sweep_lock()
     if not lock.try_acquire(patience_s=1.0):
         raise UserError(f"process {lock.holder()} is sweeping {planned.folder.folder} already")
@@ -50,7 +52,10 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
             define(planned)
             planned.folder.stop_file.unlink(missing_ok=True)
             study = open_study(planned)
+            if options.repeat:
+                repeats_of(options, planned, study.get_trials(deepcopy=False), console).enqueue(study)
             trials = study.get_trials(deepcopy=False)
+            planned = replace(planned, wanted=planned.wanted + len(repeats_among(trials)))
             announce(planned, trials, console)
             Order(planned.wanted, planned.wanted + count(trials, TrialState.FAIL)).place(planned.folder)
             missing = max(0, planned.wanted - count(trials, *DONE))
@@ -61,10 +66,22 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
             lock.release()  # the local workers' sign to save and leave, however this ends
 
 
-def dry_run(planned: Plan, console: Console) -> int:
+def repeats_of(options: Options, planned: Plan, trials: list[optuna.trial.FrozenTrial], console: Console) -> Repeats:
+    """What --repeat asks for; says it, too. Raises UserError if the search is not finished."""
+    seed = planned.base.seed
+    repeats = Repeats.of(trials, options.best, range(seed + 1, seed + 1 + options.repeat))
+    console.print(f"to be trained again: {repeats}", soft_wrap=True, highlight=False)
+    return repeats
+
+
+def dry_run(options: Options, planned: Plan, console: Console) -> int:
     """Say what would be done."""
     there = planned.folder.study_file.exists()
     trials = open_study(planned).get_trials(deepcopy=False) if there else []
+    planned = replace(planned, wanted=planned.wanted + len(repeats_among(trials)))
+    if options.repeat:
+        missing = repeats_of(options, planned, trials, console).missing(trials)
+        planned = replace(planned, wanted=planned.wanted + len(missing))
     announce(planned, trials, console)
     if planned.resources.cluster == "slurm":
         submitted = prepare(planned, planned.wanted - count(trials, *DONE))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from launch.folder import StudyFolder
 from launch.ledger import Attempt
+from launch.repeats import SEED, is_repeat
 from launch.standing import Standing
 
 STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
@@ -56,6 +57,8 @@ class Rows:
     def _row(self, trial: FrozenTrial) -> Row:
         state = trial.state.name.lower()
         parameters = "  ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
+        if parameters and is_repeat(trial):  # one that nobody has claimed yet has no parameters
+            parameters += f"  seed {trial.user_attrs[SEED]}"
         if trial.state.is_finished():
             summary = trial.user_attrs.get("summary", {})
             return Row(

@@ -18,6 +18,7 @@ from launch.full_disk import disk_is_full, wait_for_space
 from launch.ledger import Attempt, Cause
 from launch.preemption import StopRequest, die_after, die_with_parent
 from launch.ranks import Ranks
+from launch.repeats import SEED
 from launch.slot import LocalSlot, SlurmSlot
 from launch.storage import open_storage
 from launch.study import Study
@@ -107,7 +108,8 @@ class Worker:
         def prune(step: int, scores: dict[str, float]) -> bool:
             if step not in reported:  # a resumed run goes through some evaluations again
                 trial.report(scores[self.study.metric], step)
-            return step < config.iterations and trial.should_prune()
+            # A mean over seeds without those that did badly would be no mean, so repeats are never pruned.
+            return step < config.iterations and SEED not in trial.user_attrs and trial.should_prune()
 
         end = attempt(self.train, config, run, stop, slot, ranks, prune)
         if end == "finished":

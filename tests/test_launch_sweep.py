@@ -110,6 +110,42 @@ def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study
     study.check_all_done(8)
 
 
+def test_the_best_settings_are_trained_again_with_fresh_seeds_once_each(study):
+    code, output = study.run("--repeat", "3")
+    assert (code, output.splitlines()[-1]) == (
+        2,
+        "error: --repeat takes the best settings of a finished search, and this one has 0 complete and 0 unfinished "
+        "trials; run the command without --repeat first",
+    )
+    assert study.run()[0] == 0
+    search = study.trials()
+    complete = [trial for trial in search if trial.state.name == "COMPLETE"]
+    best = sorted((trial for trial in complete if trial.number), key=lambda trial: -trial.value)[:2]
+    assert "to be trained again: the settings of trials 0 and" in study.run("--repeat", "2", "--dry-run")[1]
+    assert len(study.trials()) == 6
+
+    (study.data / "step_s").write_text("0.1")
+    process = study.start("--repeat", "2", "--best", "2")
+    study.wait_for(lambda: study.step(7) >= 5)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20)
+    for command in (["--repeat", "2", "--best", "2"], ["--repeat", "2", "--best", "2"], []):
+        code, output = study.run(*command)
+        assert code == 0
+        assert "12 trials wanted" in output
+        assert "make report STUDY=smoke" in output
+        assert "more trials: add --trials 12 " in output
+    study.check_all_done(12)
+    again = [(trial.params, trial.user_attrs["seed"]) for trial in study.trials()[6:]]
+    assert again == [(trial.params, seed) for seed in (1, 2) for trial in (search[0], *best)]
+    for number in range(12):
+        config = json.loads((study.study_folder / f"trial_{number:04d}" / "config.json").read_text())
+        assert config["seed"] == (0 if number < 6 else 1 + (number - 6) // 3)
+    assert {trial.state.name for trial in study.trials()[6:]} == {"COMPLETE"}  # never pruned
+    assert study.run("--trials", "8")[0] == 0
+    assert [trial.number for trial in study.trials() if "seed" not in trial.user_attrs] == [0, 1, 2, 3, 4, 5, 12, 13]
+
+
 def test_ctrl_c_leaves_no_process_and_loses_nothing(study):
     (study.data / "step_s").write_text("0.2")
     process = study.start()
