@@ -1,6 +1,7 @@
 """What a run writes down as it goes."""
 
 import itertools
+import resource
 import time
 from typing import Any
 
@@ -49,7 +50,8 @@ class Recorder:
         now = time.monotonic()
         stalled = feed.waited_s() / (now - self.recorded)
         self.recorded = now
-        self._scalars(state.step, values | {"perf/steps_per_s": rate, "perf/stall_fraction": stalled})
+        values |= {"perf/steps_per_s": rate, "perf/stall_fraction": stalled, "perf/peak_memory_gb": peak_memory_gb()}
+        self._scalars(state.step, values)
 
     def scores(self, quality: dict[str, dict[str, Any]]) -> None:
         """Record an evaluation, with its quality by class and pictures; keep the weights if they are the best."""
@@ -83,6 +85,13 @@ class Recorder:
         """Flush the records and give the terminal back."""
         self.board.close()
         self.progress.close()
+
+
+def peak_memory_gb() -> float:
+    """The most memory (10⁹ bytes) that this process has had: of its GPU's, or of the machine's where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def device_name(device: torch.device) -> str:

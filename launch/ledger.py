@@ -109,18 +109,10 @@ class Ledger:
         return None
 
     def gpu_seconds(self, lost: bool = False) -> dict[str, float]:
-        """Rank-seconds worked: useful, redone (steps that a later attempt did again), or all `lost`.
-
-        What an attempt that was killed had done is known to the last record of its metrics.
-        """
+        """Rank-seconds worked: useful, redone (steps that a later attempt did again), or all `lost`."""
         spent = {"useful": 0.0, "redone": 0.0, "lost": 0.0}
-        attempts = [attempt for attempt in self.attempts() if attempt.ended]
-        for attempt, following in _followed(attempts):
+        for attempt, kept in kept_shares(self.attempts()):
             seconds = attempt.seconds * attempt.ranks
-            kept = 1.0
-            if following and following.first_step is not None and attempt.reached is not None:
-                done = attempt.reached - (attempt.first_step or 0)
-                kept = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
             spent["lost" if lost else "useful"] += seconds * kept
             spent["lost" if lost else "redone"] += seconds * (1 - kept)
         return {name: round(seconds, 1) for name, seconds in spent.items()}
@@ -148,6 +140,21 @@ class Ledger:
 
     def _write(self, attempts: list[Attempt]) -> None:
         write_json(self._file, [asdict(attempt) for attempt in attempts])
+
+
+def kept_shares(attempts: list[Attempt]) -> list[tuple[Attempt, float]]:
+    """The attempts that have ended, each with the share of its steps that no later attempt did again.
+
+    What an attempt that was killed had done is known to the last record of its metrics.
+    """
+    shares = []
+    for attempt, following in _followed([attempt for attempt in attempts if attempt.ended]):
+        kept = 1.0
+        if following and following.first_step is not None and attempt.reached is not None:
+            done = attempt.reached - (attempt.first_step or 0)
+            kept = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
+        shares.append((attempt, kept))
+    return shares
 
 
 def _followed(attempts: list[Attempt]) -> list[tuple[Attempt, Attempt | None]]:

@@ -44,7 +44,8 @@ class JournalFile(BaseJournalBackend, BaseJournalSnapshot):
         self._snapshot = path.with_suffix(".snapshot")
         self._lock = lock
         self._offsets = [0]  # where record n begins, for all records seen so far
-        path.touch()
+        if not path.exists():
+            path.touch()  # who only reads leaves a study as it is
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """All whole records from number `log_number_from` on."""

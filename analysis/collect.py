@@ -1,0 +1,173 @@
+"""What one study's folder and storage tell of its trials, as tables. What is damaged is marked, the rest is read."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from fsr.run import Run
+from launch.folder import StudyFolder
+from launch.ledger import Attempt, Ledger, kept_shares
+from launch.repeats import REPEATS, SEED
+
+ERRORS = ("precision", "recall", "false_positive", "false_negative")
+COSTS = ("useful_h", "redone_h", "lost_h")
+COLUMNS = {
+    "trials": (
+        *("trial", "state", "value", "setting", "seed", "step", "iterations", "steps_per_s", "attempts", "causes"),
+        *("started", "ended", "seconds", *COSTS, "error", "damage"),
+    ),
+    "curves": ("trial", "step"),
+    "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
+    "class_iou": ("trial", "network", "kind", "class", "iou", *ERRORS),
+    "attempts": (
+        *("trial", "attempt", "task", "restart", "node", "pid", "ranks", "started", "ended", "seconds"),
+        *("first_step", "reached", "cause", "detail", *COSTS),
+    ),
+}
+WORDS = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
+
+
+def collect(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables by name; `base` is the configuration that the study's trials start from."""
+    tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
+    for trial in study.get_trials(deepcopy=False):
+        files = RunFiles(folder.run(trial.number))
+        kept = dict(kept_shares(files.attempts))
+        costs = {a: cost(a, kept.get(a), lost=trial.state == TrialState.FAIL) for a in files.attempts}
+        tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base))
+        for number, attempt in enumerate(files.attempts):
+            row = vars(attempt) | costs[attempt] | {"seconds": attempt.seconds if attempt.ended else None}
+            tables["attempts"].add(trial=trial.number, attempt=number, **row)
+        steps = files.steps
+        names = dict.fromkeys(name for values in steps.values() for name in values)
+        values = {name: [step.get(name) for step in steps.values()] for name in names}
+        tables["curves"].add(len(steps), trial=trial.number, step=list(steps), **values)
+        for name, rows, values in files.quality:
+            tables[name].add(rows, trial=trial.number, **values)
+    return {name: table.frame(folder.name) for name, table in tables.items()}
+
+
+class RunFiles:
+    """What the records of one run folder hold; what cannot be read is left out and named in `damage`."""
+
+    def __init__(self, run: Run) -> None:
+        self.damage: list[str] = []
+        self.steps: dict[int, dict[str, float]] = {}  # values by step
+        self.scores: dict[str, float] = {}  # of the last evaluation
+        for record in self._records(run):
+            step = record.pop("step")
+            self.steps.setdefault(step, {}).update(record)
+            if next(iter(record), "").startswith("val/"):  # a record is of losses or of an evaluation
+                self.scores = record
+        self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
+        if run.quality_file.exists():
+            try:
+                self.quality = list(quality_rows(json.loads(run.quality_file.read_bytes())))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self.damage.append(f"{run.quality_file.name}: {error!r}")
+        self.attempts: list[Attempt] = []
+        try:
+            self.attempts = Ledger(run).attempts()
+        except (ValueError, TypeError) as error:
+            self.damage.append(f"attempts.json: {error!r}")
+
+    def last(self, name: str) -> float | None:
+        """The last value of that name, if there is one."""
+        return next((values[name] for values in reversed(self.steps.values()) if name in values), None)
+
+    def _records(self, run: Run) -> list[dict[str, Any]]:
+        """The whole records of metrics.jsonl. The line that a writer is at has no end yet, and is no damage."""
+        if not run.metrics_file.exists():
+            return []
+        lines = run.metrics_file.read_bytes().split(b"\n")[:-1]
+        try:
+            records = json.loads(b"[" + b",".join(lines) + b"]")  # ten times faster than line by line
+            if all("step" in record for record in records):
+                return records
+        except ValueError:
+            pass
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                records.append({"step": record["step"], **record})
+            except (ValueError, KeyError, TypeError) as error:
+                self.damage.append(f"line {number} of {run.metrics_file.name}: {error!r}")
+        return records
+
+
+def trial_row(
+    trial: FrozenTrial, files: RunFiles, costs: dict[Attempt, dict[str, float]], base: dict[str, Any]
+) -> dict[str, Any]:
+    """One row of `trials`, without the number."""
+    summary = trial.user_attrs.get("summary", {})  # of a trial that has ended; its folder may be gone
+    attempts = files.attempts
+    return {
+        "state": trial.state.name.lower(),
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        "setting": trial.user_attrs.get(REPEATS, trial.number),
+        "seed": trial.user_attrs.get(SEED, base["seed"]),
+        "step": max(files.steps, default=summary.get("step", 0)),
+        "iterations": base["iterations"],
+        "steps_per_s": files.last("perf/steps_per_s") or summary.get("steps_per_s"),
+        "attempts": len(attempts),
+        "causes": ", ".join(attempt.cause or "unknown" for attempt in attempts),
+        "started": attempts[0].started if attempts else None,
+        "ended": attempts[-1].ended if attempts else None,
+        "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),
+        **{name: sum(cost[name] for cost in costs.values()) for name in COSTS},
+        "error": trial.user_attrs.get("error"),
+        "damage": "; ".join(files.damage) or None,
+        **{f"param/{name}": value for name, value in trial.params.items()},
+        **(files.scores or summary.get("scores") or {}),
+    }
+
+
+def cost(attempt: Attempt, kept: float | None, lost: bool) -> dict[str, float]:
+    """Rank-hours of an attempt, of whose steps the share `kept` was not done again (None: it works still)."""
+    hours = attempt.seconds * attempt.ranks / 3600 if kept is not None else 0.0
+    kept = kept or 0.0
+    shares = (0.0, 0.0, 1.0) if lost else (kept, 1 - kept, 0.0)
+    return {name: hours * share for name, share in zip(COSTS, shares, strict=True)}
+
+
+def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What quality.json adds to `class_iou` and `cam_quality`: the table, how many rows, and their columns."""
+    classes = content["class_names"]
+    for network, kinds in content["networks"].items():
+        for kind, quality in kinds.items():
+            by_class = {name: quality[name] for name in ("iou", *ERRORS) if name in quality}
+            if any(len(values) != len(classes) for values in by_class.values()):
+                raise ValueError(f"{kind} has not {len(classes)} classes")
+            yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
+            if "curve" in quality:
+                thresholds, mious = map(list, zip(*quality["curve"], strict=True))
+                columns = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
+                yield "cam_quality", len(thresholds), columns
+
+
+class Columns:
+    """A table that grows by rows and is kept by columns. Rows may lack columns, or bring new ones."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._columns: dict[str, list] = {name: [] for name in names}
+        self._rows = 0
+
+    def add(self, rows: int = 1, **values: Any) -> None:
+        """Append rows; a value is a list with one for each row, or the same for all."""
+        for name, value in values.items():
+            column = self._columns.setdefault(name, [])
+            column.extend([None] * (self._rows - len(column)))
+            column.extend(value if isinstance(value, list) else [value] * rows)
+        self._rows += rows
+
+    def frame(self, study: str) -> pd.DataFrame:
+        """The table, with the study's name in front."""
+        for column in self._columns.values():
+            column.extend([None] * (self._rows - len(column)))
+        frame = pd.DataFrame({"study": [study] * self._rows, **self._columns})
+        return frame.astype({name: "category" for name in WORDS if name in frame})

@@ -1,0 +1,180 @@
+"""Finished runs of one or several studies as tidy tables: `load("mask_ratio")`, or as CSV files on the command line.
+
+python analysis/load.py --study mask_ratio block_size --out FOLDER
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import tyro
+
+from analysis import collect
+from fsr.errors import UserError, reports_user_errors
+from launch.folder import StudyFolder
+from launch.storage import STORAGE_VARIABLE, open_storage
+from launch.study import check_name
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
+
+    Scores are fractions, times Unix seconds, costs hours of GPUs (of ranks, where there is none).
+    """
+
+    trials: pd.DataFrame
+    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
+    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
+    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
+    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `redone_h`,
+    `lost_h`, `error`, and `damage`: what of its files could not be read."""
+    curves: pd.DataFrame
+    """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
+    cam_quality: pd.DataFrame
+    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
+    class_iou: pd.DataFrame
+    """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
+    threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
+    attempts: pd.DataFrame
+    """An attempt a row, as in the ledger, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
+
+
+def load(*studies: str, runs: Path = RUNS) -> Tables:
+    """The tables of all `studies` (folders in `runs`) together.
+
+    Half-finished, pruned, failed and damaged runs are in them, and marked. What was read is kept in the study's folder
+    (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
+    study that is not there, or whose definition or storage cannot be read.
+    """
+    if not studies:
+        raise UserError("name at least one study")
+    parts = [_load_study(study_folder(study, runs)) for study in studies]
+    tables = {}
+    for field in dataclasses.fields(Tables):
+        frames = [part[field.name] for part in parts]
+        tables[field.name] = frames[0] if len(frames) == 1 else _together(frames)
+    return Tables(**tables)
+
+
+def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
+    """The study as Optuna knows it, for its own plots. Raises UserError as `load` does."""
+    folder = study_folder(study, runs)
+    database = definition_of(folder).get("storage", "journal.log") != "journal.log"
+    if database and STORAGE_VARIABLE not in os.environ:
+        raise UserError(f"study {study} is stored in a database; set {STORAGE_VARIABLE} to its URL")
+    try:
+        return optuna.load_study(study_name=study, storage=open_storage(folder.folder, database))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the storage of study {study} in {folder.folder} cannot be read: {error!r}") from None
+
+
+def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
+    """The folder of a study. Raises UserError if there is none."""
+    check_name(study)
+    folder = StudyFolder(Path(runs).absolute() / study)
+    if not folder.study_file.exists():
+        raise UserError(f"there is no study in {folder.folder}; allowed are the names of the folders in {runs}")
+    return folder
+
+
+def definition_of(folder: StudyFolder) -> dict:
+    """What study.json says. Raises UserError if it is damaged."""
+    try:
+        definition = json.loads(folder.study_file.read_text())
+        return definition | {"base": dict(definition["base"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.study_file} is damaged: {error!r}") from None
+
+
+def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
+    definition = definition_of(folder)
+    if definition.get("storage", "journal.log") != "journal.log":
+        return collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+    kept = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
+    if kept.exists():
+        return {name: pd.read_parquet(kept / f"{name}.parquet") for name in collect.COLUMNS}
+    tables = collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+    if os.access(folder.folder, os.W_OK):  # a colleague's study may be looked at, but not written to
+        _keep(tables, kept)
+    return tables
+
+
+def _keep(tables: dict[str, pd.DataFrame], kept: Path) -> None:
+    """Write the tables, all or none, in place of those that were kept before."""
+    kept.parent.mkdir(exist_ok=True)
+    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+    unfinished.mkdir()
+    for name, table in tables.items():
+        table.to_parquet(unfinished / f"{name}.parquet")
+    for other in kept.parent.iterdir():
+        if other != unfinished and not (other.name.startswith(".") and _lives(other)):
+            shutil.rmtree(other, ignore_errors=True)  # another process may be removing it, too
+    unfinished.rename(kept)
+
+
+def _lives(unfinished: Path) -> bool:
+    """Whether the process that writes this folder is still there."""
+    return Path(f"/proc/{unfinished.name.rpartition('.')[2]}").exists()
+
+
+def _stamp(folder: StudyFolder) -> str:
+    """Changes whenever a record of the study changes, or the code that reads it."""
+    digest = hashlib.sha256(Path(collect.__file__).read_bytes())
+    names = ("metrics.jsonl", "quality.json", "attempts.json")
+    trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
+    records = (f"{trial}/{name}" for trial in trials for name in names)
+    for path in (folder.study_file, folder.folder / "journal.log", *records):
+        try:
+            seen = os.stat(path)
+        except FileNotFoundError:
+            continue
+        digest.update(f"{path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several; columns of words stay columns of words, whatever words each has."""
+    table = pd.concat([frame.astype({name: object for name in _words(frame)}) for frame in frames], ignore_index=True)
+    return table.astype({name: "category" for name in _words(frames[0])})
+
+
+def _words(frame: pd.DataFrame) -> list[str]:
+    return [name for name in collect.WORDS if name in frame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write the tables of studies as CSV files."""
+
+    study: tuple[str, ...]
+    """Names of the studies."""
+    out: Path
+    """Folder for trials.csv, curves.csv, cam_quality.csv, class_iou.csv and attempts.csv."""
+    runs: Path = RUNS
+    """Folder of all studies."""
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = tyro.cli(Options, args=arguments)
+    tables = load(*options.study, runs=options.runs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for field in dataclasses.fields(tables):
+        table = getattr(tables, field.name)
+        table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
+        print(f"{options.out / field.name}.csv: {len(table)} rows")
+
+
+if __name__ == "__main__":
+    main()

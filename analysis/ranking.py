@@ -1,0 +1,79 @@
+"""The settings of a study, ranked: means over fresh seeds with intervals, differences from trial 0's seed by seed."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy import stats
+
+from analysis.load import Tables
+
+
+def half_width(values: Sequence[float], together: int = 1) -> float:
+    """Half the width of the 95 % confidence interval of a mean (Student's t); NaN for fewer than two values.
+
+    With `together` intervals all of them hold at once with 95 % (Bonferroni).
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan
+    quantile = stats.t.ppf(1 - 0.025 / together, n - 1)
+    return float(quantile * stats.tstd(values) / math.sqrt(n))
+
+
+def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:
+    """A row a setting of the study's search that was finished, best first.
+
+    - `trial` (of the search) and its parameters `param/NAME`;
+    - `searched`: its score in the search, by which the best were chosen, so that theirs is too high by luck;
+    - `seeds`, `mean`, `half_width`: over its repeats, whose seeds are fresh; settings that have some come first;
+    - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
+      intervals hold for all settings at once with 95 %;
+    - `verdict`: better, worse, or "not told apart" from trial 0's setting; empty where there are no repeats.
+    """
+    trials = tables.trials[(tables.trials["study"] == study) & (tables.trials["state"] == "complete")]
+    search = trials[trials["setting"] == trials["trial"]]
+    repeats = trials[trials["setting"] != trials["trial"]]
+    # Trial 0's own repeats name it as their setting, and so do all others theirs: a repeat is never its own setting.
+    seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
+    base = seeds.get(0, pd.Series(dtype=float))
+    compared = max(1, sum(setting != 0 for setting in seeds))
+    parameters = [name for name in search if name.startswith("param/") and search[name].notna().any()]
+    rows = []
+    for _, trial in search.iterrows():
+        values = seeds.get(trial["trial"], pd.Series(dtype=float))
+        differences = (values - base).dropna() if trial["trial"] else pd.Series(dtype=float)
+        width = half_width(differences, compared)
+        rows.append(
+            {
+                "trial": trial["trial"],
+                **{name: trial[name] for name in parameters},
+                "searched": trial[score],
+                "seeds": len(values),
+                "mean": values.mean(),
+                "half_width": half_width(values),
+                "difference": differences.mean(),
+                "difference_half_width": width,
+                "verdict": verdict(differences.mean(), width),
+            }
+        )
+    columns = ["trial", *parameters, "searched", "seeds", "mean", "half_width"]
+    columns += ["difference", "difference_half_width", "verdict"]
+    ranked = pd.DataFrame(rows, columns=columns)
+    return ranked.sort_values(["mean", "searched"], ascending=False, na_position="last", ignore_index=True)
+
+
+def verdict(difference: float, width: float) -> str:
+    """What an interval says of a difference."""
+    if math.isnan(width):
+        return ""
+    if abs(difference) <= width:
+        return "not told apart"
+    return "better" if difference > 0 else "worse"
+
+
+def told(mean: float, width: float) -> str:
+    """A mean and its interval as text: 0.412 ± 0.030; empty where there is none."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")

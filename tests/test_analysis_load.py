@@ -1,0 +1,295 @@
+"""Runs as tables: what the files say, all of them, quickly; what is damaged is marked and stops nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from analysis.load import Tables, load, main
+from fsr.config import synthetic
+from fsr.errors import UserError
+from launch.folder import StudyFolder
+from launch.storage import open_storage
+
+NAMES = ("background", "aeroplane", "bicycle")
+POINTS = 20
+
+
+def quality(step):
+    iou = [0.9, 0.4, None]
+    errors = {name: [0.1, 0.2, None] for name in ("precision", "recall", "false_positive", "false_negative")}
+    cam = {"miou": 0.5, "iou": iou, **errors, "threshold": 0.35, "curve": [[0.05 * i, 0.01 * i] for i in range(1, 20)]}
+    networks = {
+        name: {"segmentation": {"miou": 0.6, "iou": iou}, "cam": cam, "aux_cam": cam} for name in ("student", "teacher")
+    }
+    return {"step": step, "class_names": NAMES, "networks": networks}
+
+
+def attempt(started, ended, first_step, reached, cause, **more):
+    fields = {"task": "7_1", "restart": 0, "node": "n1", "pid": 1, "ranks": 2, "started": started, "ended": ended}
+    return fields | {"first_step": first_step, "reached": reached, "cause": cause, "detail": "", **more}
+
+
+def write_run(run, points=POINTS, attempts=()):
+    """The records of a run that was recorded `points` times and evaluated each time."""
+    run.folder.mkdir()
+    records = []
+    for step in range(10, 10 * points + 10, 10):
+        train = {name: 0.5 + step for name in ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")}
+        perf = {"perf/steps_per_s": 2.0, "perf/stall_fraction": 0.01}
+        records.append({"step": step, **{f"train/{name}": value for name, value in train.items()}, **perf})
+        records.append({"step": step, "val/seg_miou": step / 1000, "val/cam_miou": 0.5, "val/aux_cam_miou": 0.4})
+    run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run.quality_file.write_text(json.dumps(quality(10 * points)))
+    (run.folder / "attempts.json").write_text(json.dumps(list(attempts)))
+
+
+def new_study(runs, name="smoke"):
+    folder = StudyFolder(runs / name)
+    folder.folder.mkdir(parents=True)
+    base = synthetic(runs).to_json() | {"iterations": 200}
+    folder.study_file.write_text(json.dumps({"study": name, "base": base, "metric": "val/seg_miou"}))
+    study = optuna.create_study(study_name=name, storage=open_storage(folder.folder), direction="maximize")
+    return folder, study
+
+
+def add_trial(study, mask_ratio, state="complete", value=0.2, **attributes):
+    study.enqueue_trial({"mask_ratio": mask_ratio}, user_attrs=attributes)
+    if state == "waiting":
+        return
+    trial = study.ask()
+    trial.suggest_float("mask_ratio", 0.05, 0.95)
+    if state == "complete":
+        study.tell(trial, value)
+    elif state != "running":
+        if state == "fail":
+            trial.set_user_attr("error", "not finite: loss nan at step 7")
+        study.tell(trial, state=optuna.trial.TrialState[state.upper()])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A study with a trial in every state: two attempts, a repeat, pruned, failed, running, waiting, without files."""
+    folder, study = new_study(tmp_path)
+    for state in ("complete", "pruned", "fail", "running"):
+        add_trial(study, 0.4, state)
+    add_trial(study, 0.4, "complete", 0.25, seed=1, repeats=0)
+    add_trial(study, 0.6, "complete", 0.3)
+    add_trial(study, 0.7, "waiting")
+    write_run(folder.run(0), attempts=[attempt(0, 3600, 0, 100, "preempted"), attempt(3600, 5400, 50, 200, "finished")])
+    write_run(folder.run(1), 10, [attempt(0, 36, 0, 100, "pruned")])
+    write_run(folder.run(2), 1, [attempt(0, 72, 0, 10, "not finite")])
+    write_run(folder.run(3), 5, [attempt(0, None, None, None, None)])
+    write_run(folder.run(4), attempts=[attempt(9, 18, 0, 200, "finished")])
+    return tmp_path
+
+
+def test_every_trial_is_a_row_whatever_became_of_it(runs):
+    trials = load("smoke", runs=runs).trials.set_index("trial")
+    assert trials["state"].tolist() == ["complete", "pruned", "fail", "running", "complete", "complete", "waiting"]
+    assert trials["value"].tolist() == pytest.approx([0.2, *[float("nan")] * 3, 0.25, 0.3, float("nan")], nan_ok=True)
+    assert trials["setting"].tolist() == [0, 1, 2, 3, 0, 5, 6]
+    assert trials["seed"].tolist() == [0, 0, 0, 0, 1, 0, 0]
+    assert trials["step"].tolist() == [200, 100, 10, 50, 200, 0, 0]
+    assert set(trials["iterations"]) == {200}
+    assert trials["param/mask_ratio"][:6].tolist() == [0.4] * 5 + [0.6]
+    assert trials["val/seg_miou"][:5].tolist() == [0.2, 0.1, 0.01, 0.05, 0.2]
+    assert trials["val/seg_miou"][5:].isna().all()
+    assert trials.loc[0, ["causes", "attempts", "seconds"]].tolist() == ["preempted, finished", 2, 5400]
+    assert trials.loc[3, "causes"] == "unknown"
+    assert trials["error"].dropna().to_dict() == {2: "not finite: loss nan at step 7"}
+    assert trials["damage"].isna().all()
+
+
+def test_hours_are_useful_redone_or_lost(runs):
+    tables = load("smoke", runs=runs)
+    costs = tables.attempts.set_index(["trial", "attempt"])[["useful_h", "redone_h", "lost_h"]]
+    assert costs.loc[(0, 0)].tolist() == [1.0, 1.0, 0.0]  # two ranks for an hour; half of the steps were done again
+    assert costs.loc[(0, 1)].tolist() == [1.0, 0.0, 0.0]
+    assert costs.loc[(2, 0)].tolist() == [0.0, 0.0, 0.04]
+    assert costs.loc[(3, 0)].tolist() == [0.0, 0.0, 0.0]  # works still
+    summed = tables.attempts.groupby("trial")[["useful_h", "redone_h", "lost_h"]].sum()
+    trials = tables.trials.set_index("trial")[["useful_h", "redone_h", "lost_h"]]
+    pd.testing.assert_frame_equal(trials.loc[summed.index], summed)
+    assert tables.attempts["cause"].tolist()[:4] == ["preempted", "finished", "pruned", "not finite"]
+
+
+def test_curves_and_quality_have_a_row_an_observation(runs):
+    tables = load("smoke", runs=runs)
+    curve = tables.curves[tables.curves["trial"] == 1]
+    assert curve["step"].tolist() == list(range(10, 110, 10))  # losses and scores of a step in one row
+    assert curve["train/loss"].tolist() == [0.5 + step for step in range(10, 110, 10)]
+    assert curve["val/seg_miou"].tolist() == [step / 1000 for step in range(10, 110, 10)]
+    cams = tables.cam_quality[tables.cam_quality["trial"] == 0]
+    assert len(cams) == 2 * 2 * 19
+    chosen = cams[(cams["network"] == "teacher") & (cams["cam"] == "aux_cam")]
+    assert chosen["miou"].tolist() == [0.01 * i for i in range(1, 20)]
+    classes = tables.class_iou[tables.class_iou["trial"] == 0]
+    assert classes.groupby(["network", "kind"], observed=True).size().tolist() == [3] * 6
+    row = classes[(classes["kind"] == "cam") & (classes["class"] == "aeroplane")].iloc[0]
+    assert row[["iou", "precision", "false_negative"]].tolist() == [0.4, 0.2, 0.2]
+    assert classes[classes["kind"] == "segmentation"]["precision"].isna().all()
+    assert classes[classes["class"] == "bicycle"]["iou"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "damage"),
+    [
+        (
+            "metrics.jsonl",
+            '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20, "val\0\n{"step": 30}\n',
+            "line 2 of metrics",
+        ),
+        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"loss": 1}\n', "line 2 of metrics.jsonl: KeyError"),
+        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20, "val/', None),  # being written
+        ("quality.json", '{"step": 1', "quality.json: "),
+        (
+            "quality.json",
+            '{"class_names": ["a", "b"], "networks": {"student": {"cam": {"iou": [1]}}}}',
+            "quality.json: ",
+        ),
+        ("quality.json", '{"class_names": ["a"], "networks": {}}'.replace("{}", "7"), "quality.json: "),
+        ("quality.json", "[]", "quality.json: "),
+        ("attempts.json", '[{"task": "x"}]', "attempts.json: "),
+        ("attempts.json", "\xff", "attempts.json: "),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_read(runs, file, content, damage):
+    (runs / "smoke" / "trial_0004" / file).write_bytes(content.encode("latin-1"))
+    tables = load("smoke", runs=runs)
+    trials = tables.trials.set_index("trial")
+    assert len(trials) == 7
+    assert trials.loc[4, "value"] == 0.25
+    assert trials.loc[4, "val/seg_miou"] == (0.7 if file == "metrics.jsonl" else 0.2)
+    if damage is None:
+        assert trials["damage"].isna().all()
+    else:
+        assert trials["damage"].dropna().index.tolist() == [4]
+        assert trials.loc[4, "damage"].startswith(damage)
+
+
+def test_what_was_read_is_kept_until_a_file_changes(runs, monkeypatch):
+    first = load("smoke", runs=runs)
+
+    def never(*_):
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.collect.collect", never)
+        again = load("smoke", runs=runs)
+        for name in ("trials", "curves", "cam_quality", "class_iou", "attempts"):
+            pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
+    with open(runs / "smoke" / "trial_0003" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 60, "train/loss": 0.1}\n')
+    assert load("smoke", runs=runs).trials["step"][3] == 60
+    add_trial(optuna.load_study(study_name="smoke", storage=open_storage(runs / "smoke")), 0.7)
+    assert load("smoke", runs=runs).trials["state"][6] == "complete"
+    assert len(list((runs / "smoke" / "tables").iterdir())) == 1
+
+
+def test_a_study_that_may_only_be_read_is_read(runs, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert len(load("smoke", runs=runs).trials) == 7
+    assert not (runs / "smoke" / "tables").exists()
+
+
+def test_several_studies_are_one_table(runs):
+    _, study = new_study(runs, "other")
+    add_trial(study, 0.3)
+    tables = load("smoke", "other", runs=runs)
+    assert tables.trials["study"].tolist() == ["smoke"] * 7 + ["other"]
+    assert tables.trials["trial"].tolist() == [*range(7), 0]
+    assert tables.class_iou["kind"].dtype == "category"
+
+
+def test_a_study_without_trials_has_empty_tables(tmp_path):
+    new_study(tmp_path)
+    tables = load("smoke", runs=tmp_path)
+    assert [len(table) for table in vars(tables).values()] == [0] * 5
+    assert {"miou", "threshold"} <= set(tables.cam_quality)
+
+
+def test_what_cannot_be_read_at_all_is_told_in_a_sentence(runs, capsys):
+    def told(*words):
+        with pytest.raises(SystemExit) as end:
+            main([*words, "--runs", str(runs), "--out", str(runs / "out")])
+        assert end.value.code == 2
+        return capsys.readouterr().err.strip()
+
+    assert told("--study", "momentum").startswith("error: there is no study in ")
+    assert "a study's name consists of" in told("--study", "../smoke")
+    journal = runs / "smoke" / "journal.log"
+    journal.write_text(journal.read_text().replace("mask_ratio", "mask\nratio", 1))
+    assert told("--study", "smoke").startswith("error: the storage of study smoke")
+    (runs / "smoke" / "study.json").write_text("{")
+    assert "study.json is damaged" in told("--study", "smoke")
+    with pytest.raises(UserError, match="name at least one study"):
+        load()
+
+
+def test_the_command_writes_a_csv_file_a_table(runs):
+    main(["--study", "smoke", "--runs", str(runs), "--out", str(runs / "out")])
+    trials = pd.read_csv(runs / "out" / "trials.csv")
+    assert trials["state"].tolist() == load("smoke", runs=runs).trials["state"].tolist()
+    assert len(pd.read_csv(runs / "out" / "cam_quality.csv")) == 5 * 76
+
+
+TIMED = """
+import resource, sys, time
+from pathlib import Path
+from analysis.load import load
+for _ in range(2):
+    started = time.monotonic()
+    tables = load("smoke", runs=Path(sys.argv[1]))
+    print(time.monotonic() - started)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+print(*[len(table) for table in vars(tables).values()])
+"""
+
+
+def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
+    trials = 10_000
+    folder, study = new_study(tmp_path)
+    trial = study.ask({"mask_ratio": optuna.distributions.FloatDistribution(0.05, 0.95)})
+    for step in range(10, 10 * POINTS + 10, 10):
+        trial.report(step / 1000, step)
+    study.tell(trial, 0.2)
+    journal = folder.folder / "journal.log"
+    created, *records = journal.read_text().splitlines()
+    copies = (line.replace('"trial_id":0', f'"trial_id":{n}') for n in range(trials) for line in records)
+    journal.write_text("\n".join([created, *copies]) + "\n")
+    study = optuna.load_study(study_name="smoke", storage=open_storage(folder.folder))
+    assert study.ask().number == trials  # every hundredth leaves a snapshot
+    write_run(folder.run(0), attempts=[attempt(0, 10, 0, 200, "finished")])
+    for number in range(1, trials):
+        run = folder.run(number).folder
+        run.mkdir()
+        for file in folder.run(0).folder.iterdir():
+            os.link(file, run / file.name)  # read as often as a file of its own
+
+    cold, kept, memory = [], [], []
+    while not cold or (len(cold) < 4 and (min(cold) >= 10 or min(kept) >= 1)):  # other tests run beside this one
+        shutil.rmtree(folder.folder / "tables", ignore_errors=True)
+        command = [sys.executable, "-c", TIMED, tmp_path]
+        root = Path(__file__).parent.parent
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.split()
+        for values, value in zip((cold, kept, memory), lines, strict=False):
+            values.append(float(value))
+    rows = dict(zip(Tables.__dataclass_fields__, map(int, lines[3:]), strict=True))
+    assert rows == {
+        "trials": trials + 1,
+        "curves": trials * POINTS,
+        "cam_quality": trials * 76,
+        "class_iou": trials * 18,
+        "attempts": trials,
+    }
+    print(f"\n{trials} trials: {min(cold):.1f} s, kept {min(kept):.2f} s, {max(memory):.2f} GB")
+    assert min(cold) < 10
+    assert min(kept) < 1
+    assert max(memory) < 2
