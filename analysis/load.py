@@ -47,6 +47,10 @@ class Tables:
     attempts: pd.DataFrame
     """An attempt a row, as in the ledger, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
 
+    def finished(self, study: str) -> pd.DataFrame:
+        """The trials of a study that were trained to their end."""
+        return self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+
 
 def load(*studies: str, runs: Path = RUNS) -> Tables:
     """The tables of all `studies` (folders in `runs`) together.

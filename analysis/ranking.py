@@ -31,7 +31,7 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
       intervals hold for all settings at once with 95 %;
     - `verdict`: better, worse, or "not told apart" from trial 0's setting; empty where there are no repeats.
     """
-    trials = tables.trials[(tables.trials["study"] == study) & (tables.trials["state"] == "complete")]
+    trials = tables.finished(study)
     search = trials[trials["setting"] == trials["trial"]]
     repeats = trials[trials["setting"] != trials["trial"]]
     # Trial 0's own repeats name it as their setting, and so do all others theirs: a repeat is never its own setting.

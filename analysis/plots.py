@@ -1,0 +1,186 @@
+"""The plots that several notebooks draw from the tables of `analysis.load`; each returns a figure."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from analysis.load import Tables
+from analysis.ranking import ranking
+from fsr.run import Run
+
+NAMES = {
+    "val/seg_miou": "segmentation mIoU",
+    "val/cam_miou": "CAM mIoU",
+    "val/cam_best_miou": "CAM mIoU at its best threshold",
+    "val/aux_cam_miou": "aux CAM mIoU",
+    "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
+}
+FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
+
+
+def title_of(score: str) -> str:
+    """A score's name as it stands at an axis."""
+    return NAMES.get(score, score)
+
+
+def parameters(table: pd.DataFrame) -> list[str]:
+    """The columns of searched parameters that hold anything."""
+    return [name for name in table if name.startswith("param/") and table[name].notna().any()]
+
+
+def setting_name(row: pd.Series) -> str:
+    """A setting as text: trial 4: mask_ratio 0.8."""
+    values = "  ".join(f"{name.removeprefix('param/')} {row[name]:.3g}" for name in parameters(row.to_frame().T))
+    return f"trial {row['trial']}: {values}"
+
+
+def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:
+    """The best settings of a `ranking`: the score in the search, and mean and 95 % interval over fresh seeds."""
+    shown = ranked.head(most).iloc[::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(shown)))
+    places = np.arange(len(shown))
+    axes.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="in the search (one seed)")
+    again = shown["seeds"].to_numpy() > 0
+    axes.errorbar(
+        shown["mean"][again],
+        places[again],
+        xerr=shown["half_width"][again].fillna(0),
+        fmt="o",
+        color=FIRST,
+        capsize=3,
+        label="fresh seeds, mean and 95 %",
+    )
+    axes.set_yticks(places, [setting_name(row) for _, row in shown.iterrows()])
+    axes.set_xlabel(title_of(score))
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0 + 0.9 / (1 + len(shown))), ncols=2, frameon=False)
+    return figure
+
+
+def learning_curves(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure:
+    """A score by step, a line a trial: finished, pruned, failed and running ones told apart."""
+    trials = tables.trials[tables.trials["study"] == study].set_index("trial")
+    curves = tables.curves[tables.curves["study"] == study]
+    curves = curves[["trial", "step", score]].dropna() if score in curves else curves.head(0)
+    colours = {"complete": FIRST, "pruned": SECOND, "fail": "#b5372f", "running": "#3f8f5b"}
+    figure, axes = plt.subplots(figsize=(8, 3.2))
+    for trial, curve in curves.groupby("trial"):
+        state = trials.loc[trial, "state"]
+        axes.plot(curve["step"], curve[score], "o-", markersize=3, linewidth=1, color=colours[state], alpha=0.7)
+    for state, number in trials["state"].value_counts().items():
+        if number and state in colours:
+            axes.plot([], [], "o-", color=colours[state], label=f"{number} {state}")
+    axes.set_xlabel("step")
+    axes.set_ylabel(title_of(score))
+    axes.legend(frameon=False)
+    return figure
+
+
+def effects(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure | None:
+    """What each parameter of a study did: every trial of the search, and the repeated settings with intervals.
+
+    None for a study without finished trials.
+    """
+    ranked = ranking(tables, study, score)
+    names = parameters(ranked)
+    if not names:
+        return None
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    size = (max(4.2, 3.2 * columns), 2.9 * rows)
+    figure, all_axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    again = ranked[ranked["seeds"] > 0]
+    base = ranked[ranked["trial"] == 0]
+    for axes, name in zip(all_axes.flat, names, strict=False):
+        axes.plot(ranked[name], ranked["searched"], "o", color=QUIET, markerfacecolor="none", label="search, one seed")
+        axes.errorbar(
+            again[name],
+            again["mean"],
+            yerr=again["half_width"].fillna(0),
+            fmt="o",
+            color=FIRST,
+            capsize=3,
+            label="fresh seeds, 95 %",
+        )
+        for value in base[name]:
+            axes.axvline(value, color=SECOND, linewidth=1, linestyle=":", label="trial 0's")
+        values = ranked[name]
+        if (values > 0).all() and values.max() / values.min() > 12:
+            axes.set_xscale("log")
+        axes.set_xlabel(name.removeprefix("param/"))
+    for axes in list(all_axes.flat)[len(names) :]:
+        axes.set_visible(False)
+    all_axes[0, 0].set_ylabel(title_of(score))
+    all_axes[0, 0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def threshold_curves(tables: Tables, study: str, trials: Sequence[int]) -> Figure:
+    """mIoU of the student's CAMs against the background threshold, a line a trial."""
+    quality = tables.cam_quality[(tables.cam_quality["study"] == study) & (tables.cam_quality["network"] == "student")]
+    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    for axes, (kind, name) in zip(all_axes, (("cam", "CAM"), ("aux_cam", "aux CAM")), strict=True):
+        for trial in trials:
+            curve = quality[(quality["cam"] == kind) & (quality["trial"] == trial)].sort_values("threshold")
+            axes.plot(curve["threshold"], curve["miou"], label=f"trial {trial}")
+        axes.set_xlabel("background threshold")
+        axes.set_title(name)
+    all_axes[0].set_ylabel("mIoU")
+    all_axes[1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def class_errors(tables: Tables, study: str, trials: Sequence[int], kind: str = "cam") -> Figure:
+    """IoU, false positives and false negatives of each class as shares of its union, a bar a trial."""
+    rows = tables.class_iou[(tables.class_iou["study"] == study) & (tables.class_iou["network"] == "student")]
+    rows = rows[rows["kind"] == kind]
+    classes = list(dict.fromkeys(rows["class"]))
+    figure, axes = plt.subplots(figsize=(9, 3.4))
+    width = 0.8 / max(1, len(trials))
+    for place, trial in enumerate(trials):
+        values = rows[rows["trial"] == trial].set_index("class").reindex(classes)
+        x = np.arange(len(classes)) + (place - (len(trials) - 1) / 2) * width
+        below = np.zeros(len(classes))
+        for part, colour in (("iou", FIRST), ("false_positive", SECOND), ("false_negative", "#d9dce1")):
+            share = values[part].astype(float).fillna(0).to_numpy()
+            label = part.replace("_", " ") if place == 0 else None
+            axes.bar(x, share, width * 0.9, bottom=below, color=colour, label=label)
+            below += share
+    axes.set_xticks(range(len(classes)), classes, rotation=45 if len(classes) > 10 else 0, ha="center")
+    axes.set_ylabel("share of the union")
+    axes.set_ylim(0, 1)
+    axes.grid(visible=False)
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
+    """The same validation images under different settings, at each run's last evaluation, from its TensorBoard events.
+
+    `runs` are titles and runs. None if none has pictures.
+    """
+    # Imported here: no other plot needs it.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    strips: dict[str, dict[str, Image.Image]] = {}
+    for title, run in runs:
+        events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 1, "tensors": 1}).Reload()
+        for tag in sorted(events.Tags()["images"])[:images]:
+            strips.setdefault(tag, {})[title] = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
+    if not strips:
+        return None
+    rows = [(tag, title, strip) for tag, by_run in strips.items() for title, strip in by_run.items()]
+    width, height = rows[0][2].size
+    figure, all_axes = plt.subplots(len(rows), 1, figsize=(9, 9.4 * height / width * len(rows)), squeeze=False)
+    for axes, (tag, title, strip) in zip(all_axes[:, 0], rows, strict=True):
+        axes.imshow(np.asarray(strip), interpolation="nearest")
+        axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{title}", rotation=0, ha="right", va="center", fontsize=7)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
+    all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, truth", fontsize=8)
+    return figure

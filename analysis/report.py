@@ -1,0 +1,92 @@
+"""All notebooks as one page: `python analysis/report.py --study mask_ratio [block_size …] --out report.html`.
+
+The page needs nothing else: no network, no scripts of others.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+import tyro
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from analysis.load import RUNS, study_folder
+from fsr.errors import reports_user_errors
+from fsr.files import whole_file
+from fsr.progress import with_progress
+
+FOLDER = Path(__file__).parent
+NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
+CELL_S = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Run the notebooks on studies and write one page of all."""
+
+    study: tuple[str, ...]
+    """Names of the studies."""
+    runs: Path = RUNS
+    """Folder of all studies."""
+    out: Path | None = None
+    """Page to write; by default report.html in the first study's folder."""
+
+
+def together() -> nbformat.NotebookNode:
+    """The cells of all notebooks in one; each begins with its own title."""
+    whole = nbformat.v4.new_notebook()
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+        whole.metadata = notebook.metadata
+        whole.cells += notebook.cells
+    return whole
+
+
+def execute(notebook: nbformat.NotebookNode, studies: tuple[str, ...], runs: Path) -> None:
+    """Run all cells on these studies, in one kernel; raises CellExecutionError for the first that fails."""
+    environment = os.environ | {"STUDY": " ".join(studies), "RUNS": str(runs.absolute())}
+    resources = {"metadata": {"path": str(FOLDER)}}
+    with TemporaryDirectory() as sockets:
+        # Unix sockets: by default a kernel listens on TCP ports, for every user of this machine.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        client = NotebookClient(notebook, timeout=CELL_S, resources=resources, km=kernel)
+        with client.setup_kernel(env=environment):
+            cells = list(enumerate(notebook.cells))
+            for index, cell in with_progress(cells, len(cells), "running the notebooks"):
+                client.execute_cell(cell, index)
+
+
+def page(notebook: nbformat.NotebookNode, title: str) -> str:
+    """The notebook's text and results as HTML, without its code."""
+    elsewhere = ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url")
+    exporter = HTMLExporter(
+        exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **dict.fromkeys(elsewhere, "")
+    )
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    return html
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    options = tyro.cli(Options, args=arguments)
+    folders = [study_folder(study, options.runs) for study in options.study]
+    out = options.out or folders[0].folder / "report.html"
+    notebook = together()
+    try:
+        execute(notebook, options.study, options.runs)
+    except CellExecutionError as error:
+        sys.exit(f"error: a notebook failed: {error}")
+    with whole_file(out) as file:
+        file.write(page(notebook, ", ".join(options.study)).encode())
+    print(f"report: {out}")
+
+
+if __name__ == "__main__":
+    main()
