@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.load import Tables
-from analysis.ranking import ranking
+from analysis.ranking import parameters, ranking, setting_name
 from fsr.run import Run
 
 NAMES = {
@@ -27,17 +27,6 @@ FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
 def title_of(score: str) -> str:
     """A score's name as it stands at an axis."""
     return NAMES.get(score, score)
-
-
-def parameters(table: pd.DataFrame) -> list[str]:
-    """The columns of searched parameters that hold anything."""
-    return [name for name in table if name.startswith("param/") and table[name].notna().any()]
-
-
-def setting_name(row: pd.Series) -> str:
-    """A setting as text: trial 4: mask_ratio 0.8."""
-    values = "  ".join(f"{name.removeprefix('param/')} {row[name]:.3g}" for name in parameters(row.to_frame().T))
-    return f"trial {row['trial']}: {values}"
 
 
 def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:

@@ -38,7 +38,7 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
     base = seeds.get(0, pd.Series(dtype=float))
     compared = max(1, sum(setting != 0 for setting in seeds))
-    parameters = [name for name in search if name.startswith("param/") and search[name].notna().any()]
+    names = parameters(search)
     rows = []
     for _, trial in search.iterrows():
         values = seeds.get(trial["trial"], pd.Series(dtype=float))
@@ -47,7 +47,7 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
         rows.append(
             {
                 "trial": trial["trial"],
-                **{name: trial[name] for name in parameters},
+                **{name: trial[name] for name in names},
                 "searched": trial[score],
                 "seeds": len(values),
                 "mean": values.mean(),
@@ -57,7 +57,7 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
                 "verdict": verdict(differences.mean(), width),
             }
         )
-    columns = ["trial", *parameters, "searched", "seeds", "mean", "half_width"]
+    columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
     ranked = pd.DataFrame(rows, columns=columns)
     return ranked.sort_values(["mean", "searched"], ascending=False, na_position="last", ignore_index=True)
@@ -72,8 +72,19 @@ def verdict(difference: float, width: float) -> str:
     return "better" if difference > 0 else "worse"
 
 
-def told(mean: float, width: float) -> str:
-    """A mean and its interval as text: 0.412 ± 0.030; empty where there is none."""
+def told(mean: float, width: float, sign: bool = False) -> str:
+    """A mean and its interval as text: 0.412 ± 0.030; empty where there is none. Differences have a `sign`."""
     if math.isnan(mean):
         return ""
-    return f"{mean:.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
+    return f"{mean:{'+' if sign else ''}.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
+
+
+def parameters(table: pd.DataFrame) -> list[str]:
+    """The columns of searched parameters that hold anything."""
+    return [name for name in table if name.startswith("param/") and table[name].notna().any()]
+
+
+def setting_name(row: pd.Series) -> str:
+    """A setting as text: trial 4: mask_ratio 0.8."""
+    values = (f"{name.removeprefix('param/')} {row[name]:.3g}" for name in parameters(row.to_frame().T))
+    return f"trial {row['trial']}: {'  '.join(values)}"

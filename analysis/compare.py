@@ -1,0 +1,129 @@
+"""Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
+
+import itertools
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import optuna
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from analysis.load import RUNS, Tables, definition_of, load, study_folder
+from analysis.ranking import half_width, ranking, setting_name, told, verdict
+from fsr.errors import UserError, reports_user_errors
+
+SCORES = {"val/seg_miou": "segmentation mIoU", "val/cam_miou": "CAM mIoU", "val/aux_cam_miou": "aux CAM mIoU"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare studies: what each came to, and how their best settings differ."""
+
+    study: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A study's name; give the flag once for each, the first is compared with all others."""
+    runs: Path = RUNS
+    """Folder of all studies."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """A study's best setting: the first of its ranking by segmentation mIoU."""
+
+    row: pd.Series
+    scores: dict[str, pd.Series]
+    """By score, the values by seed: of its repeats, or of the search's one run where there are none."""
+
+    @classmethod
+    def of(cls, tables: Tables, study: str) -> "Best | None":
+        """None for a study without finished trials."""
+        ranked = ranking(tables, study)
+        if ranked.empty:
+            return None
+        row, trials = ranked.iloc[0], tables.finished(study)
+        repeated = row["seeds"] > 0
+        runs = trials[(trials["setting"] == row["trial"]) & ((trials["trial"] != row["trial"]) == repeated)]
+        return cls(row, {score: runs.set_index("seed")[score].dropna() for score in SCORES if score in runs})
+
+
+def difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, str]:
+    """Mean of theirs − ours, half its 95 % interval (NaN where there is none), and how it was taken.
+
+    Runs of the same seed start alike, so they are compared pair by pair if two or more seeds are common; else Welch's
+    interval for two independent means.
+    """
+    paired = (theirs - ours).dropna()
+    if len(paired) > 1:
+        return paired.mean(), half_width(paired), f"{len(paired)} seeds in pairs"
+    if min(len(ours), len(theirs)) > 1:
+        interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
+        return theirs.mean() - ours.mean(), (interval.high - interval.low) / 2, f"{len(theirs)} and {len(ours)} seeds"
+    return theirs.mean() - ours.mean(), math.nan, "one seed: nothing can be told"
+
+
+def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | None]) -> Table:
+    """A column a study."""
+    drawn = Table("", *best, title="studies")
+
+    def add(name: str, values: list[object]) -> None:
+        drawn.add_row(name, *map(str, values))
+
+    trials = {study: tables.trials[tables.trials["study"] == study] for study in best}
+    add("data, steps", [f"{base['dataset']}, {base['iterations']}" for base in bases.values()])
+    counts = [rows["state"].value_counts() for rows in trials.values()]
+    add("trials", [", ".join(f"{n} {state}" for state, n in count.items() if n) for count in counts])
+    add("best setting", [setting_name(found.row) if found else "none finished" for found in best.values()])
+    for score, name in SCORES.items():
+        values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
+        add(f"its {name}", [told(series.mean(), half_width(series)) for series in values])
+    add("over", ["" if not found else seeds_of(found) for found in best.values()])
+    hours = [rows[["useful_h", "redone_h", "lost_h"]].sum() for rows in trials.values()]
+    add("GPU-hours", [f"{row.sum():.2f}" for row in hours])
+    add("of them useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
+    return drawn
+
+
+def seeds_of(found: Best) -> str:
+    """What the scores of a best setting are means of."""
+    return f"{found.row['seeds']} fresh seeds" if found.row["seeds"] else "one seed, by which it was chosen: too high"
+
+
+def differences(best: dict[str, Best]) -> Table:
+    """How the best settings of the other studies differ from the first study's."""
+    (first, ours), *others = best.items()
+    drawn = Table("score", "difference", "mean ± 95 %", "over", "verdict", title="differences")
+    for (study, theirs), (score, name) in itertools.product(others, SCORES.items()):
+        if score in ours.scores and score in theirs.scores:
+            mean, width, how = difference(ours.scores[score], theirs.scores[score])
+            says = verdict(mean, width) or "not known"
+            drawn.add_row(name, f"{study} − {first}", told(mean, width, sign=True), how, says)
+    return drawn
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = tyro.cli(Options, args=arguments)
+    if len(set(options.study)) < 2:
+        raise UserError(f"name at least two different studies, got --study {' --study '.join(options.study)}")
+    tables = load(*options.study, runs=options.runs)
+    bases = {study: definition_of(study_folder(study, options.runs))["base"] for study in options.study}
+    best = {study: Best.of(tables, study) for study in options.study}
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(side_by_side(tables, bases, best))
+    compared = {study: found for study, found in best.items() if found}
+    if len(compared) > 1:
+        console.print(differences(compared))
+    unlike = {(base["dataset"], base["val_set"], base["iterations"]) for base in bases.values()}
+    if len(unlike) > 1:
+        console.print("note: these studies differ in data or length, so their scores say nothing about their settings")
+
+
+if __name__ == "__main__":
+    main()
