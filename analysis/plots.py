@@ -158,6 +158,8 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
 
     strips: dict[str, dict[str, Image.Image]] = {}
     for title, run in runs:
+        if not any(run.folder.glob("events.out.tfevents.*")):
+            continue
         events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 1, "tensors": 1}).Reload()
         for tag in sorted(events.Tags()["images"])[:images]:
             strips.setdefault(tag, {})[title] = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))

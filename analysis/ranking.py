@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -18,7 +19,7 @@ def half_width(values: Sequence[float], together: int = 1) -> float:
     if n < 2:
         return math.nan
     quantile = stats.t.ppf(1 - 0.025 / together, n - 1)
-    return float(quantile * stats.tstd(values) / math.sqrt(n))
+    return float(quantile * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:

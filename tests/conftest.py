@@ -9,6 +9,7 @@ import torch
 from inference import resize_some, save_checkpoint
 from selenium.webdriver import Chrome
 from slurm_cluster import Cluster, Sweep
+from studies import add_trial, attempt, new_study, sweep_for_real, write_run
 from tiny import tiny_config
 
 from fsr.data.synthetic import synthesise
@@ -69,3 +70,29 @@ def coco(tmp_path_factory) -> Path:
 def checkpoint(voc, tmp_path_factory) -> Path:
     """A tiny network for 8 classes and background."""
     return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", tiny_config(voc))
+
+
+@pytest.fixture
+def all_states(tmp_path: Path) -> Path:
+    """Folder of a study smoke with trials in every state: two attempts, a repeat, pruned, failed, running, waiting; and
+    one without files."""
+    folder, study = new_study(tmp_path)
+    for state in ("complete", "pruned", "fail", "running"):
+        add_trial(study, 0.4, state)
+    add_trial(study, 0.4, "complete", 0.25, seed=1, repeats=0)
+    add_trial(study, 0.6, "complete", 0.3)
+    add_trial(study, 0.7, "waiting")
+    write_run(folder.run(0), attempts=[attempt(0, 3600, 0, 100, "preempted"), attempt(3600, 5400, 50, 200, "finished")])
+    write_run(folder.run(1), 10, [attempt(0, 36, 0, 100, "pruned")])
+    write_run(folder.run(2), 1, [attempt(0, 72, 0, 10, "not finite")])
+    write_run(folder.run(3), 5, [attempt(0, None, None, None, None)])
+    write_run(folder.run(4), attempts=[attempt(9, 18, 0, 200, "finished")])
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def swept(synthetic_folder, tmp_path_factory) -> Path:
+    """The folder of a study smoke that was really swept. Do not change it."""
+    runs = tmp_path_factory.mktemp("swept")
+    sweep_for_real(synthetic_folder, runs)
+    return runs

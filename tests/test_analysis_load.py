@@ -1,6 +1,5 @@
 """Runs as tables: what the files say, all of them, quickly; what is damaged is marked and stops nothing."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,88 +9,15 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from studies import POINTS, add_trial, attempt, new_study, write_run
 
 from analysis.load import Tables, load, main
-from fsr.config import synthetic
 from fsr.errors import UserError
-from launch.folder import StudyFolder
 from launch.storage import open_storage
 
-NAMES = ("background", "aeroplane", "bicycle")
-POINTS = 20
 
-
-def quality(step):
-    iou = [0.9, 0.4, None]
-    errors = {name: [0.1, 0.2, None] for name in ("precision", "recall", "false_positive", "false_negative")}
-    cam = {"miou": 0.5, "iou": iou, **errors, "threshold": 0.35, "curve": [[0.05 * i, 0.01 * i] for i in range(1, 20)]}
-    networks = {
-        name: {"segmentation": {"miou": 0.6, "iou": iou}, "cam": cam, "aux_cam": cam} for name in ("student", "teacher")
-    }
-    return {"step": step, "class_names": NAMES, "networks": networks}
-
-
-def attempt(started, ended, first_step, reached, cause, **more):
-    fields = {"task": "7_1", "restart": 0, "node": "n1", "pid": 1, "ranks": 2, "started": started, "ended": ended}
-    return fields | {"first_step": first_step, "reached": reached, "cause": cause, "detail": "", **more}
-
-
-def write_run(run, points=POINTS, attempts=()):
-    """The records of a run that was recorded `points` times and evaluated each time."""
-    run.folder.mkdir()
-    records = []
-    for step in range(10, 10 * points + 10, 10):
-        train = {name: 0.5 + step for name in ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")}
-        perf = {"perf/steps_per_s": 2.0, "perf/stall_fraction": 0.01}
-        records.append({"step": step, **{f"train/{name}": value for name, value in train.items()}, **perf})
-        records.append({"step": step, "val/seg_miou": step / 1000, "val/cam_miou": 0.5, "val/aux_cam_miou": 0.4})
-    run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    run.quality_file.write_text(json.dumps(quality(10 * points)))
-    (run.folder / "attempts.json").write_text(json.dumps(list(attempts)))
-
-
-def new_study(runs, name="smoke"):
-    folder = StudyFolder(runs / name)
-    folder.folder.mkdir(parents=True)
-    base = synthetic(runs).to_json() | {"iterations": 200}
-    folder.study_file.write_text(json.dumps({"study": name, "base": base, "metric": "val/seg_miou"}))
-    study = optuna.create_study(study_name=name, storage=open_storage(folder.folder), direction="maximize")
-    return folder, study
-
-
-def add_trial(study, mask_ratio, state="complete", value=0.2, **attributes):
-    study.enqueue_trial({"mask_ratio": mask_ratio}, user_attrs=attributes)
-    if state == "waiting":
-        return
-    trial = study.ask()
-    trial.suggest_float("mask_ratio", 0.05, 0.95)
-    if state == "complete":
-        study.tell(trial, value)
-    elif state != "running":
-        if state == "fail":
-            trial.set_user_attr("error", "not finite: loss nan at step 7")
-        study.tell(trial, state=optuna.trial.TrialState[state.upper()])
-
-
-@pytest.fixture
-def runs(tmp_path):
-    """A study with a trial in every state: two attempts, a repeat, pruned, failed, running, waiting, without files."""
-    folder, study = new_study(tmp_path)
-    for state in ("complete", "pruned", "fail", "running"):
-        add_trial(study, 0.4, state)
-    add_trial(study, 0.4, "complete", 0.25, seed=1, repeats=0)
-    add_trial(study, 0.6, "complete", 0.3)
-    add_trial(study, 0.7, "waiting")
-    write_run(folder.run(0), attempts=[attempt(0, 3600, 0, 100, "preempted"), attempt(3600, 5400, 50, 200, "finished")])
-    write_run(folder.run(1), 10, [attempt(0, 36, 0, 100, "pruned")])
-    write_run(folder.run(2), 1, [attempt(0, 72, 0, 10, "not finite")])
-    write_run(folder.run(3), 5, [attempt(0, None, None, None, None)])
-    write_run(folder.run(4), attempts=[attempt(9, 18, 0, 200, "finished")])
-    return tmp_path
-
-
-def test_every_trial_is_a_row_whatever_became_of_it(runs):
-    trials = load("smoke", runs=runs).trials.set_index("trial")
+def test_every_trial_is_a_row_whatever_became_of_it(all_states):
+    trials = load("smoke", runs=all_states).trials.set_index("trial")
     assert trials["state"].tolist() == ["complete", "pruned", "fail", "running", "complete", "complete", "waiting"]
     assert trials["value"].tolist() == pytest.approx([0.2, *[float("nan")] * 3, 0.25, 0.3, float("nan")], nan_ok=True)
     assert trials["setting"].tolist() == [0, 1, 2, 3, 0, 5, 6]
@@ -107,8 +33,8 @@ def test_every_trial_is_a_row_whatever_became_of_it(runs):
     assert trials["damage"].isna().all()
 
 
-def test_hours_are_useful_redone_or_lost(runs):
-    tables = load("smoke", runs=runs)
+def test_hours_are_useful_redone_or_lost(all_states):
+    tables = load("smoke", runs=all_states)
     costs = tables.attempts.set_index(["trial", "attempt"])[["useful_h", "redone_h", "lost_h"]]
     assert costs.loc[(0, 0)].tolist() == [1.0, 1.0, 0.0]  # two ranks for an hour; half of the steps were done again
     assert costs.loc[(0, 1)].tolist() == [1.0, 0.0, 0.0]
@@ -120,8 +46,8 @@ def test_hours_are_useful_redone_or_lost(runs):
     assert tables.attempts["cause"].tolist()[:4] == ["preempted", "finished", "pruned", "not finite"]
 
 
-def test_curves_and_quality_have_a_row_an_observation(runs):
-    tables = load("smoke", runs=runs)
+def test_curves_and_quality_have_a_row_an_observation(all_states):
+    tables = load("smoke", runs=all_states)
     curve = tables.curves[tables.curves["trial"] == 1]
     assert curve["step"].tolist() == list(range(10, 110, 10))  # losses and scores of a step in one row
     assert curve["train/loss"].tolist() == [0.5 + step for step in range(10, 110, 10)]
@@ -160,9 +86,9 @@ def test_curves_and_quality_have_a_row_an_observation(runs):
         ("attempts.json", "\xff", "attempts.json: "),
     ],
 )
-def test_a_damaged_file_is_named_and_the_rest_is_read(runs, file, content, damage):
-    (runs / "smoke" / "trial_0004" / file).write_bytes(content.encode("latin-1"))
-    tables = load("smoke", runs=runs)
+def test_a_damaged_file_is_named_and_the_rest_is_read(all_states, file, content, damage):
+    (all_states / "smoke" / "trial_0004" / file).write_bytes(content.encode("latin-1"))
+    tables = load("smoke", runs=all_states)
     trials = tables.trials.set_index("trial")
     assert len(trials) == 7
     assert trials.loc[4, "value"] == 0.25
@@ -174,35 +100,35 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(runs, file, content, damag
         assert trials.loc[4, "damage"].startswith(damage)
 
 
-def test_what_was_read_is_kept_until_a_file_changes(runs, monkeypatch):
-    first = load("smoke", runs=runs)
+def test_what_was_read_is_kept_until_a_file_changes(all_states, monkeypatch):
+    first = load("smoke", runs=all_states)
 
     def never(*_):
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
         patch.setattr("analysis.collect.collect", never)
-        again = load("smoke", runs=runs)
+        again = load("smoke", runs=all_states)
         for name in ("trials", "curves", "cam_quality", "class_iou", "attempts"):
             pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
-    with open(runs / "smoke" / "trial_0003" / "metrics.jsonl", "a") as file:
+    with open(all_states / "smoke" / "trial_0003" / "metrics.jsonl", "a") as file:
         file.write('{"step": 60, "train/loss": 0.1}\n')
-    assert load("smoke", runs=runs).trials["step"][3] == 60
-    add_trial(optuna.load_study(study_name="smoke", storage=open_storage(runs / "smoke")), 0.7)
-    assert load("smoke", runs=runs).trials["state"][6] == "complete"
-    assert len(list((runs / "smoke" / "tables").iterdir())) == 1
+    assert load("smoke", runs=all_states).trials["step"][3] == 60
+    add_trial(optuna.load_study(study_name="smoke", storage=open_storage(all_states / "smoke")), 0.7)
+    assert load("smoke", runs=all_states).trials["state"][6] == "complete"
+    assert len(list((all_states / "smoke" / "tables").iterdir())) == 1
 
 
-def test_a_study_that_may_only_be_read_is_read(runs, monkeypatch):
+def test_a_study_that_may_only_be_read_is_read(all_states, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert len(load("smoke", runs=runs).trials) == 7
-    assert not (runs / "smoke" / "tables").exists()
+    assert len(load("smoke", runs=all_states).trials) == 7
+    assert not (all_states / "smoke" / "tables").exists()
 
 
-def test_several_studies_are_one_table(runs):
-    _, study = new_study(runs, "other")
+def test_several_studies_are_one_table(all_states):
+    _, study = new_study(all_states, "other")
     add_trial(study, 0.3)
-    tables = load("smoke", "other", runs=runs)
+    tables = load("smoke", "other", runs=all_states)
     assert tables.trials["study"].tolist() == ["smoke"] * 7 + ["other"]
     assert tables.trials["trial"].tolist() == [*range(7), 0]
     assert tables.class_iou["kind"].dtype == "category"
@@ -215,29 +141,29 @@ def test_a_study_without_trials_has_empty_tables(tmp_path):
     assert {"miou", "threshold"} <= set(tables.cam_quality)
 
 
-def test_what_cannot_be_read_at_all_is_told_in_a_sentence(runs, capsys):
+def test_what_cannot_be_read_at_all_is_told_in_a_sentence(all_states, capsys):
     def told(*words):
         with pytest.raises(SystemExit) as end:
-            main([*words, "--runs", str(runs), "--out", str(runs / "out")])
+            main([*words, "--runs", str(all_states), "--out", str(all_states / "out")])
         assert end.value.code == 2
         return capsys.readouterr().err.strip()
 
     assert told("--study", "momentum").startswith("error: there is no study in ")
     assert "a study's name consists of" in told("--study", "../smoke")
-    journal = runs / "smoke" / "journal.log"
+    journal = all_states / "smoke" / "journal.log"
     journal.write_text(journal.read_text().replace("mask_ratio", "mask\nratio", 1))
     assert told("--study", "smoke").startswith("error: the storage of study smoke")
-    (runs / "smoke" / "study.json").write_text("{")
+    (all_states / "smoke" / "study.json").write_text("{")
     assert "study.json is damaged" in told("--study", "smoke")
     with pytest.raises(UserError, match="name at least one study"):
         load()
 
 
-def test_the_command_writes_a_csv_file_a_table(runs):
-    main(["--study", "smoke", "--runs", str(runs), "--out", str(runs / "out")])
-    trials = pd.read_csv(runs / "out" / "trials.csv")
-    assert trials["state"].tolist() == load("smoke", runs=runs).trials["state"].tolist()
-    assert len(pd.read_csv(runs / "out" / "cam_quality.csv")) == 5 * 76
+def test_the_command_writes_a_csv_file_a_table(all_states):
+    main(["--study", "smoke", "--runs", str(all_states), "--out", str(all_states / "out")])
+    trials = pd.read_csv(all_states / "out" / "trials.csv")
+    assert trials["state"].tolist() == load("smoke", runs=all_states).trials["state"].tolist()
+    assert len(pd.read_csv(all_states / "out" / "cam_quality.csv")) == 5 * 76
 
 
 TIMED = """

@@ -1,0 +1,76 @@
+"""Rankings: means over fresh seeds alone, differences seed by seed, and no more told apart than the intervals allow."""
+
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats
+from studies import add_run, add_trial, new_study
+
+from analysis.load import load
+from analysis.ranking import half_width, ranking, told, verdict
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Trial 1 was lucky in the search and is no better; trial 2 is better with every seed; 3 was not repeated."""
+    folder, study = new_study(tmp_path)
+    for ratio, value in ((0.4, 0.30), (0.6, 0.50), (0.8, 0.40), (0.2, 0.10)):
+        add_run(folder, study, ratio, value)
+    add_trial(study, 0.9, "pruned")
+    for seed, level in enumerate((0.2, 0.3, 0.4), 1):
+        add_run(folder, study, 0.4, level, seed=seed, repeats=0)
+        add_run(folder, study, 0.6, level + (-0.02, 0.03, -0.01)[seed - 1], seed=seed, repeats=1)
+        add_run(folder, study, 0.8, level + 0.01 + 0.0001 * seed, seed=seed, repeats=2)
+    add_trial(study, 0.8, "running", seed=4, repeats=2)
+    return load("smoke", runs=tmp_path)
+
+
+def test_settings_with_fresh_seeds_come_first_by_their_mean(study):
+    ranked = ranking(study, "smoke")
+    assert ranked["trial"].tolist() == [2, 1, 0, 3]
+    assert ranked["param/mask_ratio"].tolist() == [0.8, 0.6, 0.4, 0.2]
+    assert ranked["seeds"].tolist() == [3, 3, 3, 0]
+    assert ranked["searched"].tolist() == [0.40, 0.50, 0.30, 0.10]
+    assert ranked["mean"].tolist()[:3] == pytest.approx([0.3102, 0.3, 0.3])
+    assert math.isnan(ranked["mean"][3])
+
+
+def test_differences_are_taken_seed_by_seed_and_hold_together(study):
+    ranked = ranking(study, "smoke").set_index("trial")
+    assert ranked["difference"][[1, 2]].tolist() == pytest.approx([0.0, 0.0102])
+    differences = pd.Series([-0.02, 0.03, -0.01])
+    wide = stats.t.ppf(1 - 0.025 / 2, 2) * differences.std() / math.sqrt(3)  # two settings are compared
+    assert ranked["difference_half_width"][1] == pytest.approx(wide)
+    assert ranked["verdict"].tolist() == ["better", "not told apart", "", ""]
+    assert ranked["half_width"][2] > 0.2  # the means themselves cannot be told apart: only the pairs can
+
+
+def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_states):
+    ranked = ranking(load("smoke", runs=all_states), "smoke")
+    assert ranked["trial"].tolist() == [0, 5]  # one repeat alone comes before none
+    assert ranked["verdict"].tolist() == ["", ""]
+    new_study(all_states, "empty")
+    ranked = ranking(load("empty", runs=all_states), "empty")
+    assert len(ranked) == 0
+    assert "mean" in ranked
+
+
+def test_the_interval_is_students(study):
+    values = [0.1, 0.4, 0.2, 0.3]
+    low, high = stats.t.interval(0.95, 3, loc=0.25, scale=stats.sem(values))
+    assert half_width(values) == pytest.approx((high - low) / 2)
+    assert half_width(values, together=5) > half_width(values)
+    assert math.isnan(half_width([0.3]))
+
+
+def test_words_for_numbers():
+    assert [verdict(0.1, 0.05), verdict(-0.1, 0.05), verdict(0.01, 0.05), verdict(0.1, math.nan)] == [
+        "better",
+        "worse",
+        "not told apart",
+        "",
+    ]
+    assert told(0.41234, 0.03) == "0.412 ± 0.030"
+    assert told(0.01, math.nan, sign=True) == "+0.010"
+    assert told(math.nan, 0.1) == ""
