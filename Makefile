@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA := data/synthetic
 STUDY ?= smoke
 
-.PHONY: setup sweep test slow lint sanitize
+.PHONY: setup sweep report test slow lint sanitize
 setup: $(VENV)/installed
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -22,6 +22,9 @@ $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 
 sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
 	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA) --cluster local
+
+report: $(VENV)/installed
+	$(BIN)/python analysis/report.py --study $(STUDY) --runs $(RUNS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
