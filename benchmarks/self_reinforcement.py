@@ -9,7 +9,6 @@ The runs stay in --runs, so that an interrupted comparison goes on where it was.
 """
 
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from machine import machine
 from rich.console import Console
 from rich.table import Table
 
+from analysis.ranking import half_width
 from fsr.run import Run
 
 SETTINGS = {
@@ -31,8 +31,6 @@ SETTINGS = {
     "none": ["--w_class", "0", "--w_patch", "0"],
 }
 SCORES = ("val/cam_miou", "val/cam_best_miou", "val/aux_cam_miou", "val/aux_cam_best_miou", "val/seg_miou")
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Options:
     first_seed: int = 10
     """The first of the seeds."""
     seeds: int = 5
-    """Seeds of each setting, at most 16."""
+    """Seeds of each setting."""
     parallel: int = 1
     """Runs at a time; each gets its share of the cores."""
 
@@ -100,11 +98,8 @@ def train(options: Options, setting: str, seed: int) -> dict[str, float]:
 
 
 def interval(values: list[float]) -> dict[str, float]:
-    """Mean and half width of its 95 % confidence interval; infinite for one value."""
-    if len(values) < 2:
-        return {"mean": values[0], "half_width": math.inf}
-    half_width = T_95[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
-    return {"mean": statistics.mean(values), "half_width": half_width}
+    """Mean and half width of its 95 % confidence interval; NaN for one value."""
+    return {"mean": statistics.mean(values), "half_width": half_width(values)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether the synthetic preset learns as much in bf16 as in float32: the same seeds, both precisions.
+"""Whether the synthetic preset learns as much in bf16, or compiled, as it does in float32, seed by seed.
 
-    python benchmarks/bf16_learning.py --out runs/bf16_learning --seeds 0 5 7
+    python benchmarks/equal_learning.py --out runs/equal_learning --seeds 0 5 7
 
 CPUs without units for bf16 multiply it a hundred times slower than float32. There, products of bf16 tensors are
 computed in float32 and rounded to bf16 afterwards, which is what such units do. Runs that are there already are read,
-not repeated. The last line is JSON.
+not repeated. Prints means, and differences from float32 in pairs with 95 % intervals; the last line is JSON.
 """
 
 import dataclasses
@@ -22,26 +22,28 @@ from machine import machine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from analysis.ranking import half_width, told, verdict
 from fsr.config import synthetic
 from fsr.run import Run
 from fsr.train import train
 
+WAYS = {"float32": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
 SCORES = ("val/seg_miou", "val/cam_best_miou", "val/aux_cam_best_miou")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train the preset in both precisions."""
+    """Train the preset in several ways."""
 
-    out: Path = Path("runs/bf16_learning")
+    out: Path = Path("runs/equal_learning")
     """Folder of the runs."""
     data_folder: Path = Path("data/synthetic")
     """The synthetic set."""
     seeds: tuple[int, ...] = (0, 5, 7)
-    """A run of each precision for each."""
-    precisions: tuple[str, ...] = ("fp32", "bf16")
-    """Those to run."""
+    """A run of each way for each."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """Those to run; the first is what the others are compared with."""
 
 
 class ProductsInFloat32(TorchDispatchMode):
@@ -66,25 +68,39 @@ class ProductsInFloat32(TorchDispatchMode):
         return tree_map_only(torch.Tensor, narrow, function(*args, **kwargs))
 
 
+def multiplies_bf16() -> bool:
+    """Whether the device has units for products of bf16."""
+    cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.cuda.is_available() or cpu
+
+
 def main() -> None:
     """Train and print."""
     options = tyro.cli(Options)
-    scores: dict[str, dict[str, list[float]]] = {}
-    for precision in options.precisions:
-        for seed in options.seeds:
-            run = Run(options.out / f"{precision}_{seed}")
-            config = dataclasses.replace(synthetic(options.data_folder), seed=seed, precision=precision)
-            emulated = precision == "bf16" and not torch.cuda.is_available() and not torch.cpu._is_amx_tile_supported()
+    scores = {way: {name: [] for name in SCORES} for way in options.ways}
+    seconds: dict[str, list[float]] = {way: [] for way in options.ways}
+    for seed in options.seeds:
+        for way in options.ways:
+            run = Run(options.out / f"{way}_{seed}")
+            config = dataclasses.replace(synthetic(options.data_folder), seed=seed, **WAYS[way])
+            emulated = config.precision == "bf16" and not multiplies_bf16()
             with ProductsInFloat32() if emulated else nullcontext():
                 train(config, run)
+            result = run.result()
+            seconds[way].append(round(result["seconds"], 1))
             for name in SCORES:
-                scores.setdefault(precision, {}).setdefault(name, []).append(round(run.result()[name], 4))
-            print(precision, seed, {name: scores[precision][name][-1] for name in SCORES}, flush=True)
-    means = {
-        precision: {name: round(statistics.mean(values), 4) for name, values in by_name.items()}
-        for precision, by_name in scores.items()
-    }
-    print(json.dumps({"scores": scores, "means": means, "seeds": options.seeds} | machine()))
+                scores[way][name].append(round(result[name], 4))
+            print(way, seed, {name: values[-1] for name, values in scores[way].items()}, seconds[way][-1], flush=True)
+    first = scores[options.ways[0]]
+    differences = {}
+    for way in options.ways[1:]:
+        for name, values in scores[way].items():
+            pairs = [theirs - ours for ours, theirs in zip(first[name], values, strict=True)]
+            mean, width = statistics.mean(pairs), half_width(pairs)
+            differences[f"{way} {name}"] = [round(mean, 4), round(width, 4)]
+            print(f"{name}, {way} − {options.ways[0]}: {told(mean, width, sign=True)}, {verdict(mean, width)}")
+    found = {"seeds": options.seeds, "scores": scores, "seconds": seconds, "differences": differences}
+    print(json.dumps(found | {"bf16_in_hardware": multiplies_bf16()} | machine()))
 
 
 if __name__ == "__main__":
