@@ -11,6 +11,7 @@ import pytest
 from served import opened, served
 from slurm_cluster import ROOT, TESTS, wait_for
 
+from analysis.dashboard import main
 from launch.storage import open_storage
 
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
@@ -27,6 +28,19 @@ def runs(tmp_path_factory):
     return folder / "runs"
 
 
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    """Exit code and output of a dashboard that does not start."""
+    monkeypatch.delenv("FSR_STORAGE", raising=False)
+
+    def ended(*options):
+        with pytest.raises(SystemExit) as end:
+            main([str(option) for option in options])
+        return end.value.code, "".join(capsys.readouterr())
+
+    return ended
+
+
 def see(browser, url, path, *words):
     """Open a page and wait until it has all these words."""
     with opened(browser, url, path) as page:
@@ -41,7 +55,7 @@ def test_it_shows_a_study_of_the_journal_and_its_trials(runs, browser, tmp_path)
         assert line == f"{url}dashboard/studies/0   (Ctrl-C ends it)\n"
 
 
-def test_it_listens_to_this_machine_only(runs, tmp_path):
+def test_it_listens_to_this_machine_only(runs, refused, tmp_path):
     with served([*DASHBOARD, "--study", "smoke", "--runs", runs], tmp_path / "log") as url:
         port = f"{int(url.rstrip('/').rpartition(':')[2]):04X}"
         sockets = [
@@ -49,17 +63,11 @@ def test_it_listens_to_this_machine_only(runs, tmp_path):
         ]
         listening = [words[1] for words in sockets if words[3] == "0A" and words[1].endswith(f":{port}")]
         assert listening == [f"0100007F:{port}"]
-        code, output = refused("--study", "smoke", "--runs", runs, "--port", str(int(port, 16)))
+        code, output = refused("--study", "smoke", "--runs", runs, "--port", int(port, 16))
         assert (code, output) == (2, f"error: port {int(port, 16)}: Address already in use; name another with --port\n")
 
 
-def refused(*options):
-    """Exit code and output of a dashboard that does not start."""
-    answer = subprocess.run([*DASHBOARD, *options], capture_output=True, text=True, timeout=60)
-    return answer.returncode, answer.stdout + answer.stderr
-
-
-def test_a_study_that_is_not_there_is_one_sentence(runs):
+def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
     sentence = f"error: there is no study in {runs}/nonsense; name its folder's parent with --runs\n"
     assert refused("--study", "nonsense", "--runs", runs) == (2, sentence)
     assert not (runs / "nonsense").exists()
@@ -70,7 +78,7 @@ def test_a_study_that_is_not_there_is_one_sentence(runs):
     assert refused("--study", "../smoke", "--runs", runs) == (2, sentence)
 
 
-def test_a_study_in_a_database_is_found_by_the_variable(runs, browser, tmp_path):
+def test_a_study_in_a_database_is_found_by_the_variable(runs, refused, browser, tmp_path):
     url = f"sqlite:///{tmp_path}/studies.db"
     optuna.copy_study(from_study_name="smoke", from_storage=open_storage(runs / "smoke"), to_storage=url)
     (tmp_path / "smoke").mkdir()

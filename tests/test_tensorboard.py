@@ -15,9 +15,9 @@ from slurm_cluster import MISSING, ROOT, TESTS, Cluster, Sweep, available, kill,
 from fsr.run import Run
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
-PREEMPTED, KILLED, PRUNED, FAILED, UNDISTURBED = range(5)
+PREEMPTED, KILLED, PRUNED, UNDISTURBED, FAILED = range(5)
 TRIALS = [f"trial_{number:04d}" for number in range(5)]
-STATES = ["complete", "complete", "pruned", "fail", "complete"]
+STATES = ["complete", "complete", "pruned", "complete", "fail"]
 METRICS = ["val/seg_miou", "val/cam_miou", "val/aux_cam_miou"]
 STEPS = 20
 SCREENSHOTS = ROOT / "build" / "screenshots"
