@@ -50,7 +50,7 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     word = file.read_text() if file.exists() else ""
 
     def stop() -> bool:
-        time.sleep(0.3 if word == "slow" else 0)
+        time.sleep(0.5 if word == "slow" else 0)
         return stop_requested()
 
     def end(step: int, scores: dict[str, float]) -> bool:
