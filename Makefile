@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := data/synthetic
 STUDY ?= smoke
+RUNS ?= runs
 
-.PHONY: setup sweep report test slow lint sanitize
+.PHONY: setup sweep report board dashboard test slow lint sanitize
 setup: $(VENV)/installed
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -21,7 +22,15 @@ $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 	$(BIN)/python -m fsr.data.synthetic $(DATA)
 
 sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
-	$(BIN)/python launch/sweep.py --study $(STUDY) --data_folder $(DATA) --cluster local
+	$(BIN)/python launch/sweep.py --study $(STUDY) --runs $(RUNS) --data_folder $(DATA) --cluster local
+
+# So many samples that it is all points and pictures: TensorBoard would draw other steps in each run. (0, which its help calls
+# no limit, shows no curve at all in 2.21.)
+board: $(VENV)/installed
+	$(BIN)/tensorboard --logdir $(RUNS)/$(STUDY) --host localhost --samples_per_plugin scalars=100000,images=1000
+
+dashboard: $(VENV)/installed
+	$(BIN)/python analysis/dashboard.py --study $(STUDY) --runs $(RUNS)
 
 report: $(VENV)/installed
 	$(BIN)/python analysis/report.py --study $(STUDY) --runs $(RUNS)

@@ -18,7 +18,7 @@ import tyro
 from analysis import collect
 from fsr.errors import UserError, reports_user_errors
 from launch.folder import StudyFolder
-from launch.storage import STORAGE_VARIABLE, open_storage
+from launch.storage import JOURNAL, open_launched
 from launch.study import check_name
 
 RUNS = Path("runs")
@@ -72,11 +72,9 @@ def load(*studies: str, runs: Path = RUNS) -> Tables:
 def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
     """The study as Optuna knows it, for its own plots. Raises UserError as `load` does."""
     folder = study_folder(study, runs)
-    database = definition_of(folder).get("storage", "journal.log") != "journal.log"
-    if database and STORAGE_VARIABLE not in os.environ:
-        raise UserError(f"study {study} is stored in a database; set {STORAGE_VARIABLE} to its URL")
+    definition_of(folder)
     try:
-        return optuna.load_study(study_name=study, storage=open_storage(folder.folder, database))
+        return optuna.load_study(study_name=study, storage=open_launched(folder))
     except (ValueError, KeyError) as error:
         raise UserError(f"the storage of study {study} in {folder.folder} cannot be read: {error!r}") from None
 
@@ -86,7 +84,7 @@ def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
     check_name(study)
     folder = StudyFolder(Path(runs).absolute() / study)
     if not folder.study_file.exists():
-        raise UserError(f"there is no study in {folder.folder}; allowed are the names of the folders in {runs}")
+        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
     return folder
 
 
@@ -101,7 +99,7 @@ def definition_of(folder: StudyFolder) -> dict:
 
 def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
-    if definition.get("storage", "journal.log") != "journal.log":
+    if definition.get("storage", JOURNAL) != JOURNAL:
         return collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     kept = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
     if kept.exists():
@@ -136,7 +134,7 @@ def _stamp(folder: StudyFolder) -> str:
     names = ("metrics.jsonl", "quality.json", "attempts.json")
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
-    for path in (folder.study_file, folder.folder / "journal.log", *records):
+    for path in (folder.study_file, folder.folder / JOURNAL, *records):
         try:
             seen = os.stat(path)
         except FileNotFoundError:

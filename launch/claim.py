@@ -13,6 +13,7 @@ from fsr.files import write_json
 from fsr.run import Run
 from launch import slurm, suspects
 from launch.folder import StudyFolder
+from launch.hparams import write_hparams
 from launch.ledger import Attempt, Cause, Ledger
 from launch.lock import FileLock
 from launch.repeats import SEED
@@ -49,6 +50,7 @@ class Claim:
 
     study: optuna.Study
     trial: optuna.Trial
+    base: TrainConfig
     settings: Settings
     lock: FileLock
     run: Run
@@ -69,6 +71,8 @@ class Claim:
             **asdict(Standing.of(self.run)),
         }
         self.trial.set_user_attr("summary", summary)  # so that nobody need open the folders of finished trials
+        seed = self.trial.user_attrs.get(SEED, self.base.seed)
+        write_hparams(self.run, self.trial, seed, state or TrialState.COMPLETE)
         self.study.tell(self.trial, value, state)
 
     def fail(self, reason: str) -> None:
@@ -108,7 +112,7 @@ def claim(
                 close_lost(folder, number, cause_of_death)
                 reason = folder.ledger(number).given_up()
                 if reason:
-                    Claim(session, _running(session, storage, number), {}, lock, folder.run(number)).fail(reason)
+                    Claim(session, _running(session, storage, number), base, {}, lock, folder.run(number)).fail(reason)
         trials = session.get_trials(deepcopy=False)
         done = sum(trial.state in DONE for trial in trials)
         number = None
@@ -134,7 +138,7 @@ def claim(
         settings = study.suggest(trial, base)
         if SEED in trial.user_attrs:
             settings |= {"seed": trial.user_attrs[SEED]}
-        return Claim(session, trial, settings, lock, folder.run(number))
+        return Claim(session, trial, base, settings, lock, folder.run(number))
 
 
 def close_lost(folder: StudyFolder, number: int, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> None:

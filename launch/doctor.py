@@ -3,7 +3,6 @@
 With a study it also checks the study's folder and repairs what it safely can.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from launch.folder import StudyFolder
 from launch.jobs import Queue
 from launch.ledger import Ledger
 from launch.slot import cause_of_death
-from launch.storage import NETWORK, file_system, open_storage
+from launch.storage import NETWORK, file_system, open_launched
 from launch.study import check_name
 
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # options of NFS and Lustre mounts
@@ -122,11 +121,7 @@ def check_locks(runs: Path, console: Console) -> bool:
 
 def check_study(folder: StudyFolder, console: Console) -> bool:
     """Check a study's files; close attempts that died without a word; say what it did."""
-    if not folder.study_file.exists():
-        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
-    definition = json.loads(folder.study_file.read_text())
-    database = definition.get("storage", "journal.log") != "journal.log"
-    study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.folder, database))
+    study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
     queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
     trials, sound = study.get_trials(deepcopy=False), True
     done = sum(trial.state.is_finished() for trial in trials)

@@ -12,7 +12,7 @@ from fsr.errors import UserError
 from fsr.run import provenance, write_json
 from launch.cluster import Resources
 from launch.folder import StudyFolder
-from launch.storage import STORAGE_VARIABLE, check_url, without_password
+from launch.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
 from launch.study import Study, load
 
 PLACES = ("data_folder", "list_folder", "workers")
@@ -123,7 +123,7 @@ def define(plan: Plan) -> None:
         "metric": plan.study.metric,
         "base": plan.base.to_json(),
         "space": plan.study.space(plan.base),
-        "storage": without_password(plan.storage) if plan.storage else "journal.log",
+        "storage": without_password(plan.storage) if plan.storage else JOURNAL,
     }
     if file.exists():
         check_unchanged(plan.folder, definition)

@@ -49,7 +49,7 @@ def conclude(planned: Plan, study: optuna.Study, mistakes: list[str], stopped: b
     if mistakes:
         raise UserError(mistakes[0])
     trials = study.get_trials(deepcopy=False)
-    done, folder = count(trials, *DONE), relative(planned.folder.folder)
+    done, runs = count(trials, *DONE), relative(planned.folder.folder.parent)
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, highlight=False)
@@ -59,10 +59,10 @@ def conclude(planned: Plan, study: optuna.Study, mistakes: list[str], stopped: b
         run = relative(planned.folder.run(best).folder)
         say(f"best: trial {best}, {planned.study.metric} {trials[best].value:.4f}, in {run}")
         if repeats_among(trials):
-            say(f"means over seeds, with intervals: make report STUDY={planned.study.name}")
+            say(f"means over seeds, with intervals: make report STUDY={planned.study.name} RUNS={runs}")
         else:
             say("One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.")
-        say(f"curves and pictures: tensorboard --logdir {folder}")
+        say(f"curves and pictures: make board STUDY={planned.study.name} RUNS={runs}")
     again = shlex.join(["python", *sys.argv])
     if stopped:
         say(f"stopped with {done} of {planned.wanted} trials done; nothing is lost, to go on: {again}")

@@ -1,7 +1,6 @@
 """How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
 
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from fsr.errors import UserError, reports_user_errors
+from fsr.errors import reports_user_errors
 from launch import slurm
 from launch.claim import Order
 from launch.folder import StudyFolder
 from launch.jobs import Queue
-from launch.storage import STORAGE_VARIABLE, open_storage
+from launch.storage import open_launched
 from launch.study import check_name
 from launch.table import Row, Rows, left, table
 
@@ -44,14 +43,9 @@ class Status:
     """Reads how a study stands, again and again."""
 
     def __init__(self, folder: StudyFolder) -> None:
-        if not folder.study_file.exists():
-            raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
         self.folder = folder
+        self.study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
         self.definition = json.loads(folder.study_file.read_text())
-        database = self.definition.get("storage", "journal.log") != "journal.log"
-        if database and STORAGE_VARIABLE not in os.environ:
-            raise UserError(f"the study is stored in {self.definition['storage']}; set {STORAGE_VARIABLE} to its URL")
-        self.study = optuna.load_study(study_name=folder.name, storage=open_storage(folder.folder, database))
         self.queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
         self._rows = Rows(self.study, folder, self.queue.holds)
 

@@ -15,8 +15,10 @@ from optuna.storages.journal._base import BaseJournalSnapshot
 
 from fsr.errors import UserError
 from fsr.files import write_whole
+from launch.folder import StudyFolder
 from launch.lock import FileLock
 
+JOURNAL = "journal.log"
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "9p", "afs")
 
@@ -122,14 +124,24 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     """
     url = os.environ.get(STORAGE_VARIABLE, "") if database else None
     if url is None:
-        path = folder / "journal.log"
-        return JournalStorage(JournalFile(path, FileLock(path.with_name("journal.log.lock"))))
+        path = folder / JOURNAL
+        return JournalStorage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
     check_url(url)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # Optuna's, SQLAlchemy's or the driver's; none of them may show the password
         said = str(error).replace(password_of(url) or "\0", "***").splitlines()[0]
         raise UserError(f"the storage {without_password(url)} cannot be opened: {said}") from None
+
+
+def open_launched(folder: StudyFolder) -> BaseStorage:
+    """The storage of a study that was launched before. Raises UserError if there is none, or it cannot be used."""
+    if not folder.study_file.exists():
+        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+    place = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
+    if place != JOURNAL and STORAGE_VARIABLE not in os.environ:
+        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL")
+    return open_storage(folder.folder, place != JOURNAL)
 
 
 def check_url(url: str) -> None:

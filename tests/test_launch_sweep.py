@@ -87,7 +87,7 @@ def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study
     assert "trial 0 complete" in output
     best = max((t for t in study.trials() if t.state.name == "COMPLETE"), key=lambda trial: trial.value)
     assert f"best: trial {best.number}, val/seg_miou {best.value:.4f}" in output
-    assert "tensorboard --logdir" in output
+    assert "make board STUDY=smoke RUNS=" in output
     definition = json.loads((study.study_folder / "study.json").read_text())
     assert definition["budget"] == 6
     assert definition["base"]["iterations"] == 20

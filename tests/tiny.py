@@ -4,10 +4,14 @@ As a script it is launch/sweep.py with that method, for Slurm's tasks, which hav
 """
 
 import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fsr.config import TrainConfig, synthetic
+from fsr.errors import NotFiniteError
+from fsr.run import Run
 
 TINY = {
     "crop_size": 32,
@@ -34,11 +38,28 @@ def tiny_config(data_folder: Path, **changes: Any) -> TrainConfig:
     return dataclasses.replace(synthetic(data_folder), **(TINY | steps | changes))
 
 
-def train(config: TrainConfig, *run: Any, **hooks: Any) -> str:
-    """The real training loop on a study's configuration made tiny."""
+def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], prune: Callable[..., bool]) -> str:
+    """The real training loop on a study's configuration made tiny.
+
+    A file of the data folder that is called like the run's folder may hold one word: `slow` leaves time to disturb the
+    run, `prune` and `fail` end it by its first evaluation.
+    """
     from launch.attempt import train
 
-    return train(dataclasses.replace(config, **TINY, eval_every=20, log_every=1), *run, **hooks)
+    file = config.data_folder / run.folder.name
+    word = file.read_text() if file.exists() else ""
+
+    def stop() -> bool:
+        time.sleep(0.5 if word == "slow" else 0)
+        return stop_requested()
+
+    def end(step: int, scores: dict[str, float]) -> bool:
+        if word == "fail":
+            raise NotFiniteError(f"not finite at step {step}: as the test wants it")
+        return prune(step, scores) or word == "prune"
+
+    config = dataclasses.replace(config, **TINY, log_every=1)
+    return train(config, run, stop_requested=stop, prune=end)
 
 
 def flags(config: TrainConfig) -> list[str]:
