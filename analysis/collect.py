@@ -85,11 +85,11 @@ class RunFiles:
             return []
         lines = run.metrics_file.read_bytes().split(b"\n")[:-1]
         try:
-            records = json.loads(b"[" + b",".join(lines) + b"]")  # ten times faster than line by line
-            if all("step" in record for record in records):
+            records = json.loads(b"[" + b",".join(lines) + b"]")  # much faster than line by line
+            if len(records) == len(lines) and all("step" in record for record in records):
                 return records
-        except ValueError:
-            pass
+        except (ValueError, TypeError):
+            pass  # line by line, then, to tell which
         records = []
         for number, line in enumerate(lines, 1):
             try:

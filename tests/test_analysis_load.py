@@ -73,6 +73,8 @@ def test_curves_and_quality_have_a_row_an_observation(all_states):
             "line 2 of metrics",
         ),
         ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"loss": 1}\n', "line 2 of metrics.jsonl: KeyError"),
+        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20\n"val/seg_miou": 1}\n', "line 2 of metrics"),
+        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n7\n', "line 2 of metrics.jsonl: TypeError"),
         ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20, "val/', None),  # being written
         ("quality.json", '{"step": 1', "quality.json: "),
         (
