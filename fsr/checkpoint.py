@@ -59,12 +59,8 @@ class TrainState:
         self.summed_steps = 0
 
     def snapshot(self) -> Callable[[Run], None]:
-        """Copy the whole state to host memory; the result writes it as a run's checkpoint, whenever it is called.
-
-        The checkpoint before stays, in case this one gets damaged.
-        """
-        state = {name: getattr(self, name).state_dict() for name in PARTS}
-        kept = host_copy(state | {name: getattr(self, name) for name in VALUES})
+        """Copy the whole state to host memory; the result writes it as a run's checkpoint, whenever it is called."""
+        kept = host_copy(self._content())
         copied = torch.cuda.Event() if self.loss_sums.is_cuda else None
         if copied:
             copied.record()
@@ -72,12 +68,24 @@ class TrainState:
         def write(run: Run) -> None:
             if copied:
                 copied.synchronize()
-            with whole_file(run.checkpoint_file) as file:
-                torch.save(kept, file)
-                if run.checkpoint_file.exists():
-                    os.replace(run.checkpoint_file, run.previous_checkpoint_file)
+            _write(kept, run)
 
         return write
+
+    def save(self, run: Run) -> None:
+        """Write the whole state as the run's checkpoint, and return when it is on the disk.
+
+        In host memory it is written as it lies: to fill new memory with a copy can take longer than the writing.
+        """
+        if self.loss_sums.is_cuda:
+            self.snapshot()(run)
+        else:
+            _write(self._content(), run)
+
+    def _content(self) -> dict[str, Any]:
+        """What a checkpoint holds, not copied."""
+        parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
+        return parts | {name: getattr(self, name) for name in VALUES}
 
     def resume(self, run: Run, device: torch.device) -> None:
         """Take over the run's checkpoint, if there is one; where it is damaged or missing, the one before.
@@ -107,6 +115,14 @@ class TrainState:
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
+
+
+def _write(content: dict[str, Any], run: Run) -> None:
+    """The checkpoint before stays, in case this one gets damaged."""
+    with whole_file(run.checkpoint_file) as file:
+        torch.save(content, file)
+        if run.checkpoint_file.exists():
+            os.replace(run.checkpoint_file, run.previous_checkpoint_file)
 
 
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

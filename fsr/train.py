@@ -72,13 +72,17 @@ def train(
     started = time.monotonic() - state.seconds
     saved = (state.step, state.evaluated) if run.has_checkpoint() else None
 
-    def save() -> None:
+    def save(*, leaving: bool) -> None:
         nonlocal saved
+        if leaving:
+            writer.wait()
         if saved == (state.step, state.evaluated):
             return
         state.guard.check()
         state.seconds = time.monotonic() - started
-        if recorder:
+        if recorder and leaving:
+            state.save(run)  # nothing trains meanwhile, so it needs no copy
+        elif recorder:
             write = state.snapshot()
             writer.write(lambda: write(run))
         saved = state.step, state.evaluated
@@ -86,8 +90,7 @@ def train(
     try:
         while True:
             if distributed.any_rank(stop_requested()):
-                save()
-                writer.wait()
+                save(leaving=True)
                 return "stopped"
             at_end = state.step == config.iterations
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
@@ -99,11 +102,10 @@ def train(
                 if recorder:
                     recorder.scores(quality)
                 if distributed.from_first(bool(recorder) and prune(state.step, state.scores)):
-                    save()
-                    writer.wait()
+                    save(leaving=True)
                     return "pruned"
             if at_end or state.step % config.save_every == 0:
-                save()
+                save(leaving=at_end)
             if at_end:
                 break
             one_step(student, state, feed.next(), config, device)
@@ -112,7 +114,6 @@ def train(
             if recorder:
                 recorder.losses(feed)
             writer.check()
-        writer.wait()
         if recorder:
             recorder.finish()
         return "finished"

@@ -181,6 +181,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step(synthetic_fol
     assert all(tensor.isfinite().all() for tensor in content["reinforcement"].values())
 
 
+def test_a_checkpoint_saved_at_once_is_the_one_written_behind_the_steps(synthetic_folder, tmp_path):
+    at_once, behind = Run(tmp_path / "at_once"), Run(tmp_path / "behind")
+    state = TrainState(tiny_config(synthetic_folder), torch.device("cpu"))
+    write = state.snapshot()
+    state.save(at_once)
+    for parameter in state.student.parameters():
+        parameter.detach().zero_()  # the steps go on
+    write(behind)
+    sizes = (run.checkpoint_file.stat().st_size for run in (at_once, behind))
+    assert next(sizes) == pytest.approx(next(sizes), rel=0.01)
+    one, other = (load_file(run.checkpoint_file) for run in (at_once, behind))
+    assert one.keys() == other.keys()
+    for part in ("student", "teacher", "reinforcement"):
+        assert all(torch.equal(tensor, other[part][name]) for name, tensor in one[part].items())
+    assert any(tensor.any() for tensor in one["student"].values())
+
+
 @pytest.mark.parametrize("when", ["during the run", "at the end"])
 def test_a_checkpoint_that_cannot_be_written_ends_the_run(synthetic_folder, tmp_path, monkeypatch, when):
     save = torch.save
