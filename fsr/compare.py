@@ -8,12 +8,12 @@ import torch
 from fsr.checkpoint import load_file
 from fsr.run import Run
 
-CLOCKS = ("seconds", "perf/steps_per_s", "perf/stall_fraction")
+COSTS = ("seconds", "perf/steps_per_s", "perf/stall_fraction", "perf/peak_memory_gb")
 PLACES = ("data_folder", "list_folder", "workers")
 
 
 def first_difference(run: Run, other: Run) -> str | None:
-    """What differs first in checkpoint, best weights, metrics and result; None if all is equal but clocks and places.
+    """What differs first in checkpoint, best weights, metrics and result; None if all is equal but costs and places.
 
     Raises UserError if a checkpoint is missing or cannot be read.
     """
@@ -23,15 +23,15 @@ def first_difference(run: Run, other: Run) -> str | None:
             return f"{name} has other entries: {min(ours.keys() ^ theirs.keys())}"
         for key, value in ours.items():
             same = torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key]
-            if not same and key.split("/")[-1] not in (*CLOCKS, *PLACES):
+            if not same and key.split("/")[-1] not in (*COSTS, *PLACES):
                 return f"{name}: {key}"
-    records = [[_untimed(record) for record in r.metrics()] for r in (run, other)]
+    records = [[_without_costs(record) for record in r.metrics()] for r in (run, other)]
     for ours, theirs in zip(*records, strict=False):
         if ours != theirs:
             return f"metrics at step {ours['step']}: {json.dumps(ours)} against {json.dumps(theirs)}"
     if len(records[0]) != len(records[1]):
         return f"{len(records[0])} records of metrics against {len(records[1])}"
-    results = [_untimed(r.result() or {}) for r in (run, other)]
+    results = [_without_costs(r.result() or {}) for r in (run, other)]
     return None if results[0] == results[1] else f"results: {results[0]} against {results[1]}"
 
 
@@ -43,5 +43,5 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {name: part for key, entry in entries for name, part in _flat(entry, f"{path}/{key}").items()}
 
 
-def _untimed(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in CLOCKS}
+def _without_costs(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in COSTS}

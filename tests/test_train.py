@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import flags, tiny_config
 
 from fsr.checkpoint import TrainState, load_file, load_network
-from fsr.compare import first_difference
+from fsr.compare import COSTS, first_difference
 from fsr.data.source import open_source
 from fsr.errors import NotFiniteError, UserError
 from fsr.evaluate import evaluate
@@ -48,7 +48,7 @@ def stop_after(steps: int):
 
 
 def assert_same_run(run: Run, other: Run) -> None:
-    """Equal bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores; not the clock."""
+    """Equal bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores; not what it cost."""
     assert first_difference(run, other) is None
 
 
@@ -308,9 +308,8 @@ def test_one_process_that_accumulates_two_batches_learns_what_two_ranks_do(unbro
     assert train(tiny_config(synthetic_folder, accumulate=2), one) == "finished"
     ours, theirs = ([r for r in run.metrics() if "train/loss" in r] for run in (one, two))
     for record, other in zip(ours, theirs, strict=True):
-        timed = ("perf/steps_per_s", "perf/stall_fraction")
-        assert {k: v for k, v in record.items() if k not in timed} == pytest.approx(
-            {k: v for k, v in other.items() if k not in timed}, rel=1e-4
+        assert {k: v for k, v in record.items() if k not in COSTS} == pytest.approx(
+            {k: v for k, v in other.items() if k not in COSTS}, rel=1e-4
         )
     content, other = load_file(one.checkpoint_file), load_file(two.checkpoint_file)
     for name, centre in content["reinforcement"].items():
