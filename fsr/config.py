@@ -83,6 +83,9 @@ class TrainConfig:
     """Gaussian blur on the views (p .1, radius .1 to 2 pixels)."""
     use_solar: bool = False
     """Solarisation of the views (p .2)."""
+    augment: Literal["workers", "device"] = "workers"
+    """Who flips, recolours and normalises the two views: the loading `workers`, or the `device`, for whole batches and
+    with the same draws. `device` does neither use_aa nor use_gauss; local crops are small and stay with the workers."""
 
     # CAMs and labels
     cam_scales: tuple[float, ...] = (1.0, 0.5, 1.5)
@@ -213,6 +216,8 @@ class TrainConfig:
         for field in ("crop_area", "local_crop_area"):
             low, high = getattr(self, field)
             check(field, 0 < low <= high <= 1, "two rising numbers in (0, 1]")
+        timm_or_blur = self.use_aa or self.use_gauss
+        check("augment", self.augment == "workers" or not timm_or_blur, "workers where use_aa or use_gauss is on")
         check("teacher_temp", min(self.teacher_temp) > 0, "above 0")
         check("cam_scales", len(self.cam_scales) > 0 and min(self.cam_scales) > 0, "one or more numbers above 0")
         check("mask_ratio", 0 < self.mask_ratio <= 1, "in (0, 1]")

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
+from fsr.data.device_views import Drawn, on_device
 from fsr.step import Batch
 
 
 class Feed:
     """The loader's batches as `Batch`es on the device.
 
-    On a GPU each is copied on a stream of its own while the step before it runs, which the host has only queued; so the
-    host may wait for the loader without the device standing still.
+    On a GPU each is copied, and its views finished, on a stream of its own while the step before it runs, which the
+    host has only queued; so the host may wait for the loader without the device standing still.
     """
 
     def __init__(self, batches: Iterator[dict[str, Any]], device: torch.device) -> None:
@@ -56,6 +57,12 @@ class Feed:
 
 def as_batch(loaded: dict[str, Any], device: torch.device) -> Batch:
     """A loader's batch on the device. The host counts what it would otherwise have to ask the device for."""
-    images = (loaded[name].to(device, non_blocking=True) for name in ("view1", "view2", "labels"))
-    local_crops = [crop.to(device, non_blocking=True) for crop in loaded["local_crops"]]
-    return Batch(*images, local_crops, int(loaded["labels"].sum(1).max()))
+    views = (_view(loaded[name], device) for name in ("view1", "view2"))
+    labels, *local_crops = (
+        tensor.to(device, non_blocking=True) for tensor in (loaded["labels"], *loaded["local_crops"])
+    )
+    return Batch(*views, labels, local_crops, int(loaded["labels"].sum(1).max()))
+
+
+def _view(loaded: torch.Tensor | Drawn, device: torch.device) -> torch.Tensor:
+    return on_device(loaded, device) if isinstance(loaded, Drawn) else loaded.to(device, non_blocking=True)

@@ -73,6 +73,7 @@ def test_a_missing_data_folder(tmp_path, complaint):
         (("--mask_ration", "0.5"), ("--mask_ration", "--mask_ratio")),
         (("--backbone", "resnet50"), ("backbone", "plain ViT", "resnet50")),
         (("--pretrained", "nowhere.pth"), ("pretrained", "nowhere.pth")),
+        (("--augment", "device", "--use_gauss", "true"), ("workers where use_aa or use_gauss is on", "got device")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )

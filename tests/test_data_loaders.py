@@ -31,8 +31,10 @@ def assert_equal(left, right):
     assert len(left) == len(right)
     for one, other in zip(left, right, strict=True):
         assert one.keys() == other.keys()
-        for name in ("view1", "view2", "labels"):
-            assert torch.equal(one[name], other[name])
+        assert torch.equal(one["labels"], other["labels"])
+        for name in ("view1", "view2"):
+            pairs = zip(one[name], other[name], strict=True)  # of images, or of what was drawn for them
+            assert all(torch.equal(*pair) for pair in pairs)
         assert all(map(torch.equal, one["local_crops"], other["local_crops"]))
 
 
@@ -60,7 +62,14 @@ def test_batches_do_not_depend_on_workers_or_on_the_options_of_timm(config):
     assert_equal(batches(config), batches(replace(config, workers=2)))
 
 
-def test_a_run_resumed_at_a_step_gets_the_same_batches(config):
+def test_what_workers_draw_for_the_device_does_not_depend_on_their_number(config):
+    config = replace(config, augment="device", use_solar=True)
+    assert_equal(batches(config), batches(replace(config, workers=2)))
+
+
+@pytest.mark.parametrize("augment", ["workers", "device"])
+def test_a_run_resumed_at_a_step_gets_the_same_batches(config, augment):
+    config = replace(config, augment=augment)
     assert_equal(batches(config, last_step=9)[6:], batches(config, first_step=6, last_step=9))
 
 

@@ -5,6 +5,8 @@ import time
 import pytest
 import torch
 
+from fsr.data.device_views import Drawn
+from fsr.data.transforms import denormalise
 from fsr.errors import UserError
 from fsr.feed import Feed
 
@@ -27,6 +29,18 @@ def test_batches_come_in_order_on_the_device_with_their_classes_counted(device):
         assert batch.most_classes == 2
     with pytest.raises(StopIteration):
         feed.next()
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_views_that_workers_have_only_drawn_are_finished(device):
+    pictures = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    as_they_are = torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4)
+    flips = torch.tensor([False, False]), torch.tensor([True, True])
+    views = {f"view{n + 1}": Drawn(pictures, flips[n], *as_they_are, flips[0]) for n in range(2)}
+    batch = Feed(iter([loaded(0) | views]), torch.device(device)).next()
+    assert batch.view1.dtype == torch.float32
+    assert torch.equal(batch.view1, batch.view2.flip(-1))
+    assert torch.equal(denormalise(batch.view1).round().cpu(), pictures.float())
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

@@ -91,6 +91,15 @@ def test_loading_workers_do_not_change_a_run(unbroken, synthetic_folder, tmp_pat
     assert_same_run(run, unbroken)
 
 
+def test_views_finished_on_the_device_resume_bit_for_bit(synthetic_folder, tmp_path):
+    config = tiny_config(synthetic_folder, augment="device", local_crops=1, local_crop_size=16)
+    broken, whole = Run(tmp_path / "broken"), Run(tmp_path / "whole")
+    train(config, broken, stop_requested=stop_after(7))
+    train(dataclasses.replace(config, workers=2), broken)
+    train(config, whole)
+    assert_same_run(broken, whole)
+
+
 def killed_before(step: int):
     """A hook that ends the run without a chance to save, as SIGKILL does."""
     left = [step]
@@ -257,6 +266,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(unbroken, synthe
         {"local_crops": 2, "local_crop_size": 16},
         {"use_mim": False},
         {"use_aa": True, "use_gauss": True, "use_solar": True},
+        {"augment": "device", "use_solar": True},
         {
             "drop_path_in_targets": False,
             "image_levels": "round",

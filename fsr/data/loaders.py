@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fsr.config import TrainConfig
+from fsr.data.device_views import DrawnView
 from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
 from fsr.data.randomness import seeded
@@ -31,9 +32,9 @@ def train_loader(
     """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
 
     Each is a dict of all that a step needs, with B = batch_size · accumulate: `view1`, `view2` float32 [B, 3, S, S],
-    `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32 [B, 3, S', S']. A batch depends on
-    (config.seed, step, rank, world_size) and its size alone, not on the workers or the step that a run
-    resumed from. Raises UserError if the list or an image cannot be read.
+    `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32 [B, 3, S', S']. With `augment` on the device
+    the two views are `Drawn`. A batch depends on (config.seed, step, rank, world_size) and its size alone, not on the
+    workers or the step that a run resumed from. Raises UserError if the list or an image cannot be read.
     """
     items = source.items(config.train_set)
     images = config.batch_size * config.accumulate
@@ -101,7 +102,8 @@ class TrainingViews(Dataset):
 
     def __init__(self, config: TrainConfig, source: Source, items: list[Item]) -> None:
         self.config, self.source, self.items = config, source, items
-        self.global_view, self.local_view = global_view(config), local_view(config)
+        self.global_view = DrawnView(config) if config.augment == "device" else global_view(config)
+        self.local_view = local_view(config)
 
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any] | UserError:
         """The sample, or what is wrong with its file: torch would bury a raised error in a worker's traceback."""
@@ -175,9 +177,7 @@ def _stack(samples: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in ("view1", "view2", "labels")}
-    batch["local_crops"] = [torch.stack(crops) for crops in zip(*(s["local_crops"] for s in samples), strict=True)]
-    return batch
+    return default_collate(samples)
 
 
 def _as_is(sample: EvaluationImage | UserError) -> EvaluationImage | UserError:

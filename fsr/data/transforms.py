@@ -14,6 +14,8 @@ from fsr.config import TrainConfig
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+SOLARISE_P = 0.2
+
 _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
@@ -23,13 +25,25 @@ View = Callable[[Image.Image], torch.Tensor]
 def normalise(image: Image.Image) -> torch.Tensor:
     """An RGB picture as the networks take it, float32 [3, H, W]: (x / 255 - mean) / std."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(_MEAN).div_(_STD)
+    return normalise_levels(pixels.to(torch.float32, memory_format=torch.contiguous_format))
+
+
+def normalise_levels(levels: torch.Tensor) -> torch.Tensor:
+    """The same of 8-bit levels float32 [..., 3, H, W], in their place."""
+    mean, std = _statistics(levels.device)
+    return levels.div_(255).sub_(mean).div_(std)
 
 
 def denormalise(view: torch.Tensor) -> torch.Tensor:
     """The inverse, in 8-bit levels: network input [..., 3, H, W] to 0..255, not rounded."""
     scale, offset = _levels(view.dtype, view.device)
     return view * scale + offset
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation, kept like `_levels`."""
+    return _MEAN.to(device), _STD.to(device)
 
 
 @lru_cache
@@ -41,14 +55,14 @@ def _levels(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, tor
 def global_view(config: TrainConfig) -> View:
     """Draws one of the two views: RGB picture → float32 [3, S, S], normalised. Consumes the global generators."""
     steps = [
-        _crop(config.crop_size, config.crop_area),
+        random_crop(config.crop_size, config.crop_area),
         transforms.RandomHorizontalFlip(),
-        transforms.RandomApply([_jitter()], p=0.5),
+        transforms.RandomApply([colour_jitter()], p=0.5),
     ]
     if config.use_gauss:
         steps.append(transforms.RandomApply([GaussianBlur()], p=0.1))
     if config.use_solar:
-        steps.append(transforms.RandomSolarize(threshold=128, p=0.2))
+        steps.append(transforms.RandomSolarize(threshold=128, p=SOLARISE_P))
     if config.use_aa:
         # timm takes seconds to import, and only this option needs it here.
         from timm.data.auto_augment import rand_augment_transform
@@ -66,9 +80,9 @@ def local_view(config: TrainConfig) -> View:
     """Draws a small crop for the student: RGB picture → float32 [3, S', S'], normalised."""
     return transforms.Compose(
         [
-            _crop(config.local_crop_size, config.local_crop_area),
+            random_crop(config.local_crop_size, config.local_crop_area),
             transforms.RandomHorizontalFlip(),
-            transforms.RandomApply([_jitter()], p=0.8),
+            transforms.RandomApply([colour_jitter()], p=0.8),
             transforms.RandomGrayscale(0.2),
             transforms.RandomApply([GaussianBlur()], p=0.5),
             normalise,
@@ -76,11 +90,13 @@ def local_view(config: TrainConfig) -> View:
     )
 
 
-def _crop(size: int, area: tuple[float, float]) -> transforms.RandomResizedCrop:
+def random_crop(size: int, area: tuple[float, float]) -> transforms.RandomResizedCrop:
+    """Cuts out a part of a picture that covers `area` of it, and makes it `size` pixels wide and high."""
     return transforms.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BICUBIC)
 
 
-def _jitter() -> transforms.ColorJitter:
+def colour_jitter() -> transforms.ColorJitter:
+    """The change of brightness, contrast, saturation and hue, in a random order."""
     return transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 
 
