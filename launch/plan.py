@@ -137,6 +137,8 @@ def define(plan: Plan) -> None:
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
     """Raise UserError if the study of this folder was launched with another definition; data may have moved."""
     before, now = json.loads(folder.study_file.read_text()), json.loads(json.dumps(definition))
+    # A setting that the study did not know yet had its default.
+    before["base"] = json.loads(json.dumps(TrainConfig.from_json(before["base"]).to_json()))
     for part in ("base", "space"):
         for name in sorted(before[part].keys() | now[part].keys()):
             old, new = before[part].get(name), now[part].get(name)

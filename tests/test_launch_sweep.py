@@ -101,6 +101,10 @@ def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study
     study.check_all_done(8)
     assert json.loads((study.study_folder / "study.json").read_text()) == definition
 
+    older = {name: value for name, value in definition["base"].items() if name != "augment"}
+    (study.study_folder / "study.json").write_text(json.dumps(definition | {"base": older}))
+    assert study.run("--trials", "8")[0] == 0  # launched by a version that did not know this setting
+
     code, output = study.run("--trials", "9", "--seed", "1")
     assert code == 2
     assert output.strip().endswith(
