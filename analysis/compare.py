@@ -81,7 +81,7 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
     for score, name in SCORES.items():
         values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
         add(f"its {name}", [told(series.mean(), half_width(series)) for series in values])
-    add("over", ["" if not found else seeds_of(found) for found in best.values()])
+    add("fresh seeds", ["" if not found else seeds_of(found) for found in best.values()])
     hours = [rows[["useful_h", "redone_h", "lost_h"]].sum() for rows in trials.values()]
     add("GPU-hours", [f"{row.sum():.2f}" for row in hours])
     add("of them useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
@@ -89,8 +89,8 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
 
 
 def seeds_of(found: Best) -> str:
-    """What the scores of a best setting are means of."""
-    return f"{found.row['seeds']} fresh seeds" if found.row["seeds"] else "one seed, by which it was chosen: too high"
+    """How many seeds the scores of a best setting are means of."""
+    return str(found.row["seeds"] or "none: scores of the run by which it was chosen, too high by luck")
 
 
 def differences(best: dict[str, Best]) -> Table:

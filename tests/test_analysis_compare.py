@@ -36,7 +36,7 @@ def test_common_seeds_are_compared_in_pairs(tmp_path, compared):
     (row,) = lines(output, "segmentation mIoU", "momentum − smoke")
     assert "+0.050" in row and "2 seeds in pairs" in row and "better" in row
     assert len(lines(output, "trial 1: mask_ratio 0.6")) == 1
-    assert "3 fresh seeds" in output
+    assert lines(output, "fresh seeds", "3")
     assert "100.0%" in output
 
 
