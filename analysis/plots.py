@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
 from analysis.load import Tables
@@ -30,24 +31,24 @@ def title_of(score: str) -> str:
 
 
 def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:
-    """The best settings of a `ranking`: the score in the search, and mean and 95 % interval over fresh seeds."""
+    """The best settings of a `ranking`: scores in the search and over fresh seeds, and differences from trial 0's."""
     shown = ranked.head(most).iloc[::-1]
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(shown)))
+    names = [setting_name(row) for _, row in shown.iterrows()]
+    size = (6 + 0.075 * max(map(len, names), default=0), 1.2 + 0.32 * len(shown))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(3, 2))
     places = np.arange(len(shown))
-    axes.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="in the search (one seed)")
+    left.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="search, one seed")
+    bars = {"fmt": "o", "color": FIRST, "capsize": 3, "label": "fresh seeds, 95 %"}
     again = shown["seeds"].to_numpy() > 0
-    axes.errorbar(
-        shown["mean"][again],
-        places[again],
-        xerr=shown["half_width"][again].fillna(0),
-        fmt="o",
-        color=FIRST,
-        capsize=3,
-        label="fresh seeds, mean and 95 %",
-    )
-    axes.set_yticks(places, [setting_name(row) for _, row in shown.iterrows()])
-    axes.set_xlabel(title_of(score))
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0 + 0.9 / (1 + len(shown))), ncols=2, frameon=False)
+    left.errorbar(shown["mean"][again], places[again], xerr=shown["half_width"][again].fillna(0), **bars)
+    compared = shown["difference"].notna().to_numpy()
+    width = shown["difference_half_width"][compared].fillna(0)
+    right.errorbar(shown["difference"][compared], places[compared], xerr=width, **bars)
+    right.axvline(0, color=SECOND, linewidth=1, linestyle=":")
+    left.set_yticks(places, names)
+    left.set_xlabel(title_of(score))
+    right.set_xlabel("difference from trial 0, seed by seed")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -99,8 +100,11 @@ def effects(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure |
         for value in base[name]:
             axes.axvline(value, color=SECOND, linewidth=1, linestyle=":", label="trial 0's")
         values = ranked[name]
-        if (values > 0).all() and values.max() / values.min() > 12:
+        if (values > 0).all() and values.max() / values.min() > 5:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(name.removeprefix("param/"))
     for axes in list(all_axes.flat)[len(names) :]:
         axes.set_visible(False)

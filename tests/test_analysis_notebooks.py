@@ -7,7 +7,9 @@ import nbformat
 import pytest
 from browser import errors, requests, screenshot
 from nbclient import NotebookClient
+from PIL import Image
 
+from analysis.figures import main as figures
 from analysis.report import FOLDER, NOTEBOOKS, execute, main, together
 
 
@@ -71,3 +73,14 @@ def test_a_study_that_is_not_there_is_told_in_a_sentence(tmp_path, capsys):
         main(["--study", "smoke", "--runs", str(tmp_path)])
     assert end.value.code == 2
     assert "there is no study in" in capsys.readouterr().err
+
+
+def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):
+    figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path)])
+    for name in ("ranking_smoke.png", "effects_smoke.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 150
+    with pytest.raises(SystemExit) as end:
+        figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path), "--score", "val/x"])
+    assert end.value.code == 2
+    assert "no trial of study smoke has finished with a score val/x" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""The main plots of studies as PNG files: `python analysis/figures.py --study mask_ratio momentum --out FOLDER`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import tyro
+
+from analysis import plots
+from analysis.load import RUNS, load
+from analysis.notebook import begin
+from analysis.ranking import ranking
+from fsr.errors import UserError, reports_user_errors
+from fsr.files import whole_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter)."""
+
+    study: tuple[str, ...]
+    """Names of the studies."""
+    out: Path
+    """Folder for the files."""
+    runs: Path = RUNS
+    """Folder of all studies."""
+    score: str = "val/seg_miou"
+    """What is shown, a column of the trials."""
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    options = tyro.cli(Options, args=arguments)
+    matplotlib.use("agg")
+    begin()
+    tables = load(*options.study, runs=options.runs)
+    for study in options.study:
+        if options.score not in tables.finished(study).dropna(axis=1, how="all"):
+            raise UserError(f"no trial of study {study} has finished with a score {options.score}")
+        drawn = {
+            "ranking": plots.intervals(ranking(tables, study, options.score), options.score),
+            "effects": plots.effects(tables, study, options.score),
+        }
+        for name, figure in drawn.items():
+            path = options.out / f"{name}_{study}.png"
+            with whole_file(path) as file:
+                figure.savefig(file, format="png")
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
