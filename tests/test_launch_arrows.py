@@ -53,3 +53,12 @@ def test_only_the_executor_imports_submitit():
 def test_a_sweep_imports_no_torch():
     code = "import launch.sweep, launch.study, sys; launch.study.load('joint'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_finished_runs_are_looked_at_without_torch():
+    code = "import analysis.compare, analysis.plots, analysis.report, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_nobody_imports_the_analysis():
+    assert "analysis" not in {package for folder in ("fsr", "launch", "sweeps") for _, package in packages(folder)}
