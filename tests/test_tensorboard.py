@@ -51,7 +51,7 @@ def study(synthetic_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def board(study, tmp_path_factory):
     """Address of the TensorBoard that `make board` starts, with everything read."""
-    make = ["make", "--dry-run", "board", "STUDY=smoke", f"RUNS={study.folder / 'runs'}"]
+    make = ["make", "--no-print-directory", "--dry-run", "board", "STUDY=smoke", f"RUNS={study.folder / 'runs'}"]
     said = subprocess.run(make, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     _, *options = shlex.split(said.splitlines()[-1])
     with served([sys.executable, "-m", "tensorboard.main", *options], tmp_path_factory.mktemp("board") / "log") as url:
