@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 import tyro
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -54,12 +54,15 @@ def execute(notebook: nbformat.NotebookNode, studies: tuple[str, ...], runs: Pat
     resources = {"metadata": {"path": str(FOLDER)}}
     with TemporaryDirectory() as sockets:
         # Unix sockets: by default a kernel listens on TCP ports, for every user of this machine.
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(notebook, timeout=CELL_S, resources=resources, km=kernel)
-        with client.setup_kernel(env=environment):
-            cells = list(enumerate(notebook.cells))
-            for index, cell in with_progress(cells, len(cells), "running the notebooks"):
-                client.execute_cell(cell, index)
+        try:
+            with client.setup_kernel(env=environment):
+                cells = list(enumerate(notebook.cells))
+                for index, cell in with_progress(cells, len(cells), "running the notebooks"):
+                    client.execute_cell(cell, index)
+        finally:
+            kernel.shutdown_kernel(now=True)
 
 
 def page(notebook: nbformat.NotebookNode, title: str) -> str:
