@@ -23,7 +23,7 @@ def half_width(values: Sequence[float], together: int = 1) -> float:
 
 
 def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:
-    """A row a setting of the study's search that was finished, best first.
+    """A row a setting of the study's search that was finished, best first: by difference, mean, score in the search.
 
     - `trial` (of the search) and its parameters `param/NAME`;
     - `searched`: its score in the search, by which the best were chosen, so that theirs is too high by luck;
@@ -61,7 +61,10 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
     ranked = pd.DataFrame(rows, columns=columns)
-    return ranked.sort_values(["mean", "searched"], ascending=False, na_position="last", ignore_index=True)
+    # By differences where there are some: means over other seeds say more of the seeds than of the settings.
+    ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
+    order = ["order", "mean", "searched"]
+    return ranked.sort_values(order, ascending=False, na_position="last", ignore_index=True).drop(columns="order")
 
 
 def verdict(difference: float, width: float) -> str:
