@@ -53,15 +53,22 @@ class Network(nn.Module):
 
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Top and aux class logits, each [B, K]: the classifier on the features' global maximum."""
-        top = self.top_classifier(F.adaptive_max_pool2d(features.top, 1))
-        aux = self.aux_classifier(F.adaptive_max_pool2d(features.aux, 1))
+        with self._in_float32(features):
+            top = self.top_classifier(F.adaptive_max_pool2d(features.top.float(), 1))
+            aux = self.aux_classifier(F.adaptive_max_pool2d(features.aux.float(), 1))
         return top.flatten(1), aux.flatten(1)
 
     @torch.no_grad()
     def cams(self, features: Features) -> tuple[Tensor | None, Tensor]:
         """Top (None without top features) and aux CAM on the patch grid, each [B, K, h, w], not negative."""
-        top = None if features.top is None else F.relu(self.top_classifier(features.top))
-        return top, F.relu(self.aux_classifier(features.aux))
+        with self._in_float32(features):
+            top = None if features.top is None else F.relu(self.top_classifier(features.top.float()))
+            return top, F.relu(self.aux_classifier(features.aux.float()))
+
+    @staticmethod
+    def _in_float32(features: Features) -> torch.autocast:
+        """Classifiers cost next to nothing, and what is learned from CAMs suffers from bf16's eight bits (README)."""
+        return torch.autocast(features.aux.device.type, enabled=False)
 
     def forward(
         self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor], masked: int | None = None
