@@ -98,10 +98,11 @@ def picture(page, name):
 
 
 def test_the_study_had_what_the_others_look_for(study):
-    assert study.causes(PREEMPTED) == ["preempted", "finished"]
+    first, *_, last = study.causes(PREEMPTED)
+    assert (first, last) == ("preempted", "finished")
     first, *_, last = study.attempts(KILLED)
     assert (first["cause"], last["cause"]) == ("killed", "finished")
-    again = Run(study.run_folder(KILLED)).starts()[-1]["first_step"]
+    again = Run(study.run_folder(KILLED)).starts()[1]["first_step"]  # it may have been preempted after that
     assert again < first["reached"]  # steps that were recorded twice
     assert study.causes(FAILED) == ["not finite"]
 
