@@ -122,12 +122,11 @@ def check_locks(runs: Path, console: Console) -> bool:
 def check_study(folder: StudyFolder, console: Console) -> bool:
     """Check a study's files; close attempts that died without a word; say what it did."""
     study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
-    queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
-    trials, sound = study.get_trials(deepcopy=False), True
-    done = sum(trial.state.is_finished() for trial in trials)
-    console.print(
-        f"study {folder.name}: {len(trials)} trials, {done} finished, {len(queue.tasks() or {})} workers alive"
-    )
+    queue = Queue(folder, on_slurm=folder.slurm.exists())
+    trials, sound, working = study.get_trials(deepcopy=False), True, []
+    done, tasks = sum(trial.state.is_finished() for trial in trials), queue.tasks()
+    alive = "Slurm does not say how many" if tasks is None else len(tasks)
+    console.print(f"study {folder.name}: {len(trials)} trials, {done} finished, {alive} workers alive")
     for trial in trials:
         run, ledger = folder.run(trial.number), Ledger(folder.run(trial.number))
         if trial.state == TrialState.COMPLETE and run.result() is None:
@@ -136,13 +135,18 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
         if trial.state != TrialState.RUNNING:
             continue
         attempts, lock = ledger.attempts(), folder.trial_lock(trial.number)
-        if attempts and attempts[-1].cause is None and not queue.holds(attempts[-1]) and lock.try_acquire():
+        if attempts and attempts[-1].cause is None:
+            if queue.holds(attempts[-1]) or not lock.try_acquire():
+                working.append(trial.number)
+                continue
             close_lost(folder, trial.number, cause_of_death)
             lock.release()
             last = ledger.attempts()[-1]
             console.print(f"repaired: trial {trial.number} had died without a word: {last.cause} ({last.detail})")
-        if not attempts or ledger.attempts()[-1].cause:
-            console.print(f"trial {trial.number} waits to be gone on with: run the same sweep command again")
+        console.print(f"trial {trial.number} waits to be gone on with: run the same sweep command again")
+    if working:
+        numbers = ", ".join(map(str, working))
+        console.print(f"worked on, as far as can be known from here: trials {numbers}", soft_wrap=True)
     return sound
 
 

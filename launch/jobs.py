@@ -1,5 +1,6 @@
 """Which workers are alive, in Slurm's queue and on this machine."""
 
+import math
 import platform
 import time
 from collections import Counter
@@ -17,15 +18,15 @@ class Queue:
 
     def __init__(self, folder: LaunchFolder, on_slurm: bool) -> None:
         self._comment = folder.comment
-        self._on_slurm = on_slurm
-        self._looked = -FRESH_S
+        self._looked = 0.0 if on_slurm else math.inf  # without a queue, nothing can be in it
         self._tasks: dict[str, str] | None = {}
 
     def tasks(self) -> dict[str, str] | None:
         """State of each live array task; None if Slurm does not answer."""
-        if self._on_slurm and time.monotonic() - self._looked >= FRESH_S:
+        now = time.time()
+        if now - self._looked >= FRESH_S:
             self._tasks = slurm.tasks(self._comment)
-            self._looked = time.monotonic()
+            self._looked = now
         return self._tasks
 
     def states(self) -> dict[str, int] | None:
@@ -37,7 +38,7 @@ class Queue:
         """Whether an attempt that has not ended still works, as far as can be known from here."""
         if attempt.task == "local":
             return attempt.node != platform.node() or exists(attempt.pid)
-        if attempt.seconds < FRESH_S:  # younger than what is known of the queue
-            return True
         tasks = self.tasks()
-        return tasks is None or tasks.get(attempt.task) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")
+        if tasks is None or attempt.started > self._looked:  # younger than what is known of the queue
+            return True
+        return tasks.get(attempt.task) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")

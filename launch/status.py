@@ -14,7 +14,6 @@ from rich.live import Live
 from rich.text import Text
 
 from fsr.errors import reports_user_errors
-from launch import slurm
 from launch.claim import Order
 from launch.folder import StudyFolder
 from launch.jobs import Queue
@@ -46,7 +45,7 @@ class Status:
         self.folder = folder
         self.study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
         self.definition = json.loads(folder.study_file.read_text())
-        self.queue = Queue(folder, on_slurm=folder.slurm.exists() and slurm.answers())
+        self.queue = Queue(folder, on_slurm=folder.slurm.exists())
         self._rows = Rows(self.study, folder, self.queue.holds)
 
     @property
