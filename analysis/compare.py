@@ -15,10 +15,10 @@ from rich.table import Table
 from scipy import stats
 
 from analysis.load import RUNS, Tables, definition_of, load, study_folder
-from analysis.ranking import half_width, ranking, setting_name, told, verdict
+from analysis.ranking import half_width, ranking, setting_name, title_of, told, verdict
 from fsr.errors import UserError, reports_user_errors
 
-SCORES = {"val/seg_miou": "segmentation mIoU", "val/cam_miou": "CAM mIoU", "val/aux_cam_miou": "aux CAM mIoU"}
+SCORES = ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +78,9 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
     counts = [rows["state"].value_counts() for rows in trials.values()]
     add("trials", [", ".join(f"{n} {state}" for state, n in count.items() if n) for count in counts])
     add("best setting", [setting_name(found.row) if found else "none finished" for found in best.values()])
-    for score, name in SCORES.items():
+    for score in SCORES:
         values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
-        add(f"its {name}", [told(series.mean(), half_width(series)) for series in values])
+        add(f"its {title_of(score)}", [told(series.mean(), half_width(series)) for series in values])
     add("fresh seeds", ["" if not found else seeds_of(found) for found in best.values()])
     hours = [rows[["useful_h", "redone_h", "lost_h"]].sum() for rows in trials.values()]
     add("GPU-hours", [f"{row.sum():.2f}" for row in hours])
@@ -97,11 +97,11 @@ def differences(best: dict[str, Best]) -> Table:
     """How the best settings of the other studies differ from the first study's."""
     (first, ours), *others = best.items()
     drawn = Table("score", "difference", "mean ± 95 %", "over", "verdict", title="differences")
-    for (study, theirs), (score, name) in itertools.product(others, SCORES.items()):
+    for (study, theirs), score in itertools.product(others, SCORES):
         if score in ours.scores and score in theirs.scores:
             mean, width, how = difference(ours.scores[score], theirs.scores[score])
             says = verdict(mean, width) or "not known"
-            drawn.add_row(name, f"{study} − {first}", told(mean, width, sign=True), how, says)
+            drawn.add_row(title_of(score), f"{study} − {first}", told(mean, width, sign=True), how, says)
     return drawn
 
 

@@ -12,22 +12,10 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
 from analysis.load import Tables
-from analysis.ranking import parameters, ranking, setting_name
+from analysis.ranking import parameters, ranking, setting_name, title_of
 from fsr.run import Run
 
-NAMES = {
-    "val/seg_miou": "segmentation mIoU",
-    "val/cam_miou": "CAM mIoU",
-    "val/cam_best_miou": "CAM mIoU at its best threshold",
-    "val/aux_cam_miou": "aux CAM mIoU",
-    "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
-}
 FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
-
-
-def title_of(score: str) -> str:
-    """A score's name as it stands at an axis."""
-    return NAMES.get(score, score)
 
 
 def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:

@@ -9,6 +9,14 @@ from scipy import stats
 
 from analysis.load import Tables
 
+NAMES = {
+    "val/seg_miou": "segmentation mIoU",
+    "val/cam_miou": "CAM mIoU",
+    "val/cam_best_miou": "CAM mIoU at its best threshold",
+    "val/aux_cam_miou": "aux CAM mIoU",
+    "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
+}
+
 
 def half_width(values: Sequence[float], together: int = 1) -> float:
     """Half the width of the 95 % confidence interval of a mean (Student's t); NaN for fewer than two values.
@@ -81,6 +89,11 @@ def told(mean: float, width: float, sign: bool = False) -> str:
     if math.isnan(mean):
         return ""
     return f"{mean:{'+' if sign else ''}.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
+
+
+def title_of(score: str) -> str:
+    """A score's name as people say it."""
+    return NAMES.get(score, score)
 
 
 def parameters(table: pd.DataFrame) -> list[str]:
