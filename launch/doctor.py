@@ -125,8 +125,8 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
     queue = Queue(folder, on_slurm=folder.slurm.exists())
     trials, sound, working = study.get_trials(deepcopy=False), True, []
     done, tasks = sum(trial.state.is_finished() for trial in trials), queue.tasks()
-    alive = "Slurm does not say how many" if tasks is None else len(tasks)
-    console.print(f"study {folder.name}: {len(trials)} trials, {done} finished, {alive} workers alive")
+    alive = "unknown, Slurm does not answer" if tasks is None else len(tasks)
+    console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
     for trial in trials:
         run, ledger = folder.run(trial.number), Ledger(folder.run(trial.number))
         if trial.state == TrialState.COMPLETE and run.result() is None:

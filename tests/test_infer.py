@@ -82,7 +82,7 @@ def test_par_pseudo_labels_are_those_of_training(voc, checkpoint, tmp_path):
         answer = plain.plain_answer(network, source.image_file(item.name, "train"), SCALES)
         labels = torch.zeros(1, 8)
         labels[0, [class_id - 1 for class_id in item.classes]] = 1
-        image = torch.from_numpy(answer.image).permute(2, 0, 1)[None] / 255
+        image = torch.tensor(answer.image).permute(2, 0, 1)[None] / 255
         cam = torch.from_numpy(answer.cam)[None]
         expected = refined_pseudo_label(image, cam, labels, config.high_threshold, config.low_threshold)[0]
         (ours,) = read_labels(tmp_path / "pseudo_labels", [item.name])

@@ -295,10 +295,10 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):
     assert not sweep.cluster.ask("squeue", "--noheader")
 
 
-def python(sweep, *command):
+def python(sweep, *command, **environment):
     """A command of launch/ on this cluster: exit code and output."""
     words = [sys.executable, ROOT / "launch" / command[0], *command[1:]]
-    answer = subprocess.run(words, capture_output=True, text=True, env=sweep.cluster.environment)
+    answer = subprocess.run(words, capture_output=True, text=True, env=sweep.cluster.environment | environment)
     assert "Traceback" not in answer.stderr, answer.stderr
     return answer.returncode, answer.stdout + answer.stderr
 
@@ -323,8 +323,14 @@ def test_the_doctor_tells_what_this_cluster_does_and_repairs_a_study(sweep):
     wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
     assert sweep.causes(0) == [None]
     places = ["--study", "smoke", "--runs", sweep.folder / "runs"]
+    code, output = python(sweep, "doctor.py", *places, PATH=str(sweep.folder))
+    assert code == 0
+    assert "workers alive: unknown, Slurm does not answer" in output
+    assert "worked on, as far as can be known from here: trials 0" in output
+    assert sweep.causes(0) == [None]  # where nothing is known, nothing is touched
     code, output = python(sweep, "doctor.py", *places)
     assert code == 0
+    assert "workers alive: 0" in output
     assert "repaired: trial 0 had died without a word" in output
     assert sweep.causes(0) != [None]
     sweep.submit(trials=1, parallel=1)
