@@ -36,7 +36,7 @@ def multi_scale_cams(
             scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
         mirrored = scaled.flip(-1)
         known = scale == 1 and seen is not None
-        new = network.encoder(mirrored if known else torch.cat([scaled, mirrored]), with_top=with_top, with_cls=False)
+        new = network.encoder(mirrored if known else torch.cat([scaled, mirrored]), with_top=with_top)
         cams = network.cams(new)
         if known:
             cams = [None if b is None else torch.cat([a, b]) for a, b in zip(network.cams(seen), cams, strict=True)]

@@ -44,7 +44,7 @@ class Scores:
         """Count a network's answers for images [B, 3, H, W], truth [B, H, W] and labels [B, K]."""
         precise = self.config.precision == "fp32"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
-            seen = network.encoder(images, with_cls=False)
+            seen = network.encoder(images)
             cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=seen)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)

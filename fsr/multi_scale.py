@@ -39,7 +39,7 @@ def multi_scale_inference(
         if scale != 1:
             to = (int(scale * size[0]), int(scale * size[1]))
             scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        seen = network.encoder(torch.cat([scaled, scaled.flip(-1)]), with_cls=False)
+        seen = network.encoder(torch.cat([scaled, scaled.flip(-1)]))
         top, aux = network.cams(seen)
         grids.append(_with_mirror(network.decoder(seen.top)))
         top_grids.append(_with_mirror(top))

@@ -34,7 +34,7 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     noise = torch.rand(1, (config.crop_size // config.block_size) ** 2, generator=torch.Generator().manual_seed(0))
     mask = block_mask(noise.to(device), uncertain_blocks(aux_cam, labels, config), config)
     mask = F.interpolate(mask[None].float(), size=size, mode="nearest")[0]
-    logits = network.decoder(network.encoder(view, with_cls=False).top)
+    logits = network.decoder(network.encoder(view).top)
     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     picture = denormalise(view)[0] / 255
     columns = (

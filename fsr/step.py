@@ -70,7 +70,7 @@ def step_losses(
         out = student(batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches)
     with autocast, targets_of(network, config):
         # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
-        own = Features(None, out.features.detach(), out.aux_features.detach())
+        own = Features(out.aux_features.detach(), out.features.detach())
         seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
         cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen, classes=classes)
 

@@ -46,7 +46,7 @@ def plain_answer(
             size = (int(scale * height), int(scale * width))
             scaled = F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
         both = torch.cat([scaled, scaled.flip(-1)])
-        seen = whole_pass(network, both) if released_order else network.encoder(both, with_cls=False)
+        seen = whole_pass(network, both) if released_order else network.encoder(both)
         segmentation.append(mirrored_sum(network.decoder(seen.top), height, width))
         if released_order:
             seen = whole_pass(network, both)
@@ -59,7 +59,8 @@ def plain_answer(
 def whole_pass(network: Network, images: torch.Tensor):
     """The encoder with its class token, and the projector on all tokens, whose output nobody reads."""
     seen = network.encoder(images)
-    network.projector(torch.cat([seen.cls[:, None], seen.top.flatten(2).transpose(1, 2)], dim=1))
+    cls = network.encoder.class_token(seen.last)
+    network.projector(torch.cat([cls[:, None], seen.top.flatten(2).transpose(1, 2)], dim=1))
     return seen
 
 

@@ -100,7 +100,8 @@ def test_network_outputs_of_two_views_and_local_crops(golden):
         seen = network.encoder(images, mask)
         top_logits, aux_logits = network.classify(seen)
         top_cam, aux_cam = network.cams(seen)
-        tokens = torch.cat([seen.cls[:, None], seen.top.flatten(2).transpose(1, 2)], dim=1)
+        cls = network.encoder.class_token(seen.last, mask)
+        tokens = torch.cat([cls[:, None], seen.top.flatten(2).transpose(1, 2)], dim=1)
         return {
             "top_cls_out": top_logits,
             "aux_cls_out": aux_logits,
@@ -117,7 +118,7 @@ def test_network_outputs_of_two_views_and_local_crops(golden):
         assert_close(ours if name == "project_out" else ours[:batch], data[f"out::{name}"])
     for name, ours in outputs(data["other_size_input"]).items():
         assert_close(ours, data[f"other::{name}"])
-    local = torch.cat([network.encoder(data[name]).cls for name in ("local1", "local2")])
+    local = torch.cat([network.encoder.class_token(network.encoder(data[name]).last) for name in ("local1", "local2")])
     assert_close(network.projector(local), data["out::project_out2"])
 
     # The same through the pass that training takes.

@@ -16,9 +16,9 @@ from fsr.errors import UserError
 class Features(NamedTuple):
     """What the encoder sees in an image; h, w are the patch grid."""
 
-    cls: Tensor | None  # [B, D] normalised class token, None if not asked for
-    top: Tensor | None  # [B, D, h, w] normalised patches, None if not asked for
     aux: Tensor  # [B, D, h, w] output of the third-last block, not normalised
+    top: Tensor | None = None  # [B, D, h, w] output of the last block, normalised; None if not asked for
+    last: Tensor | None = None  # [B, n, D] the same, not normalised: what the class token attends to
 
 
 class CrossAttention(nn.Module):
@@ -123,9 +123,7 @@ class Encoder(nn.Module):
         grid = F.interpolate(grid, size=(h, w), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2)
 
-    def forward(
-        self, images: Tensor, mask: Tensor | None = None, *, with_top: bool = True, with_cls: bool = True
-    ) -> Features:
+    def forward(self, images: Tensor, mask: Tensor | None = None, *, with_top: bool = True) -> Features:
         """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token.
 
         Runs only as deep as the wanted features need: without top features the last two blocks are left out.
@@ -146,14 +144,15 @@ class Encoder(nn.Module):
             x = block(x)
         aux = grid(x)
         if not with_top:
-            return Features(None, None, aux)
+            return Features(aux)
         for block in self.blocks[-2:]:
             x = block(x)
-        top = grid(self.norm(x))
-        if not with_cls:
-            return Features(None, top, aux)
+        return Features(aux, grid(self.norm(x)), x)
+
+    def class_token(self, last: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalised class token [B, D] of images from their last features [B, n, D]; `mask` as in `forward`."""
         visible = ~mask.flatten(1) if self.attends_unmasked and mask is not None else None
-        cls = self.cls_token.expand(len(x), -1, -1)
+        cls = self.cls_token.expand(len(last), -1, -1)
         for block in self.cls_blocks:
-            cls = block(cls, x, visible)
-        return Features(self.norm(cls)[:, 0], top, aux)
+            cls = block(cls, last, visible)
+        return self.norm(cls)[:, 0]

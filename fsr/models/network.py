@@ -77,13 +77,13 @@ class Network(nn.Module):
 
         `masked` is the number M of hidden patches where it is known: else the host waits for the device to count them.
         """
-        seen1 = self.encoder(view1, with_cls=False)
-        seen2 = self.encoder(view2, mask)
+        both = self.encoder(torch.cat([view1, view2]), torch.cat([torch.zeros_like(mask), mask]))
+        seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
         masked = int(mask.sum()) if masked is None else masked
         hidden = torch.nonzero_static(mask.flatten(), size=masked)[:, 0]
         masked_patches = seen2.top.permute(0, 2, 3, 1).flatten(0, 2)[hidden]  # [M, D]
-        tokens = [seen2.cls, masked_patches]
-        tokens += [self.encoder(crop).cls for crop in local_crops]
+        tokens = [self.encoder.class_token(seen2.last, mask), masked_patches]
+        tokens += [self.encoder.class_token(self.encoder(crop).last) for crop in local_crops]
         cls, patches, *local = self.projector(torch.cat(tokens)).split([len(part) for part in tokens])
         return StudentOutput(
             *self.classify(seen1),
@@ -97,6 +97,7 @@ class Network(nn.Module):
 
     def targets(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's pass: projected class tokens of view 1 [B, out], patches of view 2 [B, n * n, out]."""
-        cls = self.projector(self.encoder(view1).cls)
-        patches = self.encoder(view2, with_cls=False).top.flatten(2).transpose(1, 2)
-        return cls, self.projector(patches)
+        both = self.encoder(torch.cat([view1, view2]))
+        cls = self.encoder.class_token(both.last.chunk(2)[0])
+        patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
+        return self.projector(cls), self.projector(patches)
