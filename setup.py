@@ -85,7 +85,7 @@ def extension_options() -> dict:
         define_macros=[("FSR_CUDA", None)] if toolkit else [],
         extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
         extra_link_args=["-fopenmp"],
-        depends=[str(header) for header in Path("csrc").glob("*.h")],
+        depends=[str(header) for header in Path("csrc").glob("*.*h")],
     )
     return {"ext_modules": [extension], "cmdclass": {"build_ext": cpp_extension.BuildExtension}}
 
