@@ -9,9 +9,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.run import Run
-from launch.folder import StudyFolder
-from launch.ledger import Attempt, Ledger, kept_shares
-from launch.repeats import REPEATS, SEED
+from launch.state.attempts import Attempt, AttemptLog, kept_shares
+from launch.state.paths import StudyFolder
+from launch.state.repeats import REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
 COSTS = ("useful_h", "redone_h", "lost_h")
@@ -71,7 +71,7 @@ class RunFiles:
                 self.damage.append(f"{run.quality_file.name}: {error!r}")
         self.attempts: list[Attempt] = []
         try:
-            self.attempts = Ledger(run).attempts()
+            self.attempts = AttemptLog(run).attempts()
         except (ValueError, TypeError) as error:
             self.damage.append(f"attempts.json: {error!r}")
 

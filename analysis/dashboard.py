@@ -10,8 +10,8 @@ import optuna_dashboard
 import tyro
 
 from fsr.errors import UserError, reports_user_errors
-from launch.folder import StudyFolder
-from launch.storage import open_launched
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_launched
 from launch.study import check_name
 
 HOST = "127.0.0.1"  # the dashboard asks for no password, and can change and delete studies

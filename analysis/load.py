@@ -17,8 +17,8 @@ import tyro
 
 from analysis import collect
 from fsr.errors import UserError, reports_user_errors
-from launch.folder import StudyFolder
-from launch.storage import JOURNAL, open_launched
+from launch.state.paths import StudyFolder
+from launch.state.storage import JOURNAL, open_launched
 from launch.study import check_name
 
 RUNS = Path("runs")
@@ -45,7 +45,7 @@ class Tables:
     """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
     threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
     attempts: pd.DataFrame
-    """An attempt a row, as in the ledger, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
+    """An attempt a row, as in the attempt_log, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
 
     def finished(self, study: str) -> pd.DataFrame:
         """The trials of a study that were trained to their end."""

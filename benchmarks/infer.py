@@ -32,10 +32,10 @@ from fsr.data.palette import palette_png
 from fsr.data.voc import VocSource
 from fsr.files import write_whole
 from fsr.infer import answer_all, open_images, summarise
-from fsr.infer_config import InferConfig
+from fsr.inference.config import InferConfig
+from fsr.inference.journal import Results
 from fsr.metrics import ConfusionMatrix
 from fsr.models.network import Network
-from fsr.results import Results
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import plain_inference as plain

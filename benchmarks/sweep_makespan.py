@@ -23,9 +23,9 @@ from slurm_cluster import MISSING, Cluster, Sweep, available, wait_for  # noqa: 
 SLOTS = 8
 
 
-def list_scheduling(seconds: tuple[int, ...], slots: int) -> float:
-    """Makespan where each slot takes the next trial the moment it is free."""
-    free = [0.0] * slots
+def list_scheduling(seconds: tuple[int, ...], locks: int) -> float:
+    """Makespan where each environment takes the next trial the moment it is free."""
+    free = [0.0] * locks
     for duration in seconds:
         heapq.heappush(free, heapq.heappop(free) + duration)
     return max(free)
@@ -56,7 +56,7 @@ def main() -> None:
                 "bound_s": bound,
                 "submit_to_first_start_s": round(first - submitted, 2),
                 "trials": len(SECONDS),
-                "slots": SLOTS,
+                "locks": SLOTS,
                 "slurm": cluster.ask("sbatch", "--version").strip(),
             }
             | machine()

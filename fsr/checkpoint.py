@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fsr import distributed
+from fsr.background_writer import host_copy
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import whole_file
@@ -21,7 +22,6 @@ from fsr.models.network import Network
 from fsr.optim import build_optimizer
 from fsr.released import architecture, check_names, plain_state
 from fsr.run import Run
-from fsr.writer import host_copy
 
 Weights: TypeAlias = Literal["student", "teacher"]
 

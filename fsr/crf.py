@@ -10,9 +10,9 @@ import torch
 from pydensecrf import densecrf
 from torch import Tensor
 
+from fsr.bounded_map import bounded_map
 from fsr.cam import IGNORED
 from fsr.ops import mean_field
-from fsr.stream import bounded_map
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from fsr import distributed
-from fsr.answer import Answer, Finished, Finisher
+from fsr.bounded_map import bounded_map
 from fsr.checkpoint import load_network
 from fsr.config import PRESETS
 from fsr.data.check import check_files
@@ -28,15 +28,15 @@ from fsr.data.source import Source, open_source
 from fsr.data.transforms import denormalise
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import whole_file, write_json, write_whole
-from fsr.gallery import write_gallery
-from fsr.infer_config import InferConfig, parse
+from fsr.inference.config import InferConfig, parse
+from fsr.inference.gallery import write_gallery
+from fsr.inference.journal import Journal, Results, fingerprint
+from fsr.inference.multi_scale import multi_scale_inference
+from fsr.inference.postprocess import Answer, Finished, Finisher
+from fsr.inference.totals import Totals, as_csv, as_table
+from fsr.inference.voc_archive import write_archive
 from fsr.models.network import Network
-from fsr.multi_scale import multi_scale_inference
 from fsr.progress import with_progress
-from fsr.results import Journal, Results, fingerprint
-from fsr.scores import Totals, as_csv, as_table
-from fsr.stream import bounded_map
-from fsr.voc_archive import write_archive
 
 Outcome = Literal["finished", "stopped", "shard done"]
 LOGITS_IN_A_FILE = 64  # images

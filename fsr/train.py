@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsr import distributed
+from fsr.background_writer import BackgroundWriter
 from fsr.checkpoint import LOSSES, TrainState
 from fsr.command import parse_command
 from fsr.config import TrainConfig
@@ -21,14 +22,13 @@ from fsr.data.loaders import train_loader
 from fsr.data.source import Source, open_source
 from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
-from fsr.feed import Feed
 from fsr.masking import block_noise
 from fsr.optim import set_learning_rates, update_teacher
-from fsr.recorder import Recorder
+from fsr.prefetch import Prefetcher
 from fsr.run import Run
+from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
 from fsr.step import Batch, step_losses
-from fsr.writer import BackgroundWriter
 
 Outcome = Literal["finished", "stopped", "pruned"]
 
@@ -66,9 +66,9 @@ def train(
         # otherwise lay them out anew after it, and a resumed run would sum in another order.
         student = DistributedDataParallel(student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
-    feed = Feed(train_loader(config, source, *ranks, state.step, config.iterations), device)
+    prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
     writer = BackgroundWriter()
-    recorder = Recorder(config, run, source, state, device) if distributed.rank() == 0 else None
+    run_log = RunLog(config, run, source, state, device) if distributed.rank() == 0 else None
     started = time.monotonic() - state.seconds
     saved = (state.step, state.evaluated) if run.has_checkpoint() else None
 
@@ -80,9 +80,9 @@ def train(
             return
         state.guard.check()
         state.seconds = time.monotonic() - started
-        if recorder and leaving:
+        if run_log and leaving:
             state.save(run)  # nothing trains meanwhile, so it needs no copy
-        elif recorder:
+        elif run_log:
             write = state.snapshot()
             writer.write(lambda: write(run))
         saved = state.step, state.evaluated
@@ -96,31 +96,31 @@ def train(
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
                 state.guard.check()
                 networks = {"student": state.student, "teacher": state.teacher}
-                with recorder.progress.paused() if recorder else nullcontext():
+                with run_log.progress.paused() if run_log else nullcontext():
                     state.scores, quality = evaluate(networks, config, source, device)
                 state.evaluated = state.step
-                if recorder:
-                    recorder.scores(quality)
-                if distributed.from_first(bool(recorder) and prune(state.step, state.scores)):
+                if run_log:
+                    run_log.scores(quality)
+                if distributed.from_first(bool(run_log) and prune(state.step, state.scores)):
                     save(leaving=True)
                     return "pruned"
             if at_end or state.step % config.save_every == 0:
                 save(leaving=at_end)
             if at_end:
                 break
-            one_step(student, state, feed.next(), config, device)
+            one_step(student, state, prefetcher.next(), config, device)
             if device.type == "cpu" or state.step % config.log_every == 0:
                 state.guard.check()
-            if recorder:
-                recorder.losses(feed)
+            if run_log:
+                run_log.losses(prefetcher)
             writer.check()
-        if recorder:
-            recorder.finish()
+        if run_log:
+            run_log.finish()
         return "finished"
     finally:
         writer.close()
-        if recorder:
-            recorder.close()
+        if run_log:
+            run_log.close()
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fsr.errors import UserError, reports_user_errors
-from launch import slurm
-from launch.claim import close_lost
-from launch.folder import StudyFolder
-from launch.jobs import Queue
-from launch.ledger import Ledger
-from launch.slot import cause_of_death
-from launch.storage import NETWORK, file_system, open_launched
+from launch.slurm import commands
+from launch.slurm.environment import cause_of_end
+from launch.slurm.queue import Queue
+from launch.state.attempts import AttemptLog
+from launch.state.paths import StudyFolder
+from launch.state.storage import NETWORK, file_system, open_launched
 from launch.study import check_name
+from launch.worker.claim import close_lost
 
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # options of NFS and Lustre mounts
 
@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def check_cluster(partition: str | None, console: Console) -> None:
     """Say what Slurm does on each kind of end, and what it costs a sweep. Raises UserError for no such partition."""
-    if not slurm.answers():
+    if not commands.answers():
         console.print("no Slurm answers here (scontrol ping): sweeps run on this machine (--cluster local)")
         return
-    settings, partitions = slurm.settings(), slurm.partitions()
+    settings, partitions = commands.settings(), commands.partitions()
     if partition is not None and partition not in partitions:
         raise UserError(f"there is no partition {partition}; allowed: {', '.join(partitions)}")
     facts = Table("setting", "value", "what it means for a sweep", title="this cluster")
-    size, limit = settings.get("MaxArraySize", "unknown"), slurm.submit_limit()
+    size, limit = settings.get("MaxArraySize", "unknown"), commands.submit_limit()
     facts.add_row("MaxArraySize", size, "more workers are split into several arrays")
     facts.add_row("submit limit", str(limit or "none known"), "no more workers than this are submitted")
     facts.add_row(
@@ -128,20 +128,20 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
     alive = "unknown, Slurm does not answer" if tasks is None else len(tasks)
     console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
     for trial in trials:
-        run, ledger = folder.run(trial.number), Ledger(folder.run(trial.number))
+        run, attempt_log = folder.run(trial.number), AttemptLog(folder.run(trial.number))
         if trial.state == TrialState.COMPLETE and run.result() is None:
             console.print(f"trial {trial.number} is complete, but {run.result_file} is missing: its folder was touched")
             sound = False
         if trial.state != TrialState.RUNNING:
             continue
-        attempts, lock = ledger.attempts(), folder.trial_lock(trial.number)
+        attempts, lock = attempt_log.attempts(), folder.trial_lock(trial.number)
         if attempts and attempts[-1].cause is None:
             if queue.holds(attempts[-1]) or not lock.try_acquire():
                 working.append(trial.number)
                 continue
-            close_lost(folder, trial.number, cause_of_death)
+            close_lost(folder, trial.number, cause_of_end)
             lock.release()
-            last = ledger.attempts()[-1]
+            last = attempt_log.attempts()[-1]
             console.print(f"repaired: trial {trial.number} had died without a word: {last.cause} ({last.detail})")
         console.print(f"trial {trial.number} waits to be gone on with: run the same sweep command again")
     if working:

@@ -7,12 +7,12 @@ import tyro
 from rich.console import Console
 
 from fsr.errors import UserError, reports_user_errors
-from fsr.infer_config import InferConfig, parse
-from launch import submission
-from launch.cluster import Resources
-from launch.folder import ResultsFolder
-from launch.inference import infer
-from launch.preemption import StopRequest
+from fsr.inference.config import InferConfig, parse
+from launch import submit
+from launch.slurm.resources import Resources
+from launch.state.paths import ResultsFolder
+from launch.state.stop import StopRequest
+from launch.worker.inference import infer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not lock.try_acquire(patience_s=1.0):
         raise UserError(f"process {lock.holder()} is submitting {folder.folder} already")
     folder.stop_file.unlink(missing_ok=True)
-    submitted = submission.prepare(folder, min(asked.parallel, config.shards), resources, config)
-    ids = submission.submit(submitted, folder, config, infer)
+    submitted = submit.prepare(folder, min(asked.parallel, config.shards), resources, config)
+    ids = submit.submit(submitted, folder, config, infer)
     lock.release()
     console = Console(width=None if sys.stdout.isatty() else 140)
     for warning in submitted.warnings:

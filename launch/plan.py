@@ -10,9 +10,9 @@ from typing import Any, Literal
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.run import provenance, write_json
-from launch.cluster import Resources
-from launch.folder import StudyFolder
-from launch.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
+from launch.slurm.resources import Resources
+from launch.state.paths import StudyFolder
+from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
 from launch.study import Study, load
 
 PLACES = ("data_folder", "list_folder", "workers")

@@ -14,12 +14,12 @@ from rich.live import Live
 from rich.text import Text
 
 from fsr.errors import reports_user_errors
-from launch.claim import Order
-from launch.folder import StudyFolder
-from launch.jobs import Queue
-from launch.storage import open_launched
+from launch.show.table import Row, Rows, left, table
+from launch.slurm.queue import Queue
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_launched
+from launch.state.target import Target
 from launch.study import check_name
-from launch.table import Row, Rows, left, table
 
 WATCH_S = 5.0
 
@@ -56,7 +56,7 @@ class Status:
     @property
     def wanted(self) -> int:
         """Trials that were ordered."""
-        return Order.of(self.folder).wanted if self.folder.order_file.exists() else self.definition["budget"]
+        return Target.of(self.folder).wanted if self.folder.target_file.exists() else self.definition["budget"]
 
     def rows(self) -> list[Row]:
         """The trials by number."""
@@ -77,9 +77,9 @@ class Status:
                     "state": row.state,
                     "value": row.value,
                     "parameters": row.parameters,
-                    "step": row.standing.step,
-                    "steps_per_s": row.standing.steps_per_s,
-                    "scores": row.standing.scores,
+                    "step": row.progress.step,
+                    "steps_per_s": row.progress.steps_per_s,
+                    "scores": row.progress.scores,
                     "seconds": row.seconds,
                     "seconds_left": left(row, self.iterations),
                     "node": row.node,

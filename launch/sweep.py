@@ -11,16 +11,17 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from fsr.errors import UserError, reports_user_errors
-from launch.claim import DONE, Order
 from launch.plan import Options, Plan, define, plan
-from launch.preemption import StopRequest
-from launch.repeats import Repeats, repeats_among
-from launch.report import announce, count, tell_submission
-from launch.storage import STORAGE_VARIABLE, open_storage, without_password
-from launch.sweep_here import sweep_here
-from launch.sweep_on_slurm import prepare, sweep_on_slurm
-from launch.verify import verify_resume
-from launch.worker import train
+from launch.show.messages import announce, count, tell_submission
+from launch.state.repeats import Repeats, repeats_among
+from launch.state.stop import StopRequest
+from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
+from launch.state.target import Target
+from launch.sweep_local import sweep_here
+from launch.sweep_slurm import prepare, sweep_on_slurm
+from launch.verify_resume import verify_resume
+from launch.worker.claim import DONE
+from launch.worker.study import train
 
 
 @reports_user_errors
@@ -57,7 +58,7 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, wanted=planned.wanted + len(repeats_among(trials)))
             announce(planned, trials, console)
-            Order(planned.wanted, planned.wanted + count(trials, TrialState.FAIL)).place(planned.folder)
+            Target(planned.wanted, planned.wanted + count(trials, TrialState.FAIL)).place(planned.folder)
             missing = max(0, planned.wanted - count(trials, *DONE))
             if on_slurm:
                 return sweep_on_slurm(planned, study, missing, stop, lock, options.detach, train, console)

@@ -7,14 +7,14 @@ from rich.console import Console
 
 from fsr.command import parse_command
 from fsr.errors import UserError, reports_user_errors
-from launch import submission
-from launch.assignment import Assignment
-from launch.attempt import train
-from launch.cluster import Resources
-from launch.folder import RunFolder
-from launch.preemption import StopRequest
-from launch.ranks import Ranks
-from launch.slot import LocalSlot
+from launch import submit
+from launch.slurm.environment import LocalEnvironment
+from launch.slurm.resources import Resources
+from launch.state.paths import RunFolder
+from launch.state.stop import StopRequest
+from launch.worker.job_spec import JobSpec
+from launch.worker.rendezvous import Rendezvous
+from launch.worker.training import train
 
 
 @reports_user_errors
@@ -27,13 +27,15 @@ def main(arguments: list[str] | None = None) -> None:
     folder.run.start(config)
     console = Console(width=None if sys.stdout.isatty() else 140)
     if resources.cluster != "slurm":
-        sys.exit(here(Assignment(folder=str(folder.folder), config=config.to_json(), train="launch.attempt:train")))
+        sys.exit(
+            here(JobSpec(folder=str(folder.folder), config=config.to_json(), train="launch.worker.training:train"))
+        )
     lock = folder.sweep_lock()
     if not lock.try_acquire(patience_s=1.0):
         raise UserError(f"process {lock.holder()} is submitting {folder.folder} already")
     folder.stop_file.unlink(missing_ok=True)
-    submitted = submission.prepare(folder, 0 if folder.run.result() else 1, resources, config)
-    ids = submission.submit(submitted, folder, config, train)
+    submitted = submit.prepare(folder, 0 if folder.run.result() else 1, resources, config)
+    ids = submit.submit(submitted, folder, config, train)
     lock.release()
     for warning in submitted.warnings:
         console.print(f"note: {warning}", soft_wrap=True, highlight=False)
@@ -45,11 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(f"submitted job {ids[0]}; its log: {folder.slurm}", soft_wrap=True, highlight=False)
 
 
-def here(assignment: Assignment) -> int:
+def here(spec: JobSpec) -> int:
     """Train in this process; returns the exit code."""
-    worker = assignment.worker()
+    worker = spec.worker()
     with StopRequest(worker.folder.stop_file) as stop:
-        outcome = worker.work(stop, LocalSlot(), Ranks(worker.folder.slots))
+        outcome = worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks))
     if outcome.mistake:
         raise UserError(outcome.mistake)
     return 130 if outcome.stopped else 75 if outcome.broken else 0

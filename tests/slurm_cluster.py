@@ -184,7 +184,7 @@ class Sweep:
         """Processes of the ranks that work on a trial, rank 0 first."""
         ranks = {}
         for pid, words, variables in self._processes(number):
-            if words[1:4] == ["-u", "-m", "launch.task"]:
+            if words[1:4] == ["-u", "-m", "launch.worker.main"]:
                 ranks.setdefault(int(variables["SLURM_PROCID"]), pid)
         return [ranks[rank] for rank in sorted(ranks)]
 

@@ -3,7 +3,7 @@ repeated or done from a wrong checkpoint shows in its score. Needs neither torch
 
 As a script it is launch/sweep.py with this method. Files in the data folder say how it behaves: `step_s`; `save_s`
 (a save on request takes that long); `broken_node` (its GPUs fail); `hungry` (trial 0 takes more memory than it may).
-A file `die_before_ledger` in the study's folder kills the next worker between its claim and the ledger.
+A file `die_before_attempt` in the study's folder kills the next worker between its claim and the attempt_log.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from fsr.files import whole_file, write_json
-from launch.ledger import Ledger
+from launch.state.attempts import AttemptLog
 
 
-def die_before_ledger(begin):
+def die_before_attempt(begin):
     def dying(self, *arguments):
-        marker = self._run.folder.parent / "die_before_ledger"
+        marker = self._run.folder.parent / "die_before_attempt"
         if marker.exists():
             marker.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -28,7 +28,7 @@ def die_before_ledger(begin):
     return dying
 
 
-Ledger.begin = die_before_ledger(Ledger.begin)
+AttemptLog.begin = die_before_attempt(AttemptLog.begin)
 
 
 def score(digest):

@@ -11,8 +11,8 @@ from pathlib import Path
 import optuna
 
 from fsr.config import synthetic
-from launch.folder import StudyFolder
-from launch.storage import open_storage
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_storage
 
 TESTS = Path(__file__).parent
 NAMES = ("background", "aeroplane", "bicycle")

@@ -13,7 +13,7 @@ from studies import POINTS, add_trial, attempt, new_study, write_run
 
 from analysis.load import Tables, load, main
 from fsr.errors import UserError
-from launch.storage import open_storage
+from launch.state.storage import open_storage
 
 
 def test_every_trial_is_a_row_whatever_became_of_it(all_states):

@@ -12,7 +12,7 @@ from served import opened, served
 from slurm_cluster import ROOT, TESTS, wait_for
 
 from analysis.dashboard import main
-from launch.storage import open_storage
+from launch.state.storage import open_storage
 
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
 

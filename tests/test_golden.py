@@ -15,6 +15,7 @@ import torch
 from fsr.cam import evaluation_label, multi_scale_cams, training_label
 from fsr.config import TrainConfig, voc
 from fsr.crf import CRFSettings, crf_pseudo_label, dense_crf
+from fsr.inference.multi_scale import fuse_logits, multi_scale_inference
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
@@ -22,7 +23,6 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.metrics import ConfusionMatrix, class_f1
 from fsr.models.network import Network
-from fsr.multi_scale import fuse_logits, multi_scale_inference
 from fsr.ops import bilateral_filter
 from fsr.optim import build_optimizer, set_learning_rates, update_teacher
 from fsr.refine import refine, refined_pseudo_label

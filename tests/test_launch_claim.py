@@ -14,11 +14,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from launch.claim import Order, claim
-from launch.folder import StudyFolder
-from launch.storage import open_storage
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_storage
+from launch.state.target import Target
 from launch.study import load
-from launch.worker import Worker
+from launch.worker.claim import claim
+from launch.worker.study import Worker
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -43,7 +44,7 @@ def worker(tmp_path, data_folder):
 
 def ordered(worker, wanted, limit):
     """The worker, with so many trials ordered of its study."""
-    Order(wanted, limit).place(worker.folder)
+    Target(wanted, limit).place(worker.folder)
     return worker
 
 

@@ -12,12 +12,12 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import DATA_TYPE_BOOL, DATA_TYPE_FLOAT64, DATA_TYPE_STRING, STATUS_FAILURE
 
 from fsr.run import Run
-from launch.claim import Order
-from launch.folder import StudyFolder
-from launch.hparams import METRICS, write_hparams
-from launch.storage import open_storage
+from launch.state.hparams import METRICS, write_hparams
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_storage
+from launch.state.target import Target
 from launch.study import load
-from launch.worker import Worker
+from launch.worker.study import Worker
 
 
 def read(run):
@@ -81,7 +81,7 @@ def worker(tmp_path):
     (tmp_path / "data").mkdir()
     base = study.base("synthetic", tmp_path / "data", iterations=12, seed=5)
     optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
-    Order(6, 6).place(folder)
+    Target(6, 6).place(folder)
     return Worker(study=study, base=base, folder=folder, train=launch_stub.train)
 
 

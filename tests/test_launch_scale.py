@@ -10,10 +10,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from launch.claim import Order, claim
-from launch.folder import StudyFolder
-from launch.storage import open_storage
+from launch.state.paths import StudyFolder
+from launch.state.storage import open_storage
+from launch.state.target import Target
 from launch.study import load
+from launch.worker.claim import claim
 
 ROOT = Path(__file__).parent.parent
 TRIALS = 10_000
@@ -94,8 +95,8 @@ def work(folder, base, start, trials, results):
         began = time.monotonic()
         claimed = claim(load("smoke"), base, folder, storage, "local")
         calls.append(time.monotonic() - began)
-        claimed.ledger.begin("local", 0, "n1", 1)
-        claimed.ledger.end("finished")
+        claimed.attempt_log.begin("local", 0, "n1", 1)
+        claimed.attempt_log.end("finished")
         time.sleep(10 if trials > 1 else 0)
         began = time.monotonic()
         claimed.tell(0.5)
@@ -110,7 +111,7 @@ def swarm(folder, workers, trials):
     study = StudyFolder(folder)
     folder.mkdir()
     optuna.create_study(study_name="smoke", storage=open_storage(folder), direction="maximize")
-    Order(workers * trials, workers * trials).place(study)
+    Target(workers * trials, workers * trials).place(study)
     start, results = fork.Event(), fork.Queue()
     processes = [fork.Process(target=work, args=(study, base, start, trials, results)) for _ in range(workers)]
     for process in processes:

@@ -14,7 +14,7 @@ import pytest
 
 from fsr.errors import UserError
 from launch.plan import Options
-from launch.storage import open_storage
+from launch.state.storage import open_storage
 from launch.sweep import sweep
 
 TESTS = Path(__file__).parent

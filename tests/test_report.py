@@ -13,7 +13,7 @@ from selenium.webdriver.support.select import Select
 
 from fsr.data.palette import voc_palette
 from fsr.data.voc import CLASS_NAMES
-from fsr.report import GalleryImage, write_report
+from fsr.inference.report import GalleryImage, write_report
 
 COLUMNS = ("image", "CAM", "segmentation", "truth")
 NAMES = ("background", "aeroplane", "bicycle", "bird")

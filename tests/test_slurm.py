@@ -12,7 +12,7 @@ from slurm_cluster import MISSING, ROOT, TESTS, Cluster, Sweep, available, kill,
 
 from fsr.compare import first_difference
 from fsr.run import Run
-from launch.ledger import Ledger
+from launch.state.attempts import AttemptLog
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
 METHOD = TESTS / "tiny.py"
@@ -165,10 +165,10 @@ def test_a_node_where_two_trials_met_broken_hardware_is_left_out(sweep):
 
 def test_a_worker_killed_between_claim_and_ledger_leaves_its_trial_to_be_done(sweep):
     (sweep.study).mkdir(parents=True)
-    (sweep.study / "die_before_ledger").touch()
+    (sweep.study / "die_before_attempt").touch()
     sweep.submit(trials=2, parallel=1)
     sweep.finish(2)
-    assert not (sweep.study / "die_before_ledger").exists()
+    assert not (sweep.study / "die_before_attempt").exists()
 
 
 def test_scancel_is_final_and_the_same_command_goes_on(sweep):
@@ -370,9 +370,9 @@ def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
     wait_for(lambda: any(record["step"] >= 4 for record in Run(folder).metrics()), 120)
     assert "in the queue or running already" in python(sweep, *command, *slurm)[1]
     sweep.cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 1")
-    wait_for(lambda: Ledger(Run(folder)).attempts()[0].cause is not None, 60)
+    wait_for(lambda: AttemptLog(Run(folder)).attempts()[0].cause is not None, 60)
     sweep.wait_for_no_jobs()
-    attempts = Ledger(Run(folder)).attempts()
+    attempts = AttemptLog(Run(folder)).attempts()
     assert [attempt.cause for attempt in attempts] == ["preempted", "finished"]
     assert attempts[1].first_step >= 4
     assert Run(folder).result() is not None

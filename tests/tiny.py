@@ -44,7 +44,7 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     A file of the data folder that is called like the run's folder may hold one word: `slow` leaves time to disturb the
     run, `prune` and `fail` end it by its first evaluation.
     """
-    from launch.attempt import train
+    from launch.worker.training import train
 
     file = config.data_folder / run.folder.name
     word = file.read_text() if file.exists() else ""

@@ -1,0 +1,70 @@
+"""The report of an inference: its scores, and the images that are worth a look."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from fsr.inference.config import InferConfig
+from fsr.inference.journal import Results
+from fsr.inference.report import GalleryImage, write_report
+from fsr.inference.totals import TITLES, Totals
+
+UNION = "false positives and negatives as shares of the union of truth and CAM"
+
+
+def write_gallery(config: InferConfig, results: Results, totals: Totals, class_names: tuple[str, ...]) -> None:
+    """Write report.html from the results alone: no image is opened and no network asked again."""
+    shown = worst_of_each_class(results.records(), config.report_images)
+    made = json.loads(results.settings_file.read_text())
+    names = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
+    chosen = {name: getattr(config, name) for name in names}
+    scores = totals.scores()
+    main = ("crf", "segmentation") if config.crf else ("segmentation",)
+    order = [kind for kind in (*main, *TITLES) if kind in scores]
+    columns = ["image", "truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
+    write_report(
+        results.report_file,
+        title=f"{config.dataset} {config.infer_set}: {config.checkpoint}",
+        facts={
+            "checkpoint": f"{config.checkpoint} (SHA-256 {made['settings']['checkpoint_sha256'][:12]}…)",
+            "date": made["provenance"]["started"],
+            "commit": str(made["provenance"]["git_commit"]),
+            "settings": ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None),
+            "skipped": f"{len(totals.skipped)} images that could not be read",
+            "CAM errors": UNION,
+        },
+        class_names=class_names,
+        scores={TITLES[kind]: scores[kind] for kind in dict.fromkeys(order)},
+        cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if "curve" in q},
+        columns=columns,
+        gallery=[
+            GalleryImage(
+                record["name"],
+                tuple(record.get("classes", ())),
+                record.get("iou"),
+                results.preview_file(record["name"]).read_bytes(),
+            )
+            for record in shown
+        ],
+        images=totals.images,
+    )
+
+
+def worst_of_each_class(records: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` images: the worst of each class in turn, so that no class is missing; skipped images are not."""
+    brief = [
+        {name: record[name] for name in ("name", "iou", "classes") if name in record}
+        for record in records
+        if "skipped" not in record
+    ]
+    brief.sort(key=lambda record: (record.get("iou") is None, record.get("iou") or 0, record["name"]))
+    places: dict[int, int] = defaultdict(int)  # how many worse images a class has
+    ranked = []
+    for record in brief:
+        classes = record.get("classes") or [0]
+        ranked.append((min(places[class_id] for class_id in classes), record))
+        for class_id in classes:
+            places[class_id] += 1
+    ranked.sort(key=lambda pair: pair[0])
+    return [record for _, record in ranked[:limit]]

@@ -1,0 +1,133 @@
+"""What becomes of one image after the network: CRF, label maps, files, and its counts for the scores."""
+
+import itertools
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fsr.crf import INFERENCE, crf_pseudo_label, dense_crf
+from fsr.data.images import IGNORED
+from fsr.data.palette import palette_png
+from fsr.files import write_whole
+from fsr.inference.config import InferConfig
+from fsr.inference.journal import Results
+from fsr.metrics import CamScores, ConfusionMatrix
+from fsr.pictures import heat, overlay, pixels_of, strip
+from fsr.refine import refined_pseudo_label
+
+JPEG_QUALITY = 85
+
+
+class Answer(NamedTuple):
+    """What the network says of one image, on the CPU."""
+
+    name: str
+    image: np.ndarray  # uint8 [H, W, 3]
+    truth: Tensor | None  # uint8 [H, W]
+    logits: Tensor  # [C, H, W] segmentation
+    classes: Tensor  # [P] class ids from 1
+    cams: Tensor  # [P, H, W] top CAMs in [0, 1]
+    aux_cams: Tensor  # [P, H, W]
+    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are kept
+
+
+Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, grids that are to be kept
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Finishes answers as the configuration says, in any thread."""
+
+    config: InferConfig  # its thresholds are set
+    class_names: tuple[str, ...]
+    results: Results
+
+    def __call__(self, answer: Answer) -> Finished:
+        """Write the files of an image."""
+        labels = {"segmentation": answer.logits.argmax(0).to(torch.uint8)}
+        if self.config.crf:
+            marginals = dense_crf(answer.image, answer.logits.softmax(0).numpy(), INFERENCE)
+            labels["crf"] = torch.from_numpy(marginals.argmax(0).astype(np.uint8))
+        if self.config.pseudo_labels != "none":
+            labels["pseudo_labels"] = torch.from_numpy(self._pseudo_label(answer))
+        for kind, label in labels.items():
+            write_whole(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
+        value, strongest = self._strongest(answer, answer.cams)
+        self._draw(answer, labels, value)
+        record = {"name": answer.name}
+        if answer.truth is not None:
+            record |= self._counts(answer, labels, value, strongest)
+        return record, answer.grids
+
+    def final(self, labels: dict[str, Tensor]) -> Tensor:
+        """The segmentation that counts."""
+        return labels["crf" if self.config.crf else "segmentation"]
+
+    def _strongest(self, answer: Answer, cams: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and class of the strongest CAM, each [H, W]."""
+        if len(cams) == 0:
+            return torch.zeros(cams.shape[1:]), torch.zeros(cams.shape[1:], dtype=torch.int64)
+        value, best = cams.max(dim=0)
+        return value, answer.classes[best]
+
+    def _pseudo_label(self, answer: Answer) -> np.ndarray:
+        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it stays open."""
+        high, low = self.config.high_threshold, self.config.low_threshold
+        if len(answer.classes) == 0:
+            return np.zeros(answer.image.shape[:2], np.uint8)
+        if self.config.pseudo_labels == "crf":
+            return crf_pseudo_label(answer.image, answer.cams.numpy(), answer.classes.numpy(), high, low)
+        image = torch.from_numpy(answer.image).permute(2, 0, 1)[None] / 255
+        places = refined_pseudo_label(image, answer.cams[None], torch.ones(1, len(answer.classes)), high, low)[0]
+        ids = torch.full((256,), IGNORED, dtype=torch.uint8)
+        ids[: len(answer.classes) + 1] = torch.cat([torch.zeros(1, dtype=torch.int64), answer.classes]).byte()
+        return ids[places].numpy()
+
+    def _counts(self, answer: Answer, labels: dict[str, Tensor], value: Tensor, strongest: Tensor) -> dict[str, Any]:
+        """The image's counts, sparse; the mean IoU of its classes; and these, of truth and final segmentation."""
+        matrices = {kind: ConfusionMatrix(len(self.class_names)) for kind in labels}
+        for kind, matrix in matrices.items():
+            matrix.add(labels[kind], answer.truth)
+        cams = {kind: CamScores(len(self.class_names), self.config.bkg_threshold) for kind in ("cam", "aux_cam")}
+        cams["cam"].add(value, strongest, answer.truth)
+        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), answer.truth)
+        final = matrices["crf" if self.config.crf else "segmentation"]
+        iou = final.miou()
+        seen = torch.unique(torch.cat([answer.truth.flatten(), self.final(labels).flatten()]))
+        return {
+            "iou": None if iou != iou else round(iou, 6),  # no pixel of the truth counts
+            "classes": [int(class_id) for class_id in seen if class_id not in (0, IGNORED)],
+            "counts": {kind: sparse(scores.counts) for kind, scores in (matrices | cams).items()},
+        }
+
+    def _draw(self, answer: Answer, labels: dict[str, Tensor], value: Tensor) -> None:
+        """The pictures of an image."""
+        final = self.final(labels)
+        picture = torch.from_numpy(answer.image).permute(2, 0, 1) / 255
+        tiles = strip(picture, answer.truth, value, [labels["segmentation"]] + [final] * self.config.crf)
+        write_whole(self.results.preview_file(answer.name), jpeg(tiles))
+        if self.config.save_overlays:
+            write_whole(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
+        if self.config.save_cam:
+            for class_id, cam in zip(answer.classes.tolist(), answer.cams, strict=True):
+                file = self.results.cam_file(answer.name, self.class_names[class_id])
+                write_whole(file, jpeg(heat(picture, cam)))
+
+
+def sparse(counts: Tensor) -> list[int]:
+    """Index and count of each entry that is not 0, in turns."""
+    flat = counts.flatten()
+    where = flat.nonzero()[:, 0]
+    return list(itertools.chain.from_iterable(zip(where.tolist(), flat[where].tolist(), strict=True)))
+
+
+def jpeg(picture: Tensor) -> bytes:
+    """A picture [3, H, W] in [0, 1] as a JPEG file."""
+    stream = BytesIO()
+    Image.fromarray(pixels_of(picture)).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,102 @@
+"""What a run writes down as it goes."""
+
+import itertools
+import resource
+import time
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from fsr import distributed
+from fsr.checkpoint import LOSSES, TrainState, save_best
+from fsr.config import TrainConfig
+from fsr.data.loaders import evaluation_images
+from fsr.data.source import Source
+from fsr.files import write_json
+from fsr.pictures import draw
+from fsr.prefetch import Prefetcher
+from fsr.progress import TrainProgress
+from fsr.run import Run
+
+
+class RunLog:
+    """Writes down a run as it goes, on rank 0: metrics.jsonl, TensorBoard, progress, best weights and the result."""
+
+    def __init__(self, config: TrainConfig, run: Run, source: Source, state: TrainState, device: torch.device) -> None:
+        self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
+        run.record_attempt(device_name(device), state.step)
+        run.rewind(state.step)  # what a lost attempt recorded after its checkpoint comes again
+        self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
+        self.progress = TrainProgress(state.step, config.iterations)
+        self.recorded = time.monotonic()
+        start = "going on" if state.step else "starting"
+        self.progress.say(
+            f"{start} in {run.folder} at step {state.step} of {config.iterations} on {device_name(device)}"
+        )
+
+    def losses(self, prefetcher: Prefetcher) -> None:
+        """Show that a step is done, and record the mean losses when their interval is."""
+        state = self.state
+        self.progress.step(state.step)
+        if state.step % self.config.log_every:
+            return
+        means = dict(zip(LOSSES, (state.loss_sums / state.summed_steps).tolist(), strict=True))
+        state.loss_sums.zero_()
+        state.summed_steps = 0
+        rate = self.progress.record(state.step, means)
+        values = {f"train/{name}": mean for name, mean in means.items()}
+        values["train/lr"] = state.optimizer.param_groups[0]["lr"]
+        now = time.monotonic()
+        stalled = prefetcher.waited_s() / (now - self.recorded)
+        self.recorded = now
+        values |= {"perf/steps_per_s": rate, "perf/stall_fraction": stalled, "perf/peak_memory_gb": peak_memory_gb()}
+        self._scalars(state.step, values)
+
+    def scores(self, quality: dict[str, dict[str, Any]]) -> None:
+        """Record an evaluation, with its quality by class and pictures; keep the weights if they are the best."""
+        state, config = self.state, self.config
+        write_json(
+            self.run.quality_file, {"step": state.step, "class_names": self.source.class_names, "networks": quality}
+        )
+        self._scalars(state.step, state.scores)
+        images = evaluation_images(config, self.source, config.val_set, 0, 1)
+        for sample in itertools.islice(images, config.pictures):
+            picture = draw(state.student, sample, config, self.device)
+            self.board.add_image(f"validation/{sample[0]}", picture, state.step)
+        shown = ("val/cam_miou", "val/aux_cam_miou", "val/seg_miou", "val/teacher_seg_miou")
+        scores = "  ".join(f"{name.removeprefix('val/')} {state.scores[name]:.3f}" for name in shown)
+        self.progress.say(f"step {state.step}: {scores}")
+        if state.scores["val/seg_miou"] > state.best:
+            state.best = state.scores["val/seg_miou"]
+            save_best(self.run.best_file, state, config, state.scores)
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        self.run.log({"step": step} | values)
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def finish(self) -> None:
+        """Write the final scores."""
+        result = {"step": self.state.step, "seconds": self.state.seconds, "best/seg_miou": self.state.best}
+        write_json(self.run.result_file, self.state.scores | result)
+
+    def close(self) -> None:
+        """Flush the records and give the terminal back."""
+        self.board.close()
+        self.progress.close()
+
+
+def peak_memory_gb() -> float:
+    """The most memory (10⁹ bytes) that this process has had: of its GPU's, or of the machine's where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def device_name(device: torch.device) -> str:
+    """What the run computes on, in words."""
+    ranks = distributed.world_size()
+    if device.type == "cuda":
+        return f"{ranks} × {torch.cuda.get_device_name(device)}"
+    return f"{ranks} × CPU ({torch.get_num_threads()} threads)"

@@ -1,0 +1,138 @@
+"""The trials of a study as rows: read from Optuna's storage and the run folders alone, and drawn as a table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.table import Table
+
+from launch.state.attempts import Attempt
+from launch.state.paths import StudyFolder
+from launch.state.progress import Progress
+from launch.state.repeats import SEED, is_repeat
+
+STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial as it stands."""
+
+    number: int
+    state: str
+    """Optuna's word in lower case; `waiting` is also a running trial that no worker holds."""
+    parameters: str
+    progress: Progress
+    causes: tuple[str, ...] = ()
+    """How its attempts ended."""
+    node: str = ""
+    seconds: float | None = None
+    """Time worked on it, all attempts together."""
+    gpu_seconds: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    value: float | None = None
+
+
+class Rows:
+    """Reads the rows of a study again and again; what is finished is read once, and from the storage alone."""
+
+    def __init__(self, study: optuna.Study, folder: StudyFolder, held: Callable[[Attempt], bool]) -> None:
+        """`held` tells whether an attempt that has not ended still works."""
+        self._study = study
+        self._folder = folder
+        self._held = held
+        self._finished: dict[int, Row] = {}
+
+    def read(self) -> list[Row]:
+        """All rows by number."""
+        rows = []
+        for trial in self._study.get_trials(deepcopy=False):
+            row = self._finished.get(trial.number) or self._row(trial)
+            if trial.state.is_finished():
+                self._finished[trial.number] = row
+            rows.append(row)
+        return rows
+
+    def _row(self, trial: FrozenTrial) -> Row:
+        state = trial.state.name.lower()
+        parameters = "  ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
+        if parameters and is_repeat(trial):  # one that nobody has claimed yet has no parameters
+            parameters += f"  seed {trial.user_attrs[SEED]}"
+        if trial.state.is_finished():
+            summary = trial.user_attrs.get("summary", {})
+            return Row(
+                number=trial.number,
+                state=state,
+                parameters=parameters,
+                progress=Progress(**{f.name: summary[f.name] for f in fields(Progress) if f.name in summary}),
+                causes=tuple(summary.get("causes", ())),
+                node=summary.get("node", ""),
+                seconds=summary.get("seconds"),
+                gpu_seconds=summary.get("gpu_seconds", {}),
+                error=trial.user_attrs.get("error"),
+                value=trial.value,
+            )
+        run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
+        attempts = attempt_log.attempts()
+        works = bool(attempts) and attempts[-1].cause is None and self._held(attempts[-1])
+        return Row(
+            number=trial.number,
+            state=state if works or not attempts else "waiting",
+            parameters=parameters,
+            progress=Progress.of(run),
+            causes=tuple(attempt.cause or "unknown" for attempt in (attempts[:-1] if works else attempts)),
+            node=attempts[-1].node if works else "",
+            seconds=sum(attempt.seconds for attempt in attempts) if attempts else None,
+            gpu_seconds=attempt_log.gpu_seconds(),
+        )
+
+
+def table(rows: list[Row], iterations: int, best: int | None = None) -> Table:
+    """The rows as a table; the best trial is set off."""
+    drawn = Table("trial", "parameters", "state", "step", "seg mIoU", "cam mIoU", "steps/s", "time", "left", "ended by")
+    for row in rows:
+        rate = row.progress.steps_per_s
+        drawn.add_row(
+            str(row.number),
+            row.parameters,
+            f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]",
+            f"{row.progress.step}/{iterations}",
+            score(row, "val/seg_miou"),
+            score(row, "val/cam_miou"),
+            f"{rate:.2f}" if rate else "",
+            duration(row.seconds),
+            duration(left(row, iterations)),
+            counted(row.causes),
+            style="bold" if row.number == best else "",
+        )
+    return drawn
+
+
+def left(row: Row, iterations: int) -> float | None:
+    """Seconds that a running trial still takes at its present rate."""
+    rate = row.progress.steps_per_s
+    return (iterations - row.progress.step) / rate if row.state == "running" and rate else None
+
+
+def counted(causes: tuple[str, ...]) -> str:
+    """Causes as text, in the order of their first coming: preempted ×2, finished."""
+    times = {cause: causes.count(cause) for cause in causes}
+    return ", ".join(f"{cause} ×{number}" if number > 1 else cause for cause, number in times.items())
+
+
+def score(row: Row, name: str) -> str:
+    """A score of the last evaluation as text."""
+    scores = row.progress.scores or {}
+    return f"{scores[name]:.3f}" if name in scores else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as text: 42 s, 3 min 05 s, 5 h 12 min."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

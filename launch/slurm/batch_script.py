@@ -1,0 +1,74 @@
+"""The batch script of a Slurm job, and submitting it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from submitit.slurm.slurm import _make_sbatch_string
+
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from fsr.files import write_whole
+from fsr.inference.config import InferConfig
+from launch.slurm.resources import Resources
+from launch.state.paths import LaunchFolder
+
+
+def script(
+    name: str,
+    count: int,
+    folder: LaunchFolder,
+    resources: Resources,
+    config: TrainConfig | InferConfig,
+    exclude: list[str],
+) -> str:
+    """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
+
+    The loop starts the step again when one of its ranks died and the work may go on; SIGUSR2 goes to the ranks some
+    time before the time limit, and Slurm may put the job back into the queue.
+    """
+    python, file = shlex.quote(sys.executable), shlex.quote(str(folder.job_spec_file))
+    gpus = resources.gpus_for(config.dataset) // resources.nodes
+    text = _make_sbatch_string(
+        command=f"{python} -u -m launch.worker.main {file}",
+        folder=folder.slurm,
+        job_name=name,
+        partition=resources.partition,
+        account=resources.account,
+        qos=resources.qos,
+        constraint=resources.constraint,
+        exclude=",".join(exclude) or None,
+        nodes=resources.nodes,
+        ntasks_per_node=max(1, gpus),
+        gpus_per_node=gpus or None,
+        cpus_per_task=config.cores,
+        comment=folder.comment,
+        wckey=None,
+        signal_delay_s=resources.signal_before_s,
+        map_count=count,
+        array_parallelism=count,
+        additional_parameters={"requeue": True, "time": resources.time_limit} | resources.sbatch_options(),
+        srun_args=["--kill-on-bad-exit=1"],
+        setup=[f"cd {shlex.quote(str(folder.code))} || exit 1", "export PYTHONPATH=$PWD", "work() {"],
+        teardown=[
+            "}",
+            "for ((round = 1; ; round++)); do",
+            "  started=$(date +%s)",
+            "  work && exit 0",
+            f'  {python} -m launch.worker.after_crash {file} "$?" "$started" "$round" || exit 1',
+            "done",
+        ],
+    )
+    # submitit always sets a limit; without one asked for, the partition's own is to hold.
+    return text if resources.time_limit else re.sub(r"#SBATCH --time=.*\n", "", text)
+
+
+def sbatch(text: str, file: Path) -> str:
+    """Submit a batch script, which is kept as `file`; returns the array's id. Raises UserError with Slurm's words."""
+    write_whole(file, text.encode())
+    answer = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True)
+    if answer.returncode:
+        raise UserError(f"sbatch refuses {file}: {' '.join(answer.stderr.split())}")
+    return answer.stdout.split(";")[0].strip()

@@ -1,0 +1,174 @@
+"""The attempt_log of a run: who worked on it, from when to when, and why each attempt ended."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from fsr.files import write_json
+from fsr.run import Run
+
+Cause = Literal[
+    "finished",
+    "pruned",
+    "preempted",
+    "time limit",
+    "node",
+    "out of memory",
+    "killed",
+    "exception",
+    "disk full",
+    "not finite",
+    "cancelled",
+]
+
+# How many attempts may end this way before the trial is given up; no entry: as many as it takes.
+BUDGETS = {"node": 8, "killed": 8, "out of memory": 2, "exception": 2, "disk full": 8, "not finite": 1}
+# An attempt of these causes says nothing about the trial itself, even if it had not got further; nor does one that was
+# killed in its first minute.
+NOT_ITS_FAULT = ("preempted", "cancelled", "node")
+SOON_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One process's work on a run. Times are Unix seconds."""
+
+    task: str
+    """Slurm's array task (`12_3`), or `local`."""
+    restart: int
+    """How often Slurm had requeued the task before."""
+    node: str
+    pid: int
+    """Process of rank 0."""
+    ranks: int
+    started: float
+    first_step: int | None = None
+    """Where it went on; None if it died before its first step."""
+    reached: int | None = None
+    """The last step that is known to be done."""
+    ended: float | None = None
+    cause: Cause | None = None
+    """None while it works, or if it died without a trace that anybody has looked at yet."""
+    detail: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; until now if it still works."""
+        return round((self.ended or time.time()) - self.started, 1)
+
+
+class AttemptLog:
+    """The attempts on one run, in `attempts.json` of its folder. Only the holder of the run's lock may write it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._file = run.folder / "attempts.json"
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts, oldest first."""
+        if not self._file.exists():
+            return []
+        return [Attempt(**fields) for fields in json.loads(self._file.read_text())]
+
+    def begin(self, task: str, restart: int, node: str, ranks: int) -> None:
+        """Write down that this process starts to work on the run."""
+        attempt = Attempt(
+            task=task, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=round(time.time(), 1)
+        )
+        self._write([*self.attempts(), attempt])
+
+    def end(self, cause: Cause, detail: str = "") -> None:
+        """Write down how this process's attempt ended."""
+        self._close(cause, detail, time.time())
+
+    def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
+        """Whether the last attempt had died without a word; then write down the cause that is found for it."""
+        attempts = self.attempts()
+        lost = bool(attempts) and attempts[-1].cause is None
+        if lost:
+            self._close(*find_cause(attempts[-1]), self._last_sign_of_life(attempts[-1]))
+        return lost
+
+    def given_up(self) -> str | None:
+        """Why the run is to be tried no more, or None."""
+        attempts = self.attempts()
+        for cause, budget in BUDGETS.items():
+            details = [attempt.detail for attempt in attempts if attempt.cause == cause]
+            if len(details) >= budget:
+                times = f" {len(details)} times" if len(details) > 1 else ""
+                return f"{cause}{times}: {details[-1]}" if details[-1] else f"{cause}{times}"
+        idle = [attempt for attempt, following in _followed(attempts) if not _got_further(attempt, following)]
+        last = attempts[-2:]
+        if len(last) == 2 and idle[-2:] == last and not any(_tells_nothing(attempt) for attempt in last):
+            causes = ", ".join(str(attempt.cause) for attempt in last)
+            return f"no progress twice in a row ({causes}): {last[1].detail}".removesuffix(": ")
+        return None
+
+    def gpu_seconds(self, lost: bool = False) -> dict[str, float]:
+        """Rank-seconds worked: useful, redone (steps that a later attempt did again), or all `lost`."""
+        spent = {"useful": 0.0, "redone": 0.0, "lost": 0.0}
+        for attempt, kept in kept_shares(self.attempts()):
+            seconds = attempt.seconds * attempt.ranks
+            spent["lost" if lost else "useful"] += seconds * kept
+            spent["lost" if lost else "redone"] += seconds * (1 - kept)
+        return {name: round(seconds, 1) for name, seconds in spent.items()}
+
+    def _close(self, cause: Cause, detail: str, ended: float) -> None:
+        *before, last = self.attempts()
+        first_step = self._first_step(last)
+        steps = [record["step"] for record in self._run.metrics()] if first_step is not None else []
+        reached = max([first_step, *steps]) if first_step is not None else None
+        closed = replace(
+            last, cause=cause, detail=detail, ended=round(ended, 1), first_step=first_step, reached=reached
+        )
+        self._write([*before, closed])
+
+    def _first_step(self, attempt: Attempt) -> int | None:
+        """The step at which a process started, from the provenance that the run itself writes."""
+        starts = self._run.starts()
+        own = [start for start in starts if start["pid"] == attempt.pid and start["host"] == platform.node()]
+        own = own or [start for start in starts if start["pid"] == attempt.pid]
+        return own[-1]["first_step"] if own else None
+
+    def _last_sign_of_life(self, attempt: Attempt) -> float:
+        files = [file.stat().st_mtime for file in self._run.folder.iterdir() if file.name != self._file.name]
+        return max([attempt.started, *files])
+
+    def _write(self, attempts: list[Attempt]) -> None:
+        write_json(self._file, [asdict(attempt) for attempt in attempts])
+
+
+def kept_shares(attempts: list[Attempt]) -> list[tuple[Attempt, float]]:
+    """The attempts that have ended, each with the share of its steps that no later attempt did again.
+
+    What an attempt that was killed had done is known to the last record of its metrics.
+    """
+    shares = []
+    for attempt, following in _followed([attempt for attempt in attempts if attempt.ended]):
+        kept = 1.0
+        if following and following.first_step is not None and attempt.reached is not None:
+            done = attempt.reached - (attempt.first_step or 0)
+            kept = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
+        shares.append((attempt, kept))
+    return shares
+
+
+def _followed(attempts: list[Attempt]) -> list[tuple[Attempt, Attempt | None]]:
+    """Each attempt with the one after it."""
+    return list(zip(attempts, [*attempts[1:], None], strict=True)) if attempts else []
+
+
+def _tells_nothing(attempt: Attempt) -> bool:
+    return attempt.cause in NOT_ITS_FAULT or (attempt.cause == "killed" and attempt.seconds < SOON_S)
+
+
+def _got_further(attempt: Attempt, following: Attempt | None) -> bool:
+    """Whether an attempt left a checkpoint behind its first step. The last one gets the benefit of the doubt."""
+    if attempt.first_step is None:
+        return False
+    after = following.first_step if following and following.first_step is not None else attempt.reached
+    return (after or 0) > attempt.first_step

@@ -1,0 +1,94 @@
+"""The folder of a study, or of one run that is put on machines: every path in it, named once."""
+
+from pathlib import Path
+
+from fsr.inference.journal import Results
+from fsr.run import Run
+from launch.state.attempts import AttemptLog
+from launch.state.lock import FileLock
+
+
+class LaunchFolder:
+    """What anything that is put on machines keeps beside its results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.stop_file = self.folder / "stop"
+        self.code = self.folder / "code"
+        self.slurm = self.folder / "slurm"
+        self.locks = self.folder / "locks"
+        self.bad_nodes = self.locks / "bad_nodes"
+
+    @property
+    def name(self) -> str:
+        """The folder's own name; a study's is its identity."""
+        return self.folder.name
+
+    @property
+    def comment(self) -> str:
+        """What all its Slurm jobs carry as their comment, to be known by."""
+        return f"fsr {self.folder}"
+
+    @property
+    def job_spec_file(self) -> Path:
+        """What its Slurm tasks have to do."""
+        return self.slurm / "job_spec.json"
+
+    def submissions(self, cluster: str) -> Path:
+        """Submission files and logs of the workers."""
+        return self.folder / cluster
+
+    def sweep_lock(self) -> FileLock:
+        """Held by the one process that submits, or sweeps on this machine for as long as it lives."""
+        return FileLock(self.locks / "sweep.lock")
+
+
+class StudyFolder(LaunchFolder):
+    """Everything that a study leaves behind: its definition, Optuna's journal, one run folder a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.study_file = self.folder / "study.json"
+        self.target_file = self.folder / "target.json"
+
+    def run(self, number: int) -> Run:
+        """The run folder of a trial."""
+        return Run(self.folder / f"trial_{number:04d}")
+
+    def attempt_log(self, number: int) -> AttemptLog:
+        """The attempts on a trial."""
+        return AttemptLog(self.run(number))
+
+    def claim_lock(self) -> FileLock:
+        """Held while a worker chooses its trial."""
+        return FileLock(self.locks / "claim.lock")
+
+    def trial_lock(self, number: int) -> FileLock:
+        """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
+        return FileLock(self.locks / f"{number:04d}.lock")
+
+
+class ResultsFolder(LaunchFolder):
+    """What an inference leaves behind."""
+
+    @property
+    def results(self) -> Results:
+        """The results."""
+        return Results(self.folder)
+
+    def shard_lock(self, shard: int) -> FileLock:
+        """Held by the worker that answers for the images of a shard."""
+        return FileLock(self.locks / f"shard_{shard:04d}.lock")
+
+
+class RunFolder(LaunchFolder):
+    """One run on its own."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return Run(self.folder)
+
+    def lock(self) -> FileLock:
+        """Held by the task that trains it."""
+        return FileLock(self.locks / "run.lock")

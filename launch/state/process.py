@@ -1,0 +1,41 @@
+"""Whether a process of this machine is alive, and ending with another one."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+PR_SET_PDEATHSIG = 1
+GRACE_S = 30.0
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when its parent is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_after(process: int, grace_s: float = GRACE_S) -> None:
+    """End this process `grace_s` after that one is gone, if it has not ended by itself.
+
+    A training loop asks for the flag between steps, but an evaluation may take many minutes.
+    """
+
+    def watch() -> None:
+        while exists(process):
+            time.sleep(1)
+        time.sleep(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def exists(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

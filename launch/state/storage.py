@@ -1,0 +1,180 @@
+"""Optuna's storage of a study: a journal file that survives writers killed in mid-append."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.storages.journal import BaseJournalBackend, JournalStorage
+from optuna.storages.journal._base import BaseJournalSnapshot
+
+from fsr.errors import UserError
+from fsr.files import write_whole
+from launch.state.lock import FileLock
+from launch.state.paths import StudyFolder
+
+JOURNAL = "journal.log"
+STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "9p", "afs")
+
+
+class Lock(Protocol):
+    """What FileLock and Optuna's JournalFileOpenLock and JournalFileSymlinkLock have in common."""
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it."""
+
+    def release(self) -> None:
+        """Give the lock back."""
+
+
+class JournalFile(BaseJournalBackend, BaseJournalSnapshot):
+    """One JSON record a line; a record counts once its newline is there.
+
+    Optuna's own file backend appends behind what a killed writer left, and the line that this makes ruins the study
+    (optuna/optuna#5138). Here an unfinished tail is ignored by readers and cut off by the next writer, so the file
+    stays one that Optuna's backend and dashboard read as well.
+    """
+
+    def __init__(self, path: Path, lock: Lock) -> None:
+        self._path = path
+        self._snapshot = path.with_suffix(".snapshot")
+        self._lock = lock
+        self._offsets = [0]  # where record n begins, for all records seen so far
+        if not path.exists():
+            path.touch()  # who only reads leaves a study as it is
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """All whole records from number `log_number_from` on."""
+        first = min(log_number_from, len(self._offsets) - 1)
+        for number, line in enumerate(self._read(self._offsets[first]).splitlines(keepends=True), start=first):
+            if number + 1 == len(self._offsets):
+                self._offsets.append(self._offsets[number] + len(line))
+            if number >= log_number_from:
+                yield json.loads(line)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add records behind the last whole one."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._lock.acquire()
+        try:
+            with open(self._path, "r+b") as file:
+                file.truncate(_end_of_records(file.fileno()))
+                file.seek(0, os.SEEK_END)
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            self._lock.release()
+
+    def save_snapshot(self, snapshot: bytes) -> None:
+        """Keep what Optuna made of the records so far, so that the next process need not replay them all."""
+        write_whole(self._snapshot, self._stamp(snapshot) + snapshot)
+
+    def load_snapshot(self) -> bytes | None:
+        """What was kept, unless it is damaged or of another journal."""
+        if not self._snapshot.exists():
+            return None
+        content = self._snapshot.read_bytes()
+        stamp, snapshot = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
+        return snapshot if stamp == self._stamp(snapshot) else None
+
+    def _stamp(self, snapshot: bytes) -> bytes:
+        """Tells this snapshot of this journal from any other: a journal's first record is the study's creation."""
+        with open(self._path, "rb") as file:
+            return hashlib.sha256(file.readline() + snapshot).digest()
+
+    def _read(self, offset: int) -> bytes:
+        """The whole records from byte `offset` on.
+
+        Readers take no lock, so a writer may cut off and write over an unfinished tail while it is being read: only
+        what reads the same twice is taken.
+        """
+        with open(self._path, "rb", buffering=0) as file:
+            records = None
+            while True:
+                file.seek(offset)
+                again = file.read()
+                if records is not None and again.startswith(records):
+                    return records
+                records = again[: again.rfind(b"\n") + 1]
+
+
+def _end_of_records(file: int) -> int:
+    """Size of the file without an unfinished last line."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - 4096)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def open_storage(folder: Path, database: bool = False) -> BaseStorage:
+    """The storage of the study whose folder this is: its journal, or the database that FSR_STORAGE names.
+
+    Raises UserError if the database cannot be used.
+    """
+    url = os.environ.get(STORAGE_VARIABLE, "") if database else None
+    if url is None:
+        path = folder / JOURNAL
+        return JournalStorage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
+    check_url(url)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # Optuna's, SQLAlchemy's or the driver's; none of them may show the password
+        said = str(error).replace(password_of(url) or "\0", "***").splitlines()[0]
+        raise UserError(f"the storage {without_password(url)} cannot be opened: {said}") from None
+
+
+def open_launched(folder: StudyFolder) -> BaseStorage:
+    """The storage of a study that was launched before. Raises UserError if there is none, or it cannot be used."""
+    if not folder.study_file.exists():
+        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+    place = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
+    if place != JOURNAL and STORAGE_VARIABLE not in os.environ:
+        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL")
+    return open_storage(folder.folder, place != JOURNAL)
+
+
+def check_url(url: str) -> None:
+    """Raise UserError for what can be no storage of a study."""
+    parts = urlsplit(url)
+    if parts.scheme.split("+")[0] not in ("postgresql", "mysql", "sqlite") or "://" not in url:
+        kinds = "postgresql://…, mysql://… or sqlite:///FILE"
+        raise UserError(f"--storage must be {kinds}, got {without_password(url)}")
+    if parts.scheme == "sqlite":
+        file = Path(parts.path[1:])
+        kind = file_system(file.absolute().parent)
+        if kind in NETWORK:
+            raise UserError(f"SQLite loses writes on a network file system, and {file} lies on {kind}; use the journal")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and written down."""
+    password = password_of(url)
+    return url if password is None else url.replace(f":{password}@", ":***@", 1)
+
+
+def password_of(url: str) -> str | None:
+    """The password in a URL, as it stands there."""
+    login = url.partition("://")[2].rpartition("@")[0]
+    return login.partition(":")[2] or None
+
+
+def file_system(folder: Path) -> str | None:
+    """Kind of the file system that a folder lies on (Linux); None where the system does not tell."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return None
+    folder = folder.resolve()
+    rows = [line.split(" ") for line in mounts.read_text().splitlines()]
+    over = [(Path(row[1]), row[2]) for row in rows if folder.is_relative_to(row[1])]
+    return max(over, key=lambda mount: len(mount[0].parts))[1] if over else None

@@ -1,0 +1,67 @@
+"""Batches on the device, and the time that it waits for them."""
+
+import time
+
+import pytest
+import torch
+
+from fsr.data.device_views import Drawn
+from fsr.data.transforms import denormalise
+from fsr.errors import UserError
+from fsr.prefetch import Prefetcher
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its copies"))
+
+
+def loaded(step: int) -> dict:
+    """What the loader gives for a step: two images, the second with two classes."""
+    views = {name: torch.full((2, 3, 8, 8), float(step)) for name in ("view1", "view2")}
+    return views | {"labels": torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]]), "local_crops": [torch.ones(2, 3, 4, 4)]}
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_batches_come_in_order_on_the_device_with_their_classes_counted(device):
+    prefetcher = Prefetcher(map(loaded, range(3)), torch.device(device))
+    for step in range(3):
+        batch = prefetcher.next()
+        assert batch.view1.device.type == batch.labels.device.type == batch.local_crops[0].device.type == device
+        assert (batch.view1 == step).all()
+        assert batch.most_classes == 2
+    with pytest.raises(StopIteration):
+        prefetcher.next()
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_views_that_workers_have_only_drawn_are_finished(device):
+    pictures = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    as_they_are = torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4)
+    flips = torch.tensor([False, False]), torch.tensor([True, True])
+    views = {f"view{n + 1}": Drawn(pictures, flips[n], *as_they_are, flips[0]) for n in range(2)}
+    batch = Prefetcher(iter([loaded(0) | views]), torch.device(device)).next()
+    assert batch.view1.dtype == torch.float32
+    assert torch.equal(batch.view1, batch.view2.flip(-1))
+    assert torch.equal(denormalise(batch.view1).round().cpu(), pictures.float())
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_the_time_without_a_batch_is_counted_once(device):
+    def slowly():
+        for step in range(2):
+            time.sleep(0.1)
+            yield loaded(step)
+
+    prefetcher = Prefetcher(slowly(), torch.device(device))
+    prefetcher.next()
+    time.sleep(0.3)  # not the loader's fault
+    prefetcher.next()
+    assert 0.19 < prefetcher.waited_s() < 0.29
+    assert prefetcher.waited_s() == 0
+
+
+def test_what_is_wrong_with_an_image_comes_through():
+    def broken():
+        raise UserError("image a.jpg cannot be read")
+        yield
+
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        Prefetcher(broken(), torch.device("cpu")).next()
