@@ -13,6 +13,7 @@ from typing import Any
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_json, write_whole
+from fsr.records import read_records
 
 
 class Run:
@@ -64,11 +65,11 @@ class Run:
         return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole records of metrics.jsonl, oldest first; an unfinished last line is left out."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        """All whole records of metrics.jsonl, oldest first; raises UserError if one is damaged."""
+        records, problems = read_records(self.metrics_file)
+        if problems:
+            raise UserError(f"the records of run folder {self.folder} are damaged: {problems[0]}")
+        return records
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
