@@ -24,7 +24,7 @@ COLUMNS = {
     "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
     "class_iou": ("trial", "network", "kind", "class", "iou", *ERRORS),
     "attempts": (
-        *("trial", "attempt", "task", "restart", "node", "pid", "ranks", "started", "ended", "seconds"),
+        *("trial", "attempt", "job", "restart", "node", "pid", "ranks", "started", "ended", "seconds"),
         *("first_step", "reached", "cause", "detail", *COSTS),
     ),
 }

@@ -12,7 +12,6 @@ import tyro
 from fsr.errors import UserError, reports_user_errors
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
-from launch.study import check_name
 
 HOST = "127.0.0.1"  # the dashboard asks for no password, and can change and delete studies
 
@@ -49,8 +48,7 @@ class Handler(WSGIRequestHandler):
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = tyro.cli(Options, args=arguments)
-    check_name(options.study)
-    storage = open_launched(StudyFolder(options.runs.absolute() / options.study))
+    storage = open_launched(StudyFolder.in_runs(options.runs, options.study))
     try:
         number = storage.get_study_id_from_name(options.study)
     except KeyError:

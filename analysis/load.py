@@ -19,7 +19,6 @@ from analysis import collect
 from fsr.errors import UserError, reports_user_errors
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
-from launch.study import check_name
 
 RUNS = Path("runs")
 
@@ -81,8 +80,7 @@ def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
 
 def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
     """The folder of a study. Raises UserError if there is none."""
-    check_name(study)
-    folder = StudyFolder(Path(runs).absolute() / study)
+    folder = StudyFolder.in_runs(Path(runs), study)
     if not folder.study_file.exists():
         raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
     return folder

@@ -1,4 +1,4 @@
-"""launch/sweep.py with 32 trials that only sleep, each for a fixed time; for sweep_makespan.py."""
+"""Stands in for launch/worker/method.py: 32 trials that only sleep, each for a fixed time; for sweep_makespan.py."""
 
 import json
 import time
@@ -18,9 +18,3 @@ def train(config: TrainConfig, run: Run, **hooks: Any) -> str:
     time.sleep(SECONDS[int(run.folder.name.removeprefix("trial_"))])
     run.result_file.write_text(json.dumps({"val/seg_miou": 0.5, "began": began, "ended": time.time()}))
     return "finished"
-
-
-if __name__ == "__main__":
-    from launch.sweep import main
-
-    main(train=train)

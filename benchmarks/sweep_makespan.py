@@ -20,12 +20,12 @@ from machine import machine  # noqa: E402
 from sleeping_trials import SECONDS  # noqa: E402
 from slurm_cluster import MISSING, Cluster, Sweep, available, wait_for  # noqa: E402
 
-SLOTS = 8
+WORKERS = 8
 
 
-def list_scheduling(seconds: tuple[int, ...], locks: int) -> float:
-    """Makespan where each environment takes the next trial the moment it is free."""
-    free = [0.0] * locks
+def list_scheduling(seconds: tuple[int, ...], workers: int) -> float:
+    """Makespan where each worker takes the next trial the moment it is free."""
+    free = [0.0] * workers
     for duration in seconds:
         heapq.heappush(free, heapq.heappop(free) + duration)
     return max(free)
@@ -40,13 +40,13 @@ def main() -> None:
     try:
         sweep = Sweep(cluster, folder / "sweep", ROOT / "benchmarks" / "sleeping_trials.py")
         submitted = time.time()
-        sweep.submit(trials=len(SECONDS), parallel=SLOTS)
+        sweep.submit(trials=len(SECONDS), parallel=WORKERS)
         wait_for(lambda: not cluster.ask("squeue", "--noheader"), 300)
         results = [json.loads((sweep.run_folder(n) / "result.json").read_text()) for n in range(len(SECONDS))]
     finally:
         cluster.down()
     first, last = min(r["began"] for r in results), max(r["ended"] for r in results)
-    bound = list_scheduling(SECONDS, SLOTS)
+    bound = list_scheduling(SECONDS, WORKERS)
     print(f"list scheduling {bound:.1f} s; first start to last end {last - first:.1f} s")
     print(
         json.dumps(
@@ -56,7 +56,7 @@ def main() -> None:
                 "bound_s": bound,
                 "submit_to_first_start_s": round(first - submitted, 2),
                 "trials": len(SECONDS),
-                "locks": SLOTS,
+                "workers": WORKERS,
                 "slurm": cluster.ask("sbatch", "--version").strip(),
             }
             | machine()

@@ -13,14 +13,15 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
+from fsr.exit_codes import ExitCode
 from launch.slurm import commands
-from launch.slurm.environment import cause_of_end
+from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
 from launch.state.paths import StudyFolder
 from launch.state.storage import NETWORK, file_system, open_launched
-from launch.study import check_name
 from launch.worker.claim import close_lost
 
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # options of NFS and Lustre mounts
@@ -43,18 +44,17 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line; exit code 1 if something is lost for good."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=arguments)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = new_console()
     check_cluster(options.partition, console)
     sound = check_locks(options.runs, console)
     if options.study:
-        check_name(options.study)
-        sound &= check_study(StudyFolder(options.runs.absolute() / options.study), console)
-    sys.exit(0 if sound else 1)
+        sound &= check_study(StudyFolder.in_runs(options.runs, options.study), console)
+    sys.exit(ExitCode.DONE if sound else ExitCode.INCOMPLETE)
 
 
 def check_cluster(partition: str | None, console: Console) -> None:
     """Say what Slurm does on each kind of end, and what it costs a sweep. Raises UserError for no such partition."""
-    if not commands.answers():
+    if not commands.answers_here():
         console.print("no Slurm answers here (scontrol ping): sweeps run on this machine (--cluster local)")
         return
     settings, partitions = commands.settings(), commands.partitions()
@@ -79,12 +79,13 @@ def check_cluster(partition: str | None, console: Console) -> None:
         if partition in (None, name):
             mode, grace = row.get("PreemptMode", settings.get("PreemptMode", "OFF")), row.get("GraceTime", "0")
             ends.add_row(name, "preemption", *preemption(mode, grace))
-            limit = row.get("MaxTime", "UNLIMITED")
-            ends.add_row("", f"time limit ({limit})", "SIGUSR2 some time before", "nothing: it saves and is requeued")
+            time_limit = row.get("MaxTime", "UNLIMITED")
             ends.add_row(
-                "", "node lost, SIGKILL", "requeues, or the batch script goes on", "steps since the last checkpoint"
+                "", f"time limit ({time_limit})", "SIGUSR2 some time before", "nothing: it saves and is requeued"
             )
-            ends.add_row("", "scancel", "SIGTERM, SIGKILL", "nothing: it saves; the same sweep command goes on")
+            restarts = "requeues, or the batch script restarts the ranks"
+            ends.add_row("", "node lost, SIGKILL", restarts, "steps since the last checkpoint")
+            ends.add_row("", "scancel", "SIGTERM, SIGKILL", "nothing: it saves; the same sweep command resumes")
     console.print(ends)
 
 
@@ -120,12 +121,12 @@ def check_locks(runs: Path, console: Console) -> bool:
 
 
 def check_study(folder: StudyFolder, console: Console) -> bool:
-    """Check a study's files; close attempts that died without a word; say what it did."""
+    """Check a study's files; give every attempt that died its cause; say what was done."""
     study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
     queue = Queue(folder, on_slurm=folder.slurm.exists())
     trials, sound, working = study.get_trials(deepcopy=False), True, []
-    done, tasks = sum(trial.state.is_finished() for trial in trials), queue.tasks()
-    alive = "unknown, Slurm does not answer" if tasks is None else len(tasks)
+    done, jobs = sum(trial.state.is_finished() for trial in trials), queue.jobs()
+    alive = "unknown, Slurm does not answer" if jobs is None else len(jobs)
     console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
     for trial in trials:
         run, attempt_log = folder.run(trial.number), AttemptLog(folder.run(trial.number))
@@ -139,11 +140,11 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
             if queue.holds(attempts[-1]) or not lock.try_acquire():
                 working.append(trial.number)
                 continue
-            close_lost(folder, trial.number, cause_of_end)
+            close_lost(folder, trial.number, cause_of_lost_attempt)
             lock.release()
             last = attempt_log.attempts()[-1]
-            console.print(f"repaired: trial {trial.number} had died without a word: {last.cause} ({last.detail})")
-        console.print(f"trial {trial.number} waits to be gone on with: run the same sweep command again")
+            console.print(f"repaired: trial {trial.number} had died without a cause: {last.cause} ({last.detail})")
+        console.print(f"trial {trial.number} waits to be resumed: run the same sweep command again")
     if working:
         numbers = ", ".join(map(str, working))
         console.print(f"worked on, as far as can be known from here: trials {numbers}", soft_wrap=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import submitit
 
-from launch.worker.study import Outcome, Worker
+from launch.worker.protocol import Outcome
+from launch.worker.study import StudyWorker
 
 A_YEAR_MIN = 365 * 24 * 60
 
@@ -17,7 +18,7 @@ A_YEAR_MIN = 365 * 24 * 60
 class LocalWorker:
     """A worker that was started on this machine."""
 
-    def __init__(self, job: submitit.Job) -> None:
+    def __init__(self, job: submitit.Job[Outcome]) -> None:
         self._job = job
 
     @property
@@ -30,21 +31,22 @@ class LocalWorker:
         return self._job.done()
 
     def outcome(self) -> Outcome | None:
-        """How it ended, or None if it died without a word."""
+        """How it ended, or None if it died before it could tell."""
         if isinstance(self._job, submitit.LocalJob) and not self._job.paths.result_pickle.exists():
             return None  # submitit would wait for it for a while
         try:
-            return self._job.result()
+            outcome: Outcome = self._job.result()
         except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
             return None
+        return outcome
 
     def kill(self) -> None:
-        """End it now; the trial goes on from its last checkpoint another time."""
+        """End it now; another worker resumes its trial from the last checkpoint."""
         if not self.done():
             os.kill(int(self._job.job_id), signal.SIGKILL)  # submitit's controller; the worker dies with its parent
 
 
-def start(worker: Worker, count: int, cluster: str) -> list[LocalWorker]:
+def start(worker: StudyWorker, count: int, cluster: str) -> list[LocalWorker]:
     """Start `count` workers: processes on this machine (`local`), or one inside this process (`debug`)."""
     folder = worker.folder.submissions(cluster)
     if cluster == "debug":
@@ -52,7 +54,7 @@ def start(worker: Worker, count: int, cluster: str) -> list[LocalWorker]:
         job.wait()
         return [LocalWorker(job)]
     executor = submitit.LocalExecutor(folder)
-    # A task's processes are this sweep's business: the local executor has no queue, so no time limit either.
+    # Local workers live as long as the sweep: there is no queue, so no time limit either.
     executor.update_parameters(timeout_min=A_YEAR_MIN)
     devices = gpus()
     workers = []
@@ -61,7 +63,7 @@ def start(worker: Worker, count: int, cluster: str) -> list[LocalWorker]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         for index in range(count):
-            # submitit hides the GPUs from local tasks unless it is told their numbers; names (MIG) it does not know.
+            # submitit hides the GPUs from local jobs unless it is told their numbers; names (MIG) it does not know.
             visible = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
             workers.append(LocalWorker(executor.submit(replace(worker, variables=worker.variables | visible))))
     finally:

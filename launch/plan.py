@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.run import provenance, write_json
+from fsr.files import write_json
+from fsr.run import provenance
 from launch.slurm.resources import Resources
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
@@ -50,7 +51,8 @@ class Options(Resources):
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     verify_resume: bool = False
-    """Kill a short run of this study at random steps, resume it, and compare it bit for bit with an unbroken one."""
+    """Kill a short run of this study at random steps, resume it, and check that it is bit-identical to an uninterrupted
+    one."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Plan:
     study: Study
     base: TrainConfig
     folder: StudyFolder
-    wanted: int
+    target: int
+    """Trials wanted in all."""
     parallel: int
     resources: Resources
     storage: str | None
@@ -78,9 +81,9 @@ def plan(options: Options) -> Plan:
     base = replace(base, data_folder=base.data_folder.absolute())
     if not base.data_folder.is_dir():
         raise UserError(f"there is no data folder {base.data_folder}; name it with --data_folder")
-    wanted, size = options.trials or study.trials, study.size(base)
-    if size is not None and wanted > size:
-        raise UserError(f"study {study.name} has only {size} different settings, got --trials {wanted}")
+    target, size = options.trials or study.trials, study.size(base)
+    if size is not None and target > size:
+        raise UserError(f"study {study.name} has only {size} different settings, got --trials {target}")
     resources = options.resolved()
     parallel = options.parallel or study.parallel
     if resources.cluster != "slurm":
@@ -90,8 +93,8 @@ def plan(options: Options) -> Plan:
     return Plan(
         study=study,
         base=base,
-        folder=StudyFolder(options.runs.absolute() / study.name),
-        wanted=wanted,
+        folder=StudyFolder.in_runs(options.runs, study.name),
+        target=target,
         parallel=parallel,
         resources=resources,
         storage=storage_of(options),
@@ -131,7 +134,7 @@ def define(plan: Plan) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     launched = provenance()
     launched["versions"] |= {name: metadata.version(name) for name in ("optuna", "submitit")}
-    write_json(file, definition | {"budget": plan.wanted, "launched": launched})
+    write_json(file, definition | {"target": plan.target, "launched": launched})
 
 
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +8,18 @@ from typing import Any
 
 import optuna
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
 from launch.show.table import Row, Rows, left, table
 from launch.slurm.queue import Queue
+from launch.state.best import best_trial
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
 from launch.state.target import Target
-from launch.study import check_name
 
 WATCH_S = 5.0
 
@@ -51,12 +51,13 @@ class Status:
     @property
     def iterations(self) -> int:
         """Steps of a whole run."""
-        return self.definition["base"]["iterations"]
+        iterations: int = self.definition["base"]["iterations"]
+        return iterations
 
     @property
-    def wanted(self) -> int:
-        """Trials that were ordered."""
-        return Target.of(self.folder).wanted if self.folder.target_file.exists() else self.definition["budget"]
+    def target(self) -> int:
+        """Trials wanted in all."""
+        return Target.of(self.folder).trials if self.folder.target_file.exists() else self.definition["target"]
 
     def rows(self) -> list[Row]:
         """The trials by number."""
@@ -67,7 +68,7 @@ class Status:
         rows = self.rows()
         return {
             "study": self.folder.name,
-            "wanted": self.wanted,
+            "target": self.target,
             "iterations": self.iterations,
             "queue": self.queue.states(),
             "gpu_hours": gpu_hours(rows),
@@ -100,10 +101,9 @@ class Status:
         if states is None:
             in_queue = "Slurm does not answer"
         hours = "  ".join(f"{name} {spent:.2f}" for name, spent in gpu_hours(rows).items())
-        best = max((row for row in rows if row.state == "complete"), key=lambda row: row.value or 0, default=None)
         return Group(
-            table(rows, self.iterations, best.number if best else None),
-            Text(f"{self.wanted} trials wanted: {trials}"),
+            table(rows, self.iterations, best_trial(self.study.get_trials(deepcopy=False))),
+            Text(f"{self.target} trials wanted: {trials}"),
             Text(f"Slurm's queue: {in_queue}"),
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
         )
@@ -120,12 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=arguments)
-    check_name(options.study)
-    status = Status(StudyFolder(options.runs.absolute() / options.study))
+    status = Status(StudyFolder.in_runs(options.runs, options.study))
     if options.json:
         print(json.dumps(status.as_json()))
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = new_console()
     if not options.watch:
         console.print(status.picture())
         return

@@ -4,17 +4,18 @@ import hashlib
 import importlib
 import json
 import pkgutil
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
+from fsr.score_names import SEG_MIOU
+from launch.state.paths import check_study_name
 
 Settings = dict[str, Any]
 
@@ -52,7 +53,7 @@ class Study:
     """Preset of fsr.config that the study is meant for."""
     settings: Settings = field(default_factory=dict)
     """What the base changes of the preset."""
-    metric: str = "val/seg_miou"
+    metric: str = SEG_MIOU
     """Score to maximise."""
     sampler: Callable[[int], optuna.samplers.BaseSampler] = tpe
     """Sampler for a seed."""
@@ -60,7 +61,7 @@ class Study:
     """Pruner for a base configuration."""
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_study_name(self.name)
 
     def base(self, dataset: str, data_folder: Path | None, iterations: int | None, seed: int | None) -> TrainConfig:
         """The configuration that every trial starts from. A shorter run is evaluated as often as a whole one."""
@@ -79,7 +80,7 @@ class Study:
         """Number of different settings, or None where a parameter is continuous."""
         size = 1
         for range_ in self._distributions(base).values():
-            if not isinstance(range_, optuna.distributions.CategoricalDistribution):
+            if not isinstance(range_, CategoricalDistribution):
                 return None
             size *= len(range_.choices)
         return size
@@ -89,10 +90,17 @@ class Study:
         digest = hashlib.sha256(f"{self.name}/{base.seed}/{number}".encode()).digest()
         return self.sampler(int.from_bytes(digest[:4], "little"))
 
-    def _distributions(self, base: TrainConfig) -> dict[str, optuna.distributions.BaseDistribution]:
+    def first_settings(self, base: TrainConfig) -> Settings:
+        """What trial 0 changes of the base configuration."""
+        return self._suggest_first(base)[0]
+
+    def _distributions(self, base: TrainConfig) -> dict[str, BaseDistribution]:
+        return self._suggest_first(base)[1]
+
+    def _suggest_first(self, base: TrainConfig) -> tuple[Settings, dict[str, BaseDistribution]]:
         trial = optuna.trial.FixedTrial(self.known(base)[0])
-        self.suggest(trial, base)
-        return trial.distributions
+        settings = self.suggest(cast(optuna.Trial, trial), base)  # it suggests as a Trial does
+        return settings, trial.distributions
 
 
 def together(*parts: Study) -> dict[str, Any]:
@@ -107,16 +115,11 @@ def together(*parts: Study) -> dict[str, Any]:
     return {"suggest": suggest, "known": known}
 
 
-def check_name(name: str) -> None:
-    """Raise UserError unless `name` can be a study's name, and so a folder's."""
-    if not re.fullmatch("[a-z0-9_-]+", name):
-        raise UserError(f"a study's name consists of a-z, 0-9, _ and -, got {name!r}")
-
-
 def load(name: str) -> Study:
     """The study of `sweeps/NAME.py`. Raises UserError if there is none."""
     sweeps = importlib.import_module("sweeps")  # found by name: sweeps imports launch, not the other way round
     names = sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
     if name not in names:
         raise UserError(f"there is no study {name!r}; allowed: {', '.join(names)}")
-    return importlib.import_module(f"sweeps.{name}").study
+    study: Study = importlib.import_module(f"sweeps.{name}").study
+    return study

@@ -1,8 +1,8 @@
-"""Submits workers to Slurm: one array, as large as what is missing and what is not there yet."""
+"""Submits workers to Slurm: one job array, as large as what is missing and what is not there yet."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
@@ -25,47 +25,42 @@ class Submission:
     """Workers that they start."""
     live: int
     """Workers that were there already."""
-    warnings: list[str]
+    notes: list[str]
+    """What the user should know of it."""
 
 
 def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: TrainConfig | InferConfig) -> Submission:
     """Work out what to submit so that there are `workers`. Raises UserError if Slurm does not answer."""
-    tasks = Queue(folder, on_slurm=True).tasks()
-    if tasks is None:
+    jobs = Queue(folder, on_slurm=True).jobs()
+    if jobs is None:
         raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
-    wanted, warnings = max(0, workers - len(tasks)), []
+    missing, notes = max(0, workers - len(jobs)), []
     limit = commands.submit_limit()
-    room = wanted if limit is None else max(0, limit - commands.own_jobs())
-    if wanted > room:
-        warnings.append(f"your account may have {limit} jobs in the queue: {room} workers are started, not {wanted}")
-        wanted = room
+    room = missing if limit is None else max(0, limit - commands.own_jobs())
+    if missing > room:
+        notes.append(f"your account may have {limit} jobs in the queue: {room} workers are started, not {missing}")
+        missing = room
     largest = int(commands.settings().get("MaxArraySize", 1001))
-    sizes = [min(largest, wanted - start) for start in range(0, wanted, largest)]
+    sizes = [min(largest, missing - start) for start in range(0, missing, largest)]
     exclude = bad_nodes.to_exclude(folder, commands.partition_nodes(resources.partition))
     if exclude:
-        warnings.append(f"trials died of broken hardware there, so these nodes are left out: {', '.join(exclude)}")
+        notes.append(f"trials died of broken hardware there, so these nodes are left out: {', '.join(exclude)}")
     scripts = [batch_script.script(f"fsr-{folder.name}", size, folder, resources, config, exclude) for size in sizes]
-    return Submission(scripts, wanted, len(tasks), warnings)
+    return Submission(scripts, missing, len(jobs), notes)
 
 
 def submit(
     submission: Submission,
+    kind: Literal["study", "run", "inference"],
     folder: LaunchFolder,
     config: TrainConfig | InferConfig,
-    train: Callable[..., str],
-    study: str | None = None,
     database: bool = False,
 ) -> list[str]:
-    """Submit it; returns the ids of the arrays. All that the tasks need lies in the folder before."""
-    JobSpec(
-        folder=str(folder.folder),
-        config=config.to_json(),
-        train=code_snapshot.take(folder.code, train),
-        study=study,
-        database=database,
-    ).write(folder.job_spec_file)
-    for mistake in folder.slurm.glob("*.mistake"):
-        mistake.unlink()
+    """Submit it; returns the ids of the arrays. All that the jobs need lies in the folder before."""
+    code_snapshot.take(folder.code)
+    spec = JobSpec(kind=kind, folder=str(folder.folder), config=config.to_json(), database=database)
+    spec.write(folder.job_spec_file)
+    folder.forget_mistakes()
     stamp = time.strftime("%Y%m%d_%H%M%S")
     files = [folder.slurm / f"submission_{stamp}_{index}.sh" for index in range(len(submission.scripts))]
     return [batch_script.sbatch(text, file) for text, file in zip(submission.scripts, files, strict=True)]

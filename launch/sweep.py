@@ -1,43 +1,41 @@
-"""Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again goes on where it was."""
+"""Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again resumes where it was."""
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import optuna
 import tyro
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from fsr.errors import UserError, reports_user_errors
+from fsr.console import console as new_console
+from fsr.errors import reports_user_errors
+from fsr.exit_codes import ExitCode
 from launch.plan import Options, Plan, define, plan
-from launch.show.messages import announce, count, tell_submission
+from launch.show.messages import announce, say
 from launch.state.repeats import Repeats, repeats_among
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
-from launch.state.target import Target
+from launch.state.target import DONE, Target, count
 from launch.sweep_local import sweep_here
-from launch.sweep_slurm import prepare, sweep_on_slurm
+from launch.sweep_slurm import prepare_workers, sweep_on_slurm, tell
 from launch.verify_resume import verify_resume
-from launch.worker.claim import DONE
-from launch.worker.study import train
 
 
 @reports_user_errors
-def main(arguments: list[str] | None = None, train: Callable[..., str] = train) -> None:
-    """The command line; `train` is what a worker does with a trial's configuration and run folder."""
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=arguments)
     if options.storage:  # what is written down of the command must not show a password
         sys.argv = [word.replace(options.storage, without_password(options.storage)) for word in sys.argv]
-    sys.exit(sweep(options, train))
+    sys.exit(sweep(options))
 
 
-def sweep(options: Options, train: Callable[..., str] = train) -> int:
-    """Train the missing trials and compare all; returns the exit code."""
-    planned = plan(options)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+def sweep(options: Options) -> ExitCode:
+    """Train the missing trials and compare all."""
+    planned, console = plan(options), new_console()
     if planned.storage:
         os.environ[STORAGE_VARIABLE] = planned.storage  # for the workers
     if options.verify_resume:
@@ -45,54 +43,56 @@ def sweep(options: Options, train: Callable[..., str] = train) -> int:
     if options.dry_run:
         return dry_run(options, planned, console)
     lock = planned.folder.sweep_lock()
-    if not lock.try_acquire(patience_s=1.0):
-        raise UserError(f"process {lock.holder()} is sweeping {planned.folder.folder} already")
-    on_slurm = planned.resources.cluster == "slurm"
+    lock.take(f"sweeping {planned.folder.folder}")
     with StopRequest() as stop:
         try:
             define(planned)
             planned.folder.stop_file.unlink(missing_ok=True)
             study = open_study(planned)
             if options.repeat:
-                repeats_of(options, planned, study.get_trials(deepcopy=False), console).enqueue(study)
+                repeats = repeats_of(options, options.repeat, planned, study.get_trials(deepcopy=False), console)
+                repeats.enqueue(study)
             trials = study.get_trials(deepcopy=False)
-            planned = replace(planned, wanted=planned.wanted + len(repeats_among(trials)))
-            announce(planned, trials, console)
-            Target(planned.wanted, planned.wanted + count(trials, TrialState.FAIL)).place(planned.folder)
-            missing = max(0, planned.wanted - count(trials, *DONE))
-            if on_slurm:
-                return sweep_on_slurm(planned, study, missing, stop, lock, options.detach, train, console)
-            return sweep_here(planned, study, missing, stop, lock, train, console)
+            planned = replace(planned, target=planned.target + len(repeats_among(trials)))
+            announce_plan(planned, trials, console)
+            Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
+            missing = max(0, planned.target - count(trials, *DONE))
+            if planned.resources.cluster == "slurm":
+                return sweep_on_slurm(planned, study, missing, stop, lock, options.detach, console)
+            return sweep_here(planned, study, missing, stop, lock, console)
         finally:
             lock.release()  # the local workers' sign to save and leave, however this ends
 
 
-def repeats_of(options: Options, planned: Plan, trials: list[optuna.trial.FrozenTrial], console: Console) -> Repeats:
+def repeats_of(options: Options, seeds: int, planned: Plan, trials: list[FrozenTrial], console: Console) -> Repeats:
     """What --repeat asks for; says it, too. Raises UserError if the search is not finished."""
-    seed = planned.base.seed
-    repeats = Repeats.of(trials, options.best, range(seed + 1, seed + 1 + options.repeat))
-    console.print(f"to be trained again: {repeats}", soft_wrap=True, highlight=False)
+    first = planned.base.seed + 1
+    repeats = Repeats.of(trials, options.best, range(first, first + seeds))
+    say(console, f"to be trained again: {repeats}")
     return repeats
 
 
-def dry_run(options: Options, planned: Plan, console: Console) -> int:
+def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     """Say what would be done."""
     there = planned.folder.study_file.exists()
     trials = open_study(planned).get_trials(deepcopy=False) if there else []
-    planned = replace(planned, wanted=planned.wanted + len(repeats_among(trials)))
+    planned = replace(planned, target=planned.target + len(repeats_among(trials)))
     if options.repeat:
-        missing = repeats_of(options, planned, trials, console).missing(trials)
-        planned = replace(planned, wanted=planned.wanted + len(missing))
-    announce(planned, trials, console)
+        missing = repeats_of(options, options.repeat, planned, trials, console).missing(trials)
+        planned = replace(planned, target=planned.target + len(missing))
+    announce_plan(planned, trials, console)
     if planned.resources.cluster == "slurm":
-        submitted = prepare(planned, planned.wanted - count(trials, *DONE))
-        tell_submission(submitted, [], console)
-        for number, text in enumerate(submitted.scripts):
-            same = number > 0 and text == submitted.scripts[0]
-            console.print(
-                f"script {number} is the same" if same else text, soft_wrap=True, highlight=False, markup=False
-            )
-    return 0
+        submission = prepare_workers(planned, planned.target - count(trials, *DONE))
+        tell(submission, [], console)
+        for number, text in enumerate(submission.scripts):
+            same = number > 0 and text == submission.scripts[0]
+            say(console, f"script {number} is the same" if same else text)
+    return ExitCode.DONE
+
+
+def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) -> None:
+    """Say what is there and what will be done."""
+    announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, trials, console)
 
 
 def open_study(planned: Plan) -> optuna.Study:

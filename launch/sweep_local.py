@@ -6,74 +6,79 @@ from collections.abc import Callable
 import optuna
 from rich.console import Console
 
+from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 from launch import local_workers
 from launch.local_workers import LocalWorker
 from launch.plan import Plan, cores
 from launch.show.live import watch
-from launch.show.messages import best_number, conclude, relative
+from launch.show.messages import relative, say, tell_result
 from launch.show.table import Rows, table
 from launch.slurm.queue import Queue
+from launch.state.best import best_trial
 from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
-from launch.worker.study import Worker
+from launch.state.target import reached
+from launch.worker.protocol import Outcome
+from launch.worker.study import StudyWorker
 
 
 def sweep_here(
-    planned: Plan,
-    study: optuna.Study,
-    missing: int,
-    stop: StopRequest,
-    lock: FileLock,
-    train: Callable[..., str],
-    console: Console,
-) -> int:
+    plan: Plan, study: optuna.Study, missing: int, stop: StopRequest, lock: FileLock, console: Console
+) -> ExitCode:
     """Work with processes of this machine that end with this one."""
-    queue = Queue(planned.folder, on_slurm=False)
-    rows = Rows(study, planned.folder, queue.holds)
-    before, iterations = rows.read(), planned.base.iterations
-    tasks = start(planned, missing, train)
+    queue = Queue(plan.folder, on_slurm=False)
+    rows = Rows(study, plan.folder, queue.holds)
+    before, iterations = rows.read(), plan.base.iterations
+    plan.folder.forget_mistakes()
+    workers = start(plan, missing)
     try:
-        watch(rows, before, iterations, planned.wanted, console, ended(tasks, stop, lock, console))
+        watch(rows, before, iterations, plan.target, console, ended(workers, stop, lock, console))
     finally:
         lock.release()
-    outcomes = [task.outcome() for task in tasks]
-    stopped = stop.signals > 0 or any(outcome.stopped for outcome in outcomes if outcome)
-    console.print(table(rows.read(), iterations, best_number(study)))
-    for task, outcome in zip(tasks, outcomes, strict=True):
+    outcomes = [worker.outcome() for worker in workers]
+    stopped = stop.signals > 0 or Outcome.STOPPED in outcomes
+    trials = study.get_trials(deepcopy=False)
+    console.print(table(rows.read(), iterations, best_trial(trials)))
+    for worker, outcome in zip(workers, outcomes, strict=True):
         if outcome is None:
-            console.print(f"a worker died; its log: {relative(task.log_file)}", soft_wrap=True)
-    mistakes = [outcome.mistake for outcome in outcomes if outcome and outcome.mistake]
-    return conclude(planned, study, mistakes, stopped, console)
+            say(console, f"a worker died; its log: {relative(worker.log_file)}")
+    mistakes = plan.folder.mistakes()
+    if mistakes:
+        raise UserError(mistakes[0])
+    tell_result(plan.study, plan.folder, plan.target, trials, stopped, console)
+    if stopped:
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
 
 
-def start(planned: Plan, missing: int, train: Callable[..., str]) -> list[LocalWorker]:
+def start(plan: Plan, missing: int) -> list[LocalWorker]:
     """Start as many workers on this machine as the missing trials need."""
     if not missing:
         return []
-    threads = str(max(1, cores() // planned.parallel))
-    cluster = planned.resources.cluster
-    worker = Worker(
-        study=planned.study,
-        base=planned.base,
-        folder=planned.folder,
-        database=planned.storage is not None,
+    threads = str(max(1, cores() // plan.parallel))
+    cluster = plan.resources.cluster
+    worker = StudyWorker(
+        study=plan.study,
+        base=plan.base,
+        folder=plan.folder,
+        database=plan.storage is not None,
         sweep_pid=None if cluster == "debug" else os.getpid(),
         variables={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)},
-        train=train,
     )
-    return local_workers.start(worker, min(planned.parallel, missing), cluster)
+    return local_workers.start(worker, min(plan.parallel, missing), cluster)
 
 
-def ended(tasks: list[LocalWorker], stop: StopRequest, lock: FileLock, console: Console) -> Callable[[], bool]:
+def ended(workers: list[LocalWorker], stop: StopRequest, lock: FileLock, console: Console) -> Callable[[], bool]:
     """Whether all workers are gone; passes a stop on to them. A second Ctrl-C does not wait for them to save."""
 
     def all_ended() -> bool:
         if stop.signals and lock.held:
             lock.release()
-            console.print("stopping: the workers save their checkpoints; Ctrl-C again ends them at once")
+            say(console, "stopping: the workers save their checkpoints; Ctrl-C again ends them at once")
         if stop.signals > 1:
-            for task in tasks:
-                task.kill()
-        return all(task.done() for task in tasks)
+            for worker in workers:
+                worker.kill()
+        return all(worker.done() for worker in workers)
 
     return all_ended

@@ -1,56 +1,60 @@
 """A sweep on Slurm: submits the workers that are missing, and may then be closed."""
 
-from collections.abc import Callable
-
 import optuna
 from rich.console import Console
 
-from launch import submit
+from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 from launch.plan import Plan
 from launch.show.live import watch
-from launch.show.messages import INTERRUPTED, best_number, conclude, relative, tell_submission
+from launch.show.messages import relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
 from launch.slurm.queue import Queue
+from launch.state.best import best_trial
 from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
+from launch.state.target import reached
+from launch.submit import Submission, prepare, submit
 
 
 def sweep_on_slurm(
-    planned: Plan,
-    study: optuna.Study,
-    missing: int,
-    stop: StopRequest,
-    lock: FileLock,
-    detach: bool,
-    train: Callable[..., str],
-    console: Console,
-) -> int:
+    plan: Plan, study: optuna.Study, missing: int, stop: StopRequest, lock: FileLock, detach: bool, console: Console
+) -> ExitCode:
     """Submit the workers that are missing, and watch; they need nothing of this process any more."""
-    submitted = prepare(planned, missing)
-    queue = Queue(planned.folder, on_slurm=True)
-    rows = Rows(study, planned.folder, queue.holds)
+    submission = prepare_workers(plan, missing)
+    queue = Queue(plan.folder, on_slurm=True)
+    rows = Rows(study, plan.folder, queue.holds)
     before = rows.read()
-    study_of = {"study": planned.study.name, "database": planned.storage is not None}
-    ids = submit.submit(submitted, planned.folder, planned.base, train, **study_of)
+    ids = submit(submission, "study", plan.folder, plan.base, database=plan.storage is not None)
     lock.release()
-    tell_submission(submitted, ids, console)
-    status = f"python launch/status.py --study {planned.study.name} --runs {relative(planned.folder.folder.parent)}"
+    tell(submission, ids, console)
+    status = f"python launch/status.py --study {plan.study.name} --runs {relative(plan.folder.folder.parent)}"
     if detach:
-        console.print(f"look at it: {status}", soft_wrap=True)
-        return 0
+        say(console, f"look at it: {status}")
+        return ExitCode.DONE
 
     def all_gone() -> bool:
-        return stop.signals > 0 or queue.tasks() == {}
+        return stop.signals > 0 or queue.jobs() == {}
 
-    watch(rows, before, planned.base.iterations, planned.wanted, console, all_gone)
-    console.print(table(rows.read(), planned.base.iterations, best_number(study)))
+    watch(rows, before, plan.base.iterations, plan.target, console, all_gone)
+    trials = study.get_trials(deepcopy=False)
+    console.print(table(rows.read(), plan.base.iterations, best_trial(trials)))
     if stop.signals:
-        console.print(f"the jobs go on by themselves (scancel ends them); look at them: {status}", soft_wrap=True)
-        return INTERRUPTED
-    mistakes = [file.read_text() for file in planned.folder.slurm.glob("*.mistake")]
-    return conclude(planned, study, mistakes, False, console)
+        say(console, f"the jobs work on by themselves (scancel ends them); look at them: {status}")
+        return ExitCode.INTERRUPTED
+    mistakes = plan.folder.mistakes()
+    if mistakes:
+        raise UserError(mistakes[0])
+    tell_result(plan.study, plan.folder, plan.target, trials, False, console)
+    return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
 
 
-def prepare(planned: Plan, missing: int) -> submit.Submission:
+def prepare_workers(plan: Plan, missing: int) -> Submission:
     """What to submit for so many missing trials."""
-    return submit.prepare(planned.folder, min(planned.parallel, missing), planned.resources, planned.base)
+    return prepare(plan.folder, min(plan.parallel, missing), plan.resources, plan.base)
+
+
+def tell(submission: Submission, ids: list[str], console: Console) -> None:
+    """Say what was submitted, or (without ids) would be."""
+    scripts, workers = len(submission.scripts), submission.workers
+    tell_submission(ids, scripts, workers, submission.live, submission.notes, console)

@@ -1,20 +1,29 @@
-"""One long run through Slurm: `python launch/train.py voc --run_folder DIR --gpus 4 …`, lost to nothing."""
+"""One long run through Slurm: `python launch/train.py voc --run_folder DIR --gpus 4 …`, which loses nothing."""
 
 import sys
 
 import tyro
-from rich.console import Console
 
 from fsr.command import parse_command
-from fsr.errors import UserError, reports_user_errors
-from launch import submit
+from fsr.config import TrainConfig
+from fsr.console import console as new_console
+from fsr.errors import reports_user_errors
+from fsr.exit_codes import ExitCode
+from launch.show.messages import say
 from launch.slurm.environment import LocalEnvironment
 from launch.slurm.resources import Resources
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
-from launch.worker.job_spec import JobSpec
+from launch.submit import prepare, submit
+from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
-from launch.worker.training import train
+from launch.worker.single_run import SingleRunWorker
+
+EXIT_CODES = {
+    Outcome.DONE: ExitCode.DONE,
+    Outcome.STOPPED: ExitCode.INTERRUPTED,
+    Outcome.BROKEN: ExitCode.BROKEN,
+}
 
 
 @reports_user_errors
@@ -25,36 +34,30 @@ def main(arguments: list[str] | None = None) -> None:
     config, run_folder = parse_command("python launch/train.py", others)
     resources, folder = asked.resolved(), RunFolder(run_folder.absolute())
     folder.run.start(config)
-    console = Console(width=None if sys.stdout.isatty() else 140)
     if resources.cluster != "slurm":
-        sys.exit(
-            here(JobSpec(folder=str(folder.folder), config=config.to_json(), train="launch.worker.training:train"))
-        )
+        sys.exit(train_here(config, folder))
     lock = folder.sweep_lock()
-    if not lock.try_acquire(patience_s=1.0):
-        raise UserError(f"process {lock.holder()} is submitting {folder.folder} already")
+    lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
-    submitted = submit.prepare(folder, 0 if folder.run.result() else 1, resources, config)
-    ids = submit.submit(submitted, folder, config, train)
+    submission = prepare(folder, 0 if folder.run.result() else 1, resources, config)
+    ids = submit(submission, "run", folder, config)
     lock.release()
-    for warning in submitted.warnings:
-        console.print(f"note: {warning}", soft_wrap=True, highlight=False)
+    console = new_console()
+    for note in submission.notes:
+        say(console, f"note: {note}")
     if folder.run.result():
-        console.print(f"finished already: {folder.run.result_file}", soft_wrap=True, highlight=False)
-    elif submitted.live:
-        console.print("it is in the queue or running already", soft_wrap=True, highlight=False)
+        say(console, f"finished already: {folder.run.result_file}")
+    elif submission.live:
+        say(console, "it is in the queue or running already")
     else:
-        console.print(f"submitted job {ids[0]}; its log: {folder.slurm}", soft_wrap=True, highlight=False)
+        say(console, f"submitted job {ids[0]}; its log: {folder.slurm}")
 
 
-def here(spec: JobSpec) -> int:
-    """Train in this process; returns the exit code."""
-    worker = spec.worker()
-    with StopRequest(worker.folder.stop_file) as stop:
-        outcome = worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks))
-    if outcome.mistake:
-        raise UserError(outcome.mistake)
-    return 130 if outcome.stopped else 75 if outcome.broken else 0
+def train_here(config: TrainConfig, folder: RunFolder) -> ExitCode:
+    """Train in this process."""
+    worker = SingleRunWorker(config=config, folder=folder)
+    with StopRequest(folder.stop_file) as stop:
+        return EXIT_CODES[worker.work(stop, LocalEnvironment(), Rendezvous(folder.locks))]
 
 
 if __name__ == "__main__":

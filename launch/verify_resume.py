@@ -1,4 +1,4 @@
-"""Proves that a stopped run loses nothing: kills one at random steps and compares it with an unbroken twin."""
+"""Proves that a stopped run loses nothing: kills one at random steps and compares it with an uninterrupted one."""
 
 import dataclasses
 import os
@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import optuna
 from rich.console import Console
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 from fsr.run import Run
 from launch import code_snapshot
 from launch.plan import Plan
@@ -24,47 +25,48 @@ STEPS = 24
 KILLS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL)
 
 
-def verify_resume(planned: Plan, console: Console) -> int:
-    """Compare a run that is killed by each signal, at random steps, with one that is not; 0 if they are equal."""
+def verify_resume(planned: Plan, console: Console) -> ExitCode:
+    """Compare a run that is killed by each signal, at random steps, with one that is not; INCOMPLETE if they differ."""
     config = short(planned)
     folder = planned.folder.folder / "verify"
     shutil.rmtree(folder, ignore_errors=True)
     console.print(f"{config.iterations} steps of trial 0 of study {planned.study.name}, on this machine, in {folder}")
-    finish(folder / "unbroken", config, [])
+    finish(folder / "uninterrupted", config, [])
     draw = random.Random()
     stops = sorted(draw.sample(range(1, config.iterations), len(KILLS)))
     kills = list(zip(stops, draw.sample(KILLS, len(KILLS)), strict=True))
-    finish(folder / "broken", config, kills)
+    finish(folder / "interrupted", config, kills)
     console.print("killed by " + ", ".join(f"{signal.Signals(k).name} after step {s}" for s, k in kills))
     from fsr.compare import first_difference  # needs torch, as training does
 
-    difference = first_difference(Run(folder / "broken"), Run(folder / "unbroken"))
+    difference = first_difference(Run(folder / "interrupted"), Run(folder / "uninterrupted"))
     if difference:
         console.print(f"NOT EQUAL: {difference}")
-        return 1
-    console.print("EQUAL bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores")
-    return 0
+        return ExitCode.INCOMPLETE
+    console.print("BIT-IDENTICAL: weights, teacher, optimizer, centres, best weights, metrics and scores")
+    return ExitCode.DONE
 
 
 def short(planned: Plan) -> TrainConfig:
     """A run of a few steps with the study's settings, all schedules scaled to it."""
-    settings = planned.study.suggest(optuna.trial.FixedTrial(planned.study.known(planned.base)[0]), planned.base)
+    settings = planned.study.first_settings(planned.base)
     few = {"iterations": STEPS, "eval_every": STEPS // 2, "save_every": STEPS // 6, "log_every": 1, "pictures": 1}
     return dataclasses.replace(planned.base, **(settings | few))
 
 
-def finish(folder: Path, config: TrainConfig, kills: list[tuple[int, int]]) -> None:
+def finish(folder: Path, config: TrainConfig, kills: Sequence[tuple[int, signal.Signals]]) -> None:
     """Train a run to its end in processes of their own, each but the last killed by a signal after some step."""
     spec = folder / "slurm" / "job_spec.json"
     code = code_snapshot.ROOT
-    JobSpec(folder=str(folder), config=config.to_json(), train="launch.worker.training:train").write(spec)
-    for step, number in [*kills, (None, None)]:
+    JobSpec(kind="run", folder=str(folder), config=config.to_json()).write(spec)
+    for kill in [*kills, None]:
         command = [sys.executable, "-m", "launch.worker.main", str(spec)]
         log = open(folder / "log.txt", "a")  # noqa: SIM115, the process writes to it
         alone = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         process = subprocess.Popen(command, cwd=code, stdout=log, stderr=subprocess.STDOUT, env=alone)
         log.close()
-        if number is not None:
+        if kill is not None:
+            step, number = kill
             wait_for_step(Run(folder), step, process)
             process.send_signal(number)
         process.wait()
@@ -72,7 +74,7 @@ def finish(folder: Path, config: TrainConfig, kills: list[tuple[int, int]]) -> N
         raise UserError(f"the run did not reach its end; {folder / 'log.txt'} tells why")
 
 
-def wait_for_step(run: Run, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(run: Run, step: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a process trains a run that has recorded a step, or has ended."""
     while process.poll() is None:
         trains = any(start["pid"] == process.pid for start in run.starts())

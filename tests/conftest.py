@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import browser as chromium
+import launch_stub
 import pytest
 import torch
 from inference import resize_some, save_checkpoint
@@ -13,6 +14,7 @@ from studies import add_trial, attempt, new_study, sweep_for_real, write_run
 from tiny import tiny_config
 
 from fsr.data.synthetic import synthesise
+from launch.worker import method
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,15 @@ def synthetic_folder(tmp_path_factory) -> Path:
 def one_thread() -> None:
     """Runs in this process and in others sum in the same order; small tensors gain nothing from more threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def stub_method() -> Iterator[None]:
+    """Workers inside this process train by launch_stub. Not pytest's monkeypatch, which a test may undo."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(method, "train", launch_stub.train)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
-"""Stands in for fsr.train: a run that counts steps, keeps them in a checkpoint, and needs neither torch nor data.
+"""Stands in for launch/worker/method.py: a run that counts steps, saves them, and needs neither torch nor data.
 
-As a script it is launch/sweep.py with this method: `python tests/launch_stub.py --study smoke ...`. How it behaves is
-said by files in the data folder: `step_s` (seconds a step takes), `fail_at` (momenta that raise), `mistake`.
+How it behaves is said by files in the data folder: `step_s` (seconds a step takes), `fail`, `mistake`.
 """
 
 import time
@@ -53,9 +52,3 @@ def train(config, run, *, stop_requested, prune):
             save()
     write_json(run.result_file, {"val/seg_miou": score, "val/cam_miou": 0.5})
     return "finished"
-
-
-if __name__ == "__main__":
-    from launch.sweep import main
-
-    main(train=train)

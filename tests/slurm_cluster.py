@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from method_checkout import surroundings, sweep_command
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 MISSING = "Slurm's daemons are not installed (Debian: apt-get install slurm-wlm munge), or this is not root"
@@ -89,8 +91,8 @@ class Cluster:
 class Sweep:
     """The study smoke with a method that counts steps."""
 
-    def __init__(self, cluster, folder, script=TESTS / "slurm_stub.py", data=None):
-        self.cluster, self.folder, self.script = cluster, Path(folder), script
+    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None):
+        self.cluster, self.folder, self.method = cluster, Path(folder), method
         self.data = data or self.folder / "data"
         if data is None:
             self.data.mkdir(parents=True)
@@ -104,14 +106,19 @@ class Sweep:
         numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
         places = ["--data_folder", self.data, "--runs", self.folder / "runs", "--partition", partition]
         cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", "smoke"]
-        return [sys.executable, self.script, *cluster, *numbers, *places, *options]
+        return [*sweep_command(self.method), *cluster, *numbers, *places, *options]
 
     def submit(self, *options, **numbers):
         """Submit and return; the output."""
         command = self.command("--detach", *options, **numbers)
-        answer = subprocess.run(command, capture_output=True, text=True, env=self.cluster.environment)
+        answer = self.run(command)
         assert answer.returncode == 0, answer.stdout + answer.stderr
         return answer.stdout
+
+    def run(self, command):
+        """A command that `command` made, on this cluster."""
+        there = surroundings(self.method, **self.cluster.environment)
+        return subprocess.run(command, capture_output=True, text=True, **there)
 
     def status(self):
         command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
@@ -165,18 +172,19 @@ class Sweep:
                 steps = [json.loads(line) for line in (self.run_folder(trial["number"]) / "metrics.jsonl").open()]
                 assert [s["step"] for s in steps if "digest" in s] == list(range(1, iterations + 1))
 
-    def task_of(self, number):
-        return self.attempts(number)[-1]["task"]
-
     def job_of(self, number):
-        """Slurm's own number of the task that works on a trial."""
-        words = self.cluster.ask("scontrol", "show", "job", self.task_of(number)).split()
+        """Id of the job or array task that works on a trial, as its attempt log has it."""
+        return self.attempts(number)[-1]["job"]
+
+    def job_number(self, number):
+        """Slurm's own number of that job, of which each task of an array has one."""
+        words = self.cluster.ask("scontrol", "show", "job", self.job_of(number)).split()
         return next(word.split("=")[1] for word in words if word.startswith("JobId="))
 
     def stepds(self, number):
         """Slurm's own processes that look after the ranks and the batch script of a trial's task."""
         listing = subprocess.run(
-            ["pgrep", "-af", f"slurmstepd: \\[{self.job_of(number)}\\."], capture_output=True, text=True
+            ["pgrep", "-af", f"slurmstepd: \\[{self.job_number(number)}\\."], capture_output=True, text=True
         )
         return [int(line.split()[0]) for line in listing.stdout.splitlines()]
 
@@ -194,7 +202,7 @@ class Sweep:
 
     def _processes(self, number):
         """Number, words and environment of every process of a trial's job."""
-        job = self.job_of(number)
+        job = self.job_number(number)
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)

@@ -1,9 +1,11 @@
-"""Stands in for fsr.train in Slurm's tasks: a run whose state is a chain of digests, so that a step that is lost,
-repeated or done from a wrong checkpoint shows in its score. Needs neither torch nor data.
+"""Stands in for launch/worker/method.py in Slurm's jobs: a run whose state is a chain of digests.
 
-As a script it is launch/sweep.py with this method. Files in the data folder say how it behaves: `step_s`; `save_s`
+So a step that is lost, repeated or done from a wrong checkpoint shows in its score. Needs neither torch nor data.
+
+Files in the data folder say how it behaves: `step_s`; `save_s`
 (a save on request takes that long); `broken_node` (its GPUs fail); `hungry` (trial 0 takes more memory than it may).
-A file `die_before_attempt` in the study's folder kills the next worker between its claim and the attempt_log.
+A file `die_before_attempt` in the study's folder kills the next worker between its claim and its attempt's
+beginning.
 """
 
 import hashlib
@@ -75,9 +77,3 @@ def train(config, run, *, stop_requested, prune):
         run.log({"step": state["step"], "digest": state["digest"]})
     write_json(run.result_file, {"val/seg_miou": score(state["digest"]), "val/cam_miou": 0.5})
     return "finished"
-
-
-if __name__ == "__main__":
-    from launch.sweep import main
-
-    main(train=train)

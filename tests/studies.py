@@ -1,20 +1,19 @@
 """Studies to analyse: generated ones with a trial in every state, and a real one swept with the tiny method."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import optuna
+from method_checkout import surroundings, sweep_command
 
 from fsr.config import synthetic
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_storage
 
-TESTS = Path(__file__).parent
+METHOD = Path(__file__).parent / "tiny.py"
 NAMES = ("background", "aeroplane", "bicycle")
 POINTS = 20
 
@@ -30,7 +29,7 @@ def quality(step):
 
 
 def attempt(started, ended, first_step, reached, cause, **more):
-    fields = {"task": "7_1", "restart": 0, "node": "n1", "pid": 1, "ranks": 2, "started": started, "ended": ended}
+    fields = {"job": "7_1", "restart": 0, "node": "n1", "pid": 1, "ranks": 2, "started": started, "ended": ended}
     return fields | {"first_step": first_step, "reached": reached, "cause": cause, "detail": "", **more}
 
 
@@ -83,9 +82,11 @@ def add_run(folder, study, mask_ratio, value, **attributes):
 
 def sweep_for_real(data_folder, runs):
     """The study smoke with the tiny method: six trials, one of them interrupted, and the best again with two seeds."""
-    command = [sys.executable, TESTS / "tiny.py", "--study", "smoke", "--data_folder", data_folder, "--runs", runs]
+    command = [*sweep_command(METHOD), "--study", "smoke", "--data_folder", data_folder, "--runs", runs]
     command += ["--iterations", "40", "--cluster", "local"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **surroundings(METHOD)
+    )
     metrics = StudyFolder(runs / "smoke").run(0).metrics_file
     deadline = time.monotonic() + 120
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 8:
@@ -95,5 +96,5 @@ def sweep_for_real(data_folder, runs):
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 130, output
     for options in ([], ["--repeat", "2"]):
-        done = subprocess.run([*command, *options], capture_output=True, text=True, env=os.environ)
+        done = subprocess.run([*command, *options], capture_output=True, text=True, **surroundings(METHOD))
         assert done.returncode == 0, done.stdout + done.stderr

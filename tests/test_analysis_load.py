@@ -84,7 +84,7 @@ def test_curves_and_quality_have_a_row_an_observation(all_states):
         ),
         ("quality.json", '{"class_names": ["a"], "networks": {}}'.replace("{}", "7"), "quality.json: "),
         ("quality.json", "[]", "quality.json: "),
-        ("attempts.json", '[{"task": "x"}]', "attempts.json: "),
+        ("attempts.json", '[{"job": "x"}]', "attempts.json: "),
         ("attempts.json", "\xff", "attempts.json: "),
     ],
 )

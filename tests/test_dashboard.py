@@ -8,12 +8,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from method_checkout import surroundings, sweep_command
 from served import opened, served
 from slurm_cluster import ROOT, TESTS, wait_for
 
 from analysis.dashboard import main
 from launch.state.storage import open_storage
 
+METHOD = TESTS / "launch_stub.py"
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
 
 
@@ -22,9 +24,9 @@ def runs(tmp_path_factory):
     """A folder of studies with six trials of smoke, whose method counts steps."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "data").mkdir()
-    command = [sys.executable, TESTS / "launch_stub.py", "--study", "smoke", "--iterations", "20", "--cluster", "local"]
+    command = [*sweep_command(METHOD), "--study", "smoke", "--iterations", "20", "--cluster", "local"]
     places = ["--data_folder", folder / "data", "--runs", folder / "runs"]
-    subprocess.run([*command, *places], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, *places], check=True, stdout=subprocess.DEVNULL, **surroundings(METHOD))
     return folder / "runs"
 
 

@@ -1,4 +1,4 @@
-"""The attempt_log: every attempt with its cause, budgets of causes, no progress, what was redone, nodes that kill."""
+"""The attempt log: every attempt with its cause, what was repeated, nodes that kill."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import pytest
 from fsr.files import write_json
 from fsr.run import Run
 from launch.slurm import bad_nodes
+from launch.slurm.requeue_rules import cause_of_error
 from launch.state.attempts import Attempt, AttemptLog
 from launch.state.paths import LaunchFolder
-from launch.worker.training import cause_of
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def run(tmp_path):
 
 
 def attempt(run, first_step, reached, cause, detail="", seconds=100.0):
-    """One more attempt in the run's attempt_log."""
+    """One more attempt in the run's log."""
     attempt_log = AttemptLog(run)
     started = 1000.0 * len(attempt_log.attempts())
     new = Attempt(
-        task="7_0", restart=0, node="n1", pid=1, ranks=2, started=started, first_step=first_step, reached=reached,
+        job="7_0", restart=0, node="n1", pid=1, ranks=2, started=started, first_step=first_step, reached=reached,
         ended=started + seconds, cause=cause, detail=detail,
     )  # fmt: skip
     write_json(run.folder / "attempts.json", [dataclasses.asdict(a) for a in [*attempt_log.attempts(), new]])
@@ -36,7 +36,7 @@ def test_an_attempt_is_written_down_when_it_begins_and_when_it_ends(run):
     attempt_log = AttemptLog(run)
     attempt_log.begin("7_0", 1, "n1", 4)
     (begun,) = attempt_log.attempts()
-    assert (begun.task, begun.restart, begun.node, begun.ranks, begun.pid) == ("7_0", 1, "n1", 4, os.getpid())
+    assert (begun.job, begun.restart, begun.node, begun.ranks, begun.pid) == ("7_0", 1, "n1", 4, os.getpid())
     assert begun.cause is None
     start = {"pid": os.getpid(), "host": platform.node(), "first_step": 5}
     write_json(run.provenance_file, {"attempts": [start]})
@@ -56,29 +56,6 @@ def test_an_attempt_that_died_without_a_word_is_closed_once_with_the_cause_that_
     assert (attempt_log.attempts()[0].cause, attempt_log.attempts()[0].detail) == ("node", "n1 is down")
 
 
-def test_each_cause_has_its_budget(run):
-    assert attempt(run, 0, 5, "preempted").given_up() is None
-    assert attempt(run, 5, 9, "exception", "ValueError: x").given_up() is None
-    for step in range(9, 60, 10):
-        assert attempt(run, step, step + 10, "preempted").given_up() is None
-    assert attempt(run, 69, 70, "exception", "ValueError: y").given_up() == "exception 2 times: ValueError: y"
-
-
-def test_not_finite_is_not_tried_again(run):
-    assert attempt(run, 0, 7, "not finite", "loss nan at step 7").given_up() == "not finite: loss nan at step 7"
-
-
-def test_no_progress_twice_in_a_row_gives_up_but_not_when_others_are_to_blame(run):
-    attempt(run, 5, 5, "time limit")
-    assert attempt(run, 5, 5, "time limit", "too short").given_up() == (
-        "no progress twice in a row (time limit, time limit): too short"
-    )
-    attempt(run, 5, 5, "preempted")
-    assert attempt(run, 5, 5, "preempted").given_up() is None
-    attempt(run, 5, 9, "killed", seconds=10)  # a killed process tells nothing in its first minute
-    assert attempt(run, 5, 5, "killed", seconds=10).given_up() is None
-
-
 def test_steps_that_a_later_attempt_did_again_count_as_redone(run):
     attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
     attempt_log = attempt(run, 30, 100, "finished")
@@ -88,11 +65,11 @@ def test_steps_that_a_later_attempt_did_again_count_as_redone(run):
 
 def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run):
     folder = LaunchFolder(tmp_path)
-    (died,) = attempt(run, 0, 5, *cause_of(RuntimeError("CUDA error: uncorrectable ECC error"))).attempts()
+    (died,) = attempt(run, 0, 5, *cause_of_error(RuntimeError("CUDA error: uncorrectable ECC error"))).attempts()
     bad_nodes.report(folder, 0, died)
     bad_nodes.report(folder, 0, died)
     assert bad_nodes.bad_nodes(folder) == []
-    own_mistake, _ = cause_of(ValueError("the program's own mistake, an eccentric one"))
+    own_mistake, _ = cause_of_error(ValueError("the program's own mistake, an eccentric one"))
     bad_nodes.report(folder, 1, dataclasses.replace(died, cause=own_mistake))
     assert bad_nodes.bad_nodes(folder) == []
     bad_nodes.report(folder, 2, died)

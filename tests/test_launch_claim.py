@@ -18,8 +18,10 @@ from launch.state.paths import StudyFolder
 from launch.state.storage import open_storage
 from launch.state.target import Target
 from launch.study import load
+from launch.worker import method
 from launch.worker.claim import claim
-from launch.worker.study import Worker
+from launch.worker.protocol import Outcome
+from launch.worker.study import StudyWorker
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -32,19 +34,19 @@ def data_folder(tmp_path):
 
 
 @pytest.fixture
-def worker(tmp_path, data_folder):
+def worker(tmp_path, data_folder, stub_method):
     """A worker of the study smoke that is to finish 8 trials."""
     study = load("smoke")
     folder = StudyFolder(tmp_path / "runs" / "smoke")
     folder.folder.mkdir(parents=True)
     base = study.base("synthetic", data_folder, iterations=12, seed=None)
     optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
-    return ordered(Worker(study=study, base=base, folder=folder, train=launch_stub.train), 8, 8)
+    return with_target(StudyWorker(study=study, base=base, folder=folder), 8, 8)
 
 
-def ordered(worker, wanted, limit):
-    """The worker, with so many trials ordered of its study."""
-    Target(wanted, limit).place(worker.folder)
+def with_target(worker, trials, limit):
+    """The worker, with this target of its study."""
+    Target(trials, limit).write(worker.folder)
     return worker
 
 
@@ -61,6 +63,7 @@ def attempts(worker, number):
 
 
 def work(pickled):
+    method.train = launch_stub.train  # in a process of its own
     cloudpickle.loads(pickled)()
 
 
@@ -122,7 +125,7 @@ def test_a_held_trial_is_not_claimed_and_an_interrupted_one_is_resumed(worker):
     assert other.trial.number == 1
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    resumed = claim_for(ordered(worker, 2, 2))  # this process holds 1, but locks tell processes apart
+    resumed = claim_for(with_target(worker, 2, 2))  # this process holds 1, but locks tell processes apart
     assert resumed.trial.number == 0
     assert resumed.settings["mask_ratio"] == worker.base.mask_ratio
     assert len(trials_of(worker)) == 2
@@ -137,7 +140,7 @@ def hold_a_claim(pickled):
 
 
 def test_workers_wait_while_others_train_the_last_trials(worker):
-    worker = ordered(worker, 1, 1)
+    worker = with_target(worker, 1, 1)
     holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))
     holder.start()
     while not (worker.folder.folder / "held").exists():
@@ -168,7 +171,7 @@ def test_a_worker_killed_before_it_asked_for_what_it_enqueued_leaves_no_gap(work
 
 
 def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(worker):
-    worker = ordered(worker, 1, 1)
+    worker = with_target(worker, 1, 1)
     claimed = claim_for(worker)
     config = replace(worker.base, **claimed.settings)
     launch_stub.train(config, worker.folder.run(0), stop_requested=lambda: False, prune=lambda *_: False)
@@ -179,16 +182,16 @@ def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(work
 
 
 def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_order(worker, data_folder):
-    worker = ordered(worker, 2, 2)
+    worker = with_target(worker, 2, 2)
     (data_folder / "fail").write_text("yes")
-    assert worker().mistake is None
+    assert worker() is Outcome.DONE
     trials = trials_of(worker)
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
     assert trials[0].user_attrs["error"] == "not finite: loss nan at step 0"
     assert "NotFiniteError" in (worker.folder.run(0).folder / "error.txt").read_text()
 
     (data_folder / "fail").unlink()
-    ordered(worker, 2, 2 + 2)()
+    with_target(worker, 2, 2 + 2)()
     trials = trials_of(worker)
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
@@ -197,7 +200,7 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
 def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
     study = replace(worker.study, suggest=lambda trial, base: {"mask_ratio": trial.suggest_float("mask_ratio", 2, 3)})
     study = replace(study, known=lambda base: [])
-    ordered(replace(worker, study=study), 1, 1)()
+    with_target(replace(worker, study=study), 1, 1)()
     (trial,) = trials_of(worker)
     assert trial.state == TrialState.FAIL
     assert "mask_ratio must be in (0, 1]" in trial.user_attrs["error"]
@@ -205,7 +208,8 @@ def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
 
 def test_a_mistake_of_the_user_stops_the_worker_and_leaves_the_trial_to_be_resumed(worker, data_folder):
     (data_folder / "mistake").write_text("no such list: train.txt")
-    assert worker().mistake == "no such list: train.txt"
+    assert worker() is Outcome.MISTAKE
+    assert worker.folder.mistakes() == ["no such list: train.txt"]
     assert [trial.state for trial in trials_of(worker)] == [TrialState.RUNNING]
     (data_folder / "mistake").unlink()
     worker()
@@ -226,7 +230,7 @@ def test_pruning_stops_trials_that_fall_behind(worker):
 
 
 def test_a_resumed_run_does_not_report_a_step_twice(worker, recwarn):
-    worker = ordered(worker, 1, 1)
+    worker = with_target(worker, 1, 1)
     claimed = claim_for(worker)
     claimed.trial.report(0.25, worker.base.eval_every)
     claimed.let_go()

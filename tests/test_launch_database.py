@@ -4,15 +4,15 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from method_checkout import surroundings, sweep_command
 
-TESTS = Path(__file__).parent
+METHOD = Path(__file__).parent / "launch_stub.py"
 PASSWORD = "s3cret:p@ss"
 FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 REQUIRED = bool(os.environ.get("FSR_REQUIRE_DAEMONS"))
@@ -46,11 +46,11 @@ def url():
     shutil.rmtree(folder)
 
 
-def sweep(tmp_path, *options, **environment):
+def sweep(tmp_path, *options, **variables):
     (tmp_path / "data").mkdir(exist_ok=True)
     places = ["--data_folder", tmp_path / "data", "--runs", tmp_path / "runs", "--cluster", "local"]
-    command = [sys.executable, TESTS / "launch_stub.py", "--study", "smoke", "--iterations", "20", *places, *options]
-    answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=120)
+    command = [*sweep_command(METHOD), "--study", "smoke", "--iterations", "20", *places, *options]
+    answer = subprocess.run(command, capture_output=True, text=True, **surroundings(METHOD, **variables), timeout=120)
     return answer.returncode, answer.stdout + answer.stderr
 
 

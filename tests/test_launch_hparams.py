@@ -3,7 +3,6 @@
 import errno
 import os
 
-import launch_stub
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -12,12 +11,13 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import DATA_TYPE_BOOL, DATA_TYPE_FLOAT64, DATA_TYPE_STRING, STATUS_FAILURE
 
 from fsr.run import Run
-from launch.state.hparams import METRICS, write_hparams
+from fsr.score_names import MAIN_SCORES
+from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_storage
 from launch.state.target import Target
 from launch.study import load
-from launch.worker.study import Worker
+from launch.worker.study import StudyWorker
 
 
 def read(run):
@@ -61,7 +61,7 @@ def test_numbers_stay_numbers_and_the_rest_can_be_chosen_from(trial, tmp_path):
     assert list(infos["block_size"].domain_discrete) == [16, 28]
     assert list(infos["state"].domain_discrete) == ["complete", "pruned", "fail"]
     assert infos["momentum"].domain_interval.max_value == 0.1
-    assert [metric.name.tag for metric in experiment.metric_infos] == list(METRICS)
+    assert [metric.name.tag for metric in experiment.metric_infos] == list(MAIN_SCORES)
     assert end.status == STATUS_FAILURE
 
 
@@ -74,15 +74,15 @@ def test_what_is_written_again_takes_the_place_of_the_first(trial, tmp_path):
 
 
 @pytest.fixture
-def worker(tmp_path):
+def worker(tmp_path, stub_method):
     """A worker of the study smoke that is to finish 6 trials."""
     study, folder = load("smoke"), StudyFolder(tmp_path / "runs" / "smoke")
     folder.folder.mkdir(parents=True)
     (tmp_path / "data").mkdir()
     base = study.base("synthetic", tmp_path / "data", iterations=12, seed=5)
     optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
-    Target(6, 6).place(folder)
-    return Worker(study=study, base=base, folder=folder, train=launch_stub.train)
+    Target(6, 6).write(folder)
+    return StudyWorker(study=study, base=base, folder=folder)
 
 
 def trials_of(worker):

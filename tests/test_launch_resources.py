@@ -38,7 +38,7 @@ def test_the_file_at_home_is_found(tmp_path):
     "text, sentence",
     [
         ("partition = ", "is no TOML"),
-        ("colour = 1", "has no use for colour; allowed: cluster, gpus"),
+        ("colour = 1", "has an unknown option colour; allowed: cluster, gpus"),
         ('gpus = "four"', "gpus must be a whole number, got 'four'"),
         ('partition = "a b"', "--partition must be what Slurm calls one"),
         ('[sbatch]\noutput = "x"', "--sbatch cannot set output"),

@@ -37,7 +37,7 @@ def large_study(tmp_path_factory):
     folder = StudyFolder(tmp_path_factory.mktemp("runs") / "smoke")
     folder.folder.mkdir()
     base = load("smoke").base("synthetic", folder.folder, iterations=20, seed=None)
-    folder.study_file.write_text(json.dumps({"base": base.to_json(), "budget": TRIALS}))
+    folder.study_file.write_text(json.dumps({"base": base.to_json(), "target": TRIALS}))
     study = optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
     trial = study.ask()
     trial.suggest_float("mask_ratio", 0.05, 0.95)
@@ -111,7 +111,7 @@ def swarm(folder, workers, trials):
     study = StudyFolder(folder)
     folder.mkdir()
     optuna.create_study(study_name="smoke", storage=open_storage(folder), direction="maximize")
-    Target(workers * trials, workers * trials).place(study)
+    Target(workers * trials, workers * trials).write(study)
     start, results = fork.Event(), fork.Queue()
     processes = [fork.Process(target=work, args=(study, base, start, trials, results)) for _ in range(workers)]
     for process in processes:

@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-import launch_stub
 import optuna
 import pytest
+from method_checkout import surroundings, sweep_command
 
 from fsr.errors import UserError
 from launch.plan import Options
 from launch.state.storage import open_storage
 from launch.sweep import sweep
 
-TESTS = Path(__file__).parent
-SWEEP = TESTS.parent / "launch" / "sweep.py"
+METHOD = Path(__file__).parent / "launch_stub.py"
+SWEEP = Path(__file__).parent.parent / "launch" / "sweep.py"
 
 
 class Sweep:
@@ -30,11 +30,16 @@ class Sweep:
         self.data.mkdir()
         self.study_folder = folder / "runs" / "smoke"
 
-    def start(self, *options, script=TESTS / "launch_stub.py"):
-        command = [sys.executable, script, "--study", "smoke", "--data_folder", self.data]
+    def start(self, *options, command=None):
+        command = [*(command or sweep_command(METHOD)), "--study", "smoke", "--data_folder", self.data]
         command += ["--runs", self.folder / "runs", "--iterations", "20", "--cluster", "local", *options]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            **surroundings(METHOD),
         )
 
     def run(self, *options, **more):
@@ -89,7 +94,7 @@ def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study
     assert f"best: trial {best.number}, val/seg_miou {best.value:.4f}" in output
     assert "make board STUDY=smoke RUNS=" in output
     definition = json.loads((study.study_folder / "study.json").read_text())
-    assert definition["budget"] == 6
+    assert definition["target"] == 6
     assert definition["base"]["iterations"] == 20
     assert set(definition["space"]) == {"mask_ratio", "1-momentum"}
     assert {"optuna", "submitit", "torch"} <= set(definition["launched"]["versions"])
@@ -157,7 +162,7 @@ def test_ctrl_c_leaves_no_process_and_loses_nothing(study):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "nothing is lost, to go on: python" in output
+    assert "nothing is lost, to resume: python" in output
     assert "waiting" in output
     assert study.processes() == []
     assert [trial.state.name for trial in study.trials()] == ["RUNNING", "RUNNING"]
@@ -167,7 +172,7 @@ def test_ctrl_c_leaves_no_process_and_loses_nothing(study):
     (study.data / "step_s").write_text("0")
     code, output = study.run()
     assert code == 0
-    assert "trial 0 goes on at step " in output
+    assert "trial 0 resumes at step " in output
     study.check_all_done()
     assert [study.attempts(number) for number in (0, 1)] == [[0, saved[0]], [0, saved[1]]]
 
@@ -277,7 +282,7 @@ def test_one_study_is_swept_by_one_process(study):
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_starts(study, options, sentence):
-    code, output = study.run(*options, script=SWEEP)
+    code, output = study.run(*options, command=[sys.executable, SWEEP])
     assert code == 2
     assert sentence in output
     assert "Traceback" not in output
@@ -285,20 +290,20 @@ def test_what_cannot_be_done_is_told_before_anything_starts(study, options, sent
 
 
 def test_a_dry_run_writes_nothing(study):
-    code, output = study.run("--dry_run", "--trials", "3", script=SWEEP)
+    code, output = study.run("--dry_run", "--trials", "3", command=[sys.executable, SWEEP])
     assert code == 0
     assert "3 trials wanted" in output
     assert not (study.folder / "runs").exists()
 
 
-def test_debug_sweeps_inside_this_process(study, capsys, monkeypatch):
+def test_debug_sweeps_inside_this_process(study, stub_method, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["launch/sweep.py"])
     options = {"study": "smoke", "data_folder": study.data, "runs": study.folder / "runs", "cluster": "debug"}
-    assert sweep(Options(**options, trials=3, iterations=20), train=launch_stub.train) == 0
+    assert sweep(Options(**options, trials=3, iterations=20)) == 0
     study.check_all_done(3)
     (study.data / "mistake").write_text("no such list: train.txt")
     with pytest.raises(UserError, match="no such list"):
-        sweep(Options(**options, trials=4, iterations=20), train=launch_stub.train)
+        sweep(Options(**options, trials=4, iterations=20))
 
 
 @pytest.mark.slow
@@ -306,8 +311,8 @@ def test_verify_resume_kills_a_run_by_each_signal_and_finds_it_equal(synthetic_f
     command = [sys.executable, SWEEP, "--study", "smoke", "--data_folder", synthetic_folder, "--cluster", "local"]
     answer = subprocess.run([*command, "--runs", tmp_path, "--verify-resume"], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "EQUAL bit for bit" in answer.stdout
+    assert "BIT-IDENTICAL" in answer.stdout
     for name in ("SIGTERM", "SIGUSR2", "SIGKILL"):
         assert f"{name} after step " in answer.stdout
-    attempts = json.loads((tmp_path / "smoke" / "verify" / "broken" / "attempts.json").read_text())
+    attempts = json.loads((tmp_path / "smoke" / "verify" / "interrupted" / "attempts.json").read_text())
     assert sorted(attempt["cause"] for attempt in attempts) == ["cancelled", "cancelled", "finished", "killed"]

@@ -35,7 +35,7 @@ def test_a_sweep_goes_on_when_its_submitter_is_killed(sweep):
     process.wait()
     sweep.finish(8)
     assert len(list(sweep.study.glob("slurm/submission_*.sh"))) == 1
-    jobs = {attempt["task"].split("_")[0] for number in range(8) for attempt in sweep.attempts(number)}
+    jobs = {attempt["job"].split("_")[0] for number in range(8) for attempt in sweep.attempts(number)}
     assert len(jobs) == 1
     assert {attempt["node"] for number in range(8) for attempt in sweep.attempts(number)} <= {"n1", "n2", "n3", "n4"}
 
@@ -46,7 +46,7 @@ def preempt(sweep, number):
 
 
 def requeue(sweep, number):
-    sweep.cluster.ask("scontrol", "requeue", sweep.task_of(number))
+    sweep.cluster.ask("scontrol", "requeue", sweep.job_of(number))
 
 
 def kill_rank_0(sweep, number):
@@ -74,7 +74,7 @@ def restart_controller(sweep, number):
 
 
 def save_and_stop(sweep, number):
-    sweep.cluster.ask("scancel", "--signal=USR2", sweep.task_of(number))
+    sweep.cluster.ask("scancel", "--signal=USR2", sweep.job_of(number))
 
 
 FAULTS = {
@@ -225,9 +225,9 @@ def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sw
     wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
     assert sweep.causes(0) == ["cancelled"]
     assert sweep.step(0) < 30
-    code = sweep.study / "code" / "launch" / "worker.py"
+    code = sweep.study / "code" / "launch" / "worker" / "main.py"
     assert code.exists()
-    (sweep.study / "code" / "slurm_stub.py").write_text("raise SystemExit(2)")
+    (sweep.study / "code" / "launch" / "worker" / "method.py").write_text("raise SystemExit(2)")
     sweep.submit(trials=2)
     wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
     assert sweep.causes(0) == ["cancelled"]  # the tasks ran the snapshot, which is broken now
@@ -286,7 +286,7 @@ def test_two_ranks_on_two_nodes_prune_a_trial_and_go_on_with_the_next(cluster, s
 
 def test_a_dry_run_shows_the_script_and_submits_nothing(sweep):
     command = sweep.command("--dry-run", "--time-limit", "1:00:00", "--account", "vision")
-    answer = subprocess.run(command, capture_output=True, text=True, env=sweep.cluster.environment)
+    answer = sweep.run(command)
     assert answer.returncode == 0
     for line in ("#SBATCH --array=0-1%2", "#SBATCH --time=1:00:00", "#SBATCH --account=vision", "#SBATCH --mem=300M"):
         assert line in answer.stdout
@@ -326,7 +326,7 @@ def test_the_doctor_tells_what_this_cluster_does_and_repairs_a_study(sweep):
     code, output = python(sweep, "doctor.py", *places)
     assert code == 0
     assert "workers alive: 0" in output
-    assert "repaired: trial 0 had died without a word" in output
+    assert "repaired: trial 0 had died without a cause" in output
     assert sweep.causes(0) != [None]
     sweep.submit(trials=1, parallel=1)
     sweep.finish(1)

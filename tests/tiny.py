@@ -1,6 +1,6 @@
 """The smallest run that still goes through every part of the method.
 
-As a script it is launch/sweep.py with that method, for Slurm's tasks, which have nothing of tests/ but this file.
+It can stand in for launch/worker/method.py.
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     A file of the data folder that is called like the run's folder may hold one word: `slow` leaves time to disturb the
     run, `prune` and `fail` end it by its first evaluation.
     """
-    from launch.worker.training import train
+    from fsr import distributed
+    from fsr.train import train
 
     file = config.data_folder / run.folder.name
     word = file.read_text() if file.exists() else ""
@@ -59,7 +60,9 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
         return prune(step, scores) or word == "prune"
 
     config = dataclasses.replace(config, **TINY, log_every=1)
-    return train(config, run, stop_requested=stop, prune=end)
+    outcome = train(config, run, stop_requested=stop, prune=end)
+    distributed.stop()
+    return outcome
 
 
 def flags(config: TrainConfig) -> list[str]:
@@ -67,9 +70,3 @@ def flags(config: TrainConfig) -> list[str]:
     preset = synthetic().to_json()
     changed = {name: value for name, value in config.to_json().items() if value != preset[name]}
     return ["synthetic", *(word for name, value in changed.items() for word in (f"--{name}", str(value)))]
-
-
-if __name__ == "__main__":
-    from launch.sweep import main
-
-    main(train=train)

@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from fsr.score_names import CAM_MIOU, SEG_MIOU
 from launch.show.table import Row, Rows, duration, score, table
 
 ENDED = ("complete", "pruned", "fail")
@@ -15,17 +16,17 @@ INTERVAL_S = 0.5
 
 
 def watch(
-    rows: Rows, before: list[Row], iterations: int, wanted: int, console: Console, ended: Callable[[], bool]
+    rows: Rows, before: list[Row], iterations: int, target: int, console: Console, ended: Callable[[], bool]
 ) -> None:
     """Show the trials until `ended` says so; `before` is how they stood when the sweep began."""
     if console.is_terminal:
-        watch_table(rows, before, iterations, wanted, console, ended)
+        watch_table(rows, before, iterations, target, console, ended)
     else:
         watch_lines(rows, before, iterations, console, ended)
 
 
 def watch_table(
-    rows: Rows, before: list[Row], iterations: int, wanted: int, console: Console, ended: Callable[[], bool]
+    rows: Rows, before: list[Row], iterations: int, target: int, console: Console, ended: Callable[[], bool]
 ) -> None:
     """A table that is drawn anew twice a second."""
     started = time.monotonic()
@@ -34,7 +35,7 @@ def watch_table(
         while not last:
             last = ended()
             spent_s = time.monotonic() - started
-            live.update(picture(rows.read(), before, iterations, wanted, spent_s, console.height), refresh=True)
+            live.update(picture(rows.read(), before, iterations, target, spent_s, console.height), refresh=True)
             time.sleep(0 if last else INTERVAL_S)
 
 
@@ -64,9 +65,9 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
             f"{name} is interrupted at step {row.progress.step}: {row.causes[-1] if row.causes else 'unknown'}"
         )
     elif before.state == "waiting" and row.state != "waiting":
-        lines.append(f"{name} goes on at step {before.progress.step}: {row.parameters}")
+        lines.append(f"{name} resumes at step {before.progress.step}: {row.parameters}")
     if row.progress.evaluated > (before.progress.evaluated if before else 0):
-        scores = f"seg mIoU {score(row, 'val/seg_miou')}, cam mIoU {score(row, 'val/cam_miou')}"
+        scores = f"seg mIoU {score(row, SEG_MIOU)}, cam mIoU {score(row, CAM_MIOU)}"
         lines.append(f"{name} step {row.progress.evaluated}/{iterations}: {scores}")
     if row.state in ENDED and (before is None or before.state not in ENDED):
         lines.append(f"{name} {row.state}" + (f": {row.error}" if row.error else f" after {duration(row.seconds)}"))
@@ -79,14 +80,14 @@ def amount(rows: list[Row], iterations: int) -> float:
     return sum(parts.get(row.state, row.progress.step / iterations) for row in rows)
 
 
-def picture(rows: list[Row], before: list[Row], iterations: int, wanted: int, spent_s: float, height: int) -> Group:
+def picture(rows: list[Row], before: list[Row], iterations: int, target: int, spent_s: float, height: int) -> Group:
     """The live view: the running trials and as many of the last ended as fit, and a bar over the whole study."""
     room = max(4, height - 8)
     shown = sorted(rows, key=lambda row: (row.state in ENDED, -row.number))[:room]
     done = amount(rows, iterations)
     since = done - amount(before, iterations)
-    left = duration((wanted - done) * spent_s / since) + " left" if since > 0 else ""
+    left = duration((target - done) * spent_s / since) + " left" if since > 0 else ""
     ended = sum(row.state in ("complete", "pruned") for row in rows)
     foot = Table.grid(padding=(0, 2))
-    foot.add_row(f"{ended} of {wanted} trials", ProgressBar(wanted, min(done, wanted), width=40), left)
+    foot.add_row(f"{ended} of {target} trials", ProgressBar(target, min(done, target), width=40), left)
     return Group(table(sorted(shown, key=lambda row: row.number), iterations), foot)

@@ -3,92 +3,84 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from fsr.errors import UserError
-from launch.plan import Plan
-from launch.state.repeats import is_repeat, repeats_among
-from launch.submit import Submission
-from launch.worker.claim import DONE
+from fsr.config import TrainConfig
+from launch.state.best import best_trial
+from launch.state.paths import StudyFolder
+from launch.state.repeats import repeats_among
+from launch.state.target import DONE, count
+from launch.study import Study
 
-INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+
+def say(console: Console, line: str) -> None:
+    """Print one line as it is: not broken to the width, not coloured."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def announce(planned: Plan, trials: list[optuna.trial.FrozenTrial], console: Console) -> None:
+def announce(
+    study: Study,
+    base: TrainConfig,
+    folder: StudyFolder,
+    target: int,
+    parallel: int,
+    trials: Sequence[FrozenTrial],
+    console: Console,
+) -> None:
     """Say what is there and what will be done."""
     done, failed = count(trials, *DONE), count(trials, TrialState.FAIL)
     unfinished = count(trials, TrialState.RUNNING, TrialState.WAITING)
-    base, folder = planned.base, relative(planned.folder.folder)
-    lines = (
-        f"study {planned.study.name} in {folder}: {planned.wanted} trials wanted, up to {planned.parallel} at a time",
-        f"there are: {done} done, {unfinished} unfinished, {failed} failed",
-        f"each run: {base.dataset} from {relative(base.data_folder)}, {base.iterations} steps, seed {base.seed}; "
-        f"searched: {', '.join(planned.study.space(base))}",
-    )
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+    say(console, f"study {study.name} in {relative(folder.folder)}: {target} trials wanted, up to {parallel} at a time")
+    say(console, f"there are: {done} done, {unfinished} unfinished, {failed} failed")
+    run = f"{base.dataset} from {relative(base.data_folder)}, {base.iterations} steps, seed {base.seed}"
+    say(console, f"each run: {run}; searched: {', '.join(study.space(base))}")
 
 
-def tell_submission(submitted: Submission, ids: list[str], console: Console) -> None:
-    """Say what was submitted, or would be."""
-    for warning in submitted.warnings:
-        console.print(f"note: {warning}", soft_wrap=True, highlight=False)
+def tell_submission(
+    ids: Sequence[str], scripts: int, workers: int, live: int, notes: list[str], console: Console
+) -> None:
+    """Say what was submitted, or (without ids) would be."""
+    for note in notes:
+        say(console, f"note: {note}")
     if ids:
         what = "array" if len(ids) == 1 else f"{len(ids)} arrays"
-        line = f"submitted {what} {', '.join(ids)}: {submitted.workers} workers"
+        line = f"submitted {what} {', '.join(ids)}: {workers} workers"
     else:
-        line = f"{submitted.workers} workers in {len(submitted.scripts)} sbatch calls"
-    console.print(f"{line}; {submitted.live} were there already", soft_wrap=True, highlight=False)
+        line = f"{workers} workers in {scripts} sbatch calls"
+    say(console, f"{line}; {live} were there already")
 
 
-def conclude(planned: Plan, study: optuna.Study, mistakes: list[str], stopped: bool, console: Console) -> int:
-    """Say what came out and what to do next; returns the exit code."""
-    if mistakes:
-        raise UserError(mistakes[0])
-    trials = study.get_trials(deepcopy=False)
-    done, runs = count(trials, *DONE), relative(planned.folder.folder.parent)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, highlight=False)
-
-    best = best_number(study)
+def tell_result(
+    study: Study, folder: StudyFolder, target: int, trials: Sequence[FrozenTrial], stopped: bool, console: Console
+) -> None:
+    """Say what came out, and what to do next."""
+    done, runs = count(trials, *DONE), relative(folder.folder.parent)
+    best, repeats = best_trial(trials), repeats_among(trials)
     if best is not None:
-        run = relative(planned.folder.run(best).folder)
-        say(f"best: trial {best}, {planned.study.metric} {trials[best].value:.4f}, in {run}")
-        if repeats_among(trials):
-            say(f"means over seeds, with intervals: make report STUDY={planned.study.name} RUNS={runs}")
+        run = relative(folder.run(best.number).folder)
+        say(console, f"best: trial {best.number}, {study.metric} {best.value:.4f}, in {run}")
+        if repeats:
+            say(console, f"means over seeds, with intervals: make report STUDY={study.name} RUNS={runs}")
         else:
-            say("One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.")
-        say(f"curves and pictures: make board STUDY={planned.study.name} RUNS={runs}")
-    again = shlex.join(["python", *sys.argv])
+            say(
+                console,
+                "One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.",
+            )
+        say(console, f"curves and pictures: make board STUDY={study.name} RUNS={runs}")
+    command = shlex.join(["python", *sys.argv])
     if stopped:
-        say(f"stopped with {done} of {planned.wanted} trials done; nothing is lost, to go on: {again}")
-        return INTERRUPTED
-    if done < planned.wanted:
-        say(
-            f"{done} of {planned.wanted} trials done; error.txt in a failed trial's folder tells why; to go on: {again}"
-        )
-        return 1
-    searched = planned.wanted - len(repeats_among(trials))
-    say(f"more trials: add --trials {searched + planned.study.trials} to the same command")
-    return 0
+        say(console, f"stopped with {done} of {target} trials done; nothing is lost, to resume: {command}")
+    elif done < target:
+        why = "error.txt in a failed trial's folder tells why"
+        say(console, f"{done} of {target} trials done; {why}; to resume: {command}")
+    else:
+        say(console, f"more trials: add --trials {target - len(repeats) + study.trials} to the same command")
 
 
-def best_number(study: optuna.Study) -> int | None:
-    """The finished trial of the search with the highest score."""
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    search = [trial for trial in finished if not is_repeat(trial)]
-    return max(search, key=lambda trial: trial.value).number if search else None
-
-
-def count(trials: list[optuna.trial.FrozenTrial], *states: TrialState) -> int:
-    """How many trials are in one of these states."""
-    return sum(trial.state in states for trial in trials)
-
-
-def relative(path: os.PathLike) -> str:
+def relative(path: Path) -> str:
     """A path as seen from here, if that is shorter."""
     return min(os.path.relpath(path), str(path), key=len)

@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
+from fsr.score_names import CAM_MIOU, SEG_MIOU
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
@@ -88,7 +89,7 @@ class Rows:
         )
 
 
-def table(rows: list[Row], iterations: int, best: int | None = None) -> Table:
+def table(rows: list[Row], iterations: int, best: FrozenTrial | None = None) -> Table:
     """The rows as a table; the best trial is set off."""
     drawn = Table("trial", "parameters", "state", "step", "seg mIoU", "cam mIoU", "steps/s", "time", "left", "ended by")
     for row in rows:
@@ -98,13 +99,13 @@ def table(rows: list[Row], iterations: int, best: int | None = None) -> Table:
             row.parameters,
             f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]",
             f"{row.progress.step}/{iterations}",
-            score(row, "val/seg_miou"),
-            score(row, "val/cam_miou"),
+            score(row, SEG_MIOU),
+            score(row, CAM_MIOU),
             f"{rate:.2f}" if rate else "",
             duration(row.seconds),
             duration(left(row, iterations)),
             counted(row.causes),
-            style="bold" if row.number == best else "",
+            style="bold" if best is not None and row.number == best.number else "",
         )
     return drawn
 

@@ -26,8 +26,8 @@ def script(
 ) -> str:
     """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
 
-    The loop starts the step again when one of its ranks died and the work may go on; SIGUSR2 goes to the ranks some
-    time before the time limit, and Slurm may put the job back into the queue.
+    The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
+    the time limit, and Slurm may requeue the job.
     """
     python, file = shlex.quote(sys.executable), shlex.quote(str(folder.job_spec_file))
     gpus = resources.gpus_for(config.dataset) // resources.nodes
@@ -45,19 +45,19 @@ def script(
         gpus_per_node=gpus or None,
         cpus_per_task=config.cores,
         comment=folder.comment,
-        wckey=None,
+        wckey=None,  # type: ignore[arg-type]  # submitit leaves the line out for None
         signal_delay_s=resources.signal_before_s,
         map_count=count,
         array_parallelism=count,
         additional_parameters={"requeue": True, "time": resources.time_limit} | resources.sbatch_options(),
         srun_args=["--kill-on-bad-exit=1"],
-        setup=[f"cd {shlex.quote(str(folder.code))} || exit 1", "export PYTHONPATH=$PWD", "work() {"],
+        setup=[f"cd {shlex.quote(str(folder.code))} || exit 1", "export PYTHONPATH=$PWD", "start_ranks() {"],
         teardown=[
             "}",
-            "for ((round = 1; ; round++)); do",
+            "for ((start = 1; ; start++)); do",
             "  started=$(date +%s)",
-            "  work && exit 0",
-            f'  {python} -m launch.worker.after_crash {file} "$?" "$started" "$round" || exit 1',
+            "  start_ranks && exit 0",
+            f'  {python} -m launch.worker.after_crash {file} "$?" "$started" "$start" || exit 1',
             "done",
         ],
     )

@@ -1,35 +1,49 @@
-"""The place where a worker works: this machine, or one task of a Slurm array."""
+"""The environment of a worker: this machine, or a job of Slurm. It says who the worker is, and how it leaves."""
 
 import os
 import platform
 import time
-from typing import Literal
+from typing import Protocol
 
-from launch.slurm import commands
+from launch.slurm import commands, requeue_rules
+from launch.slurm.requeue_rules import Action
 from launch.state.attempts import Attempt, Cause
 from launch.state.stop import StopRequest
 
-PATIENCE_S = 60
+ASK_EVERY_S = 60
 TRIES = 4
-EndedBySlurm = Literal["preempted", "time limit", "cancelled"]
-# How Slurm's words for an end read in the attempt_log.
-CAUSES: dict[str, Cause] = {
-    "PREEMPTED": "preempted",
-    "REQUEUED": "preempted",
-    "TIMEOUT": "time limit",
-    "DEADLINE": "time limit",
-    "NODE_FAIL": "node",
-    "BOOT_FAIL": "node",
-    "OUT_OF_MEMORY": "out of memory",
-    "CANCELLED": "cancelled",
-}
+
+
+class Environment(Protocol):
+    """Where a worker works."""
+
+    @property
+    def job(self) -> str:
+        """Slurm's id of the job or array task (`12_3`), or `local`."""
+
+    @property
+    def restarts(self) -> int:
+        """How often Slurm had requeued the job before."""
+
+    @property
+    def node(self) -> str:
+        """Name of the machine."""
+
+    def cause_of_stop(self, request: StopRequest) -> Cause:
+        """Why the worker was asked to stop."""
+
+    def leave(self, cause: Cause) -> None:
+        """Do what the rules say of a stop with this cause, after everything is saved."""
+
+    def move_off(self, nodes: list[str]) -> None:
+        """Leave for a node that is none of these, if there is a way."""
 
 
 class LocalEnvironment:
-    """A process of this machine."""
+    """A process of this machine. No queue brings it back, so it just ends."""
 
-    task = "local"
-    restart = 0
+    job = "local"
+    restarts = 0
 
     @property
     def node(self) -> str:
@@ -37,88 +51,69 @@ class LocalEnvironment:
         return platform.node()
 
     def cause_of_stop(self, request: StopRequest) -> Cause:
-        """Why the worker was asked to stop."""
+        """The user stopped it."""
         return "cancelled"
 
     def leave(self, cause: Cause) -> None:
-        """Nothing is left to do: nobody puts a local worker back into a queue."""
+        """There is nothing to do."""
 
     def move_off(self, nodes: list[str]) -> None:
-        """Nothing can be done: there is no other node."""
+        """There is no other node."""
 
 
 class SlurmEnvironment:
-    """This task of a Slurm job, named as Slurm names it."""
+    """This job of Slurm, or this task of a job array, by the id that Slurm gave it."""
 
     def __init__(self) -> None:
         job, array, index = (os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
-        self.task = f"{array}_{index}" if array else str(job)
-        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.job = f"{array}_{index}" if array else str(job)
+        self.restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.node = os.environ.get("SLURMD_NODENAME") or platform.node()
 
-    def cause_of_stop(self, request: StopRequest) -> EndedBySlurm:
-        """Why the worker was asked to stop. SIGTERM is preemption or scancel: only the controller can tell which."""
-        if request.near_time_limit:
-            return "time limit"
-        if request.by_file:
-            return "cancelled"
-        job = commands.job(self.task)
-        if job is None or job.preempted or job.waits_or_runs or job.restarts > self.restart:
-            # Where there is no answer, the job may be meant to come back, so it must not end by itself.
-            return "preempted"
-        return "cancelled"
+    def cause_of_stop(self, request: StopRequest) -> Cause:
+        """Why the worker was asked to stop; asks Slurm where the request does not say."""
+        known = request.near_time_limit or request.by_file
+        job = None if known else commands.job(self.job)
+        return requeue_rules.cause_of_stop(request.near_time_limit, request.by_file, job, self.restarts)
 
     def leave(self, cause: Cause) -> None:
-        """Come back later, if the cause is one to come back from; does not return then.
-
-        A task that exits when it is preempted ends as FAILED and is never requeued; one that waits to be killed comes
-        back (measured on Slurm 22.05). A cancelled one must stay cancelled.
-        """
-        if cause == "preempted" and commands.preemption_cancels(os.environ.get("SLURM_JOB_PARTITION")):
-            commands.requeue(self.task)  # this cluster would not
-        if cause == "time limit" and not commands.requeue(self.task):
-            print("Slurm does not requeue this task; its trial goes on in another one", flush=True)
-            return
-        waited = 0.0
-        while cause in ("preempted", "time limit"):
-            time.sleep(1)
-            waited += 1
-            if waited % PATIENCE_S == 0:
-                job = commands.job(self.task)
-                if job and job.waits_or_runs and not job.preempted:
-                    commands.requeue(self.task)  # a plain SIGTERM from anybody: nobody will kill the job
+        """Requeue or wait to be killed, as the rules say; returns only where the job is to end."""
+        cancels = cause == "preempted" and commands.preemption_cancels(os.environ.get("SLURM_JOB_PARTITION"))
+        action = requeue_rules.after_stop(cause, cancels)
+        if action is Action.REQUEUE and not commands.requeue(self.job) and cause != "preempted":
+            print("Slurm does not requeue this job; another worker resumes its trial", flush=True)
+        elif action in (Action.REQUEUE, Action.WAIT_TO_BE_KILLED):
+            self._wait_to_be_killed()
 
     def move_off(self, nodes: list[str]) -> None:
-        """Come back on another node; does not return, unless Slurm refuses."""
-        if not commands.requeue(self.task):
+        """Requeue, to start on another node; returns only if Slurm refuses."""
+        if not commands.requeue(self.job):
             return
         # Only a job that waits can be kept off nodes, and this one does from now on, although it is still being ended:
         # the first try may be ended as well.
         for _ in range(TRIES):
             time.sleep(1)
-            if commands.exclude(self.task, nodes):
+            if commands.exclude(self.job, nodes):
                 break
         self.leave("preempted")
 
+    def _wait_to_be_killed(self) -> None:
+        waited_s = 0
+        while True:
+            time.sleep(1)
+            waited_s += 1
+            if waited_s % ASK_EVERY_S == 0 and requeue_rules.nobody_will_kill(commands.job(self.job)):
+                commands.requeue(self.job)
 
-def current_environment() -> LocalEnvironment | SlurmEnvironment:
+
+def current_environment() -> Environment:
     """The environment of this process."""
     return SlurmEnvironment() if "SLURM_JOB_ID" in os.environ else LocalEnvironment()
 
 
-def cause_of_end(attempt: Attempt) -> tuple[Cause, str]:
-    """Why an attempt ended that left no word itself, from what Slurm knows of it."""
-    if attempt.task == "local":
-        return "killed", "the process is gone"
-    past = commands.past_states(attempt.task)
-    if past and attempt.restart < len(past) and past[attempt.restart] in CAUSES:
-        state = past[attempt.restart]
-        return CAUSES[state], f"Slurm's accounts say {state}"
-    job = commands.job(attempt.task)
-    if job is None or job.state == commands.GONE:
-        return "killed", "Slurm knows nothing of it"
-    if job.restarts <= attempt.restart:
-        return CAUSES.get(job.state, "killed"), f"Slurm says {job.state}"
-    if commands.node_is_up(attempt.node) is False:
-        return "node", f"node {attempt.node} is down"
-    return "preempted", "Slurm requeued the task"
+def cause_of_lost_attempt(attempt: Attempt) -> tuple[Cause, str]:
+    """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it."""
+    if attempt.job == "local":
+        return requeue_rules.cause_of_lost_attempt(attempt, None, None, None)
+    facts = commands.past_states(attempt.job), commands.job(attempt.job), commands.node_is_up(attempt.node)
+    return requeue_rules.cause_of_lost_attempt(attempt, *facts)

@@ -19,26 +19,26 @@ class Queue:
     def __init__(self, folder: LaunchFolder, on_slurm: bool) -> None:
         self._comment = folder.comment
         self._looked = 0.0 if on_slurm else math.inf  # without a queue, nothing can be in it
-        self._tasks: dict[str, str] | None = {}
+        self._states: dict[str, str] | None = {}
 
-    def tasks(self) -> dict[str, str] | None:
-        """State of each live array task; None if Slurm does not answer."""
+    def jobs(self) -> dict[str, str] | None:
+        """State by id of each job that waits or runs; None if Slurm does not answer."""
         now = time.time()
         if now - self._looked >= FRESH_S:
-            self._tasks = commands.tasks(self._comment)
+            self._states = commands.job_states(self._comment)
             self._looked = now
-        return self._tasks
+        return self._states
 
     def states(self) -> dict[str, int] | None:
-        """How many live array tasks are in each state."""
-        tasks = self.tasks()
-        return None if tasks is None else dict(Counter(tasks.values()))
+        """How many of these jobs are in each state."""
+        jobs = self.jobs()
+        return None if jobs is None else dict(Counter(jobs.values()))
 
     def holds(self, attempt: Attempt) -> bool:
         """Whether an attempt that has not ended still works, as far as can be known from here."""
-        if attempt.task == "local":
+        if attempt.job == "local":
             return attempt.node != platform.node() or exists(attempt.pid)
-        tasks = self.tasks()
-        if tasks is None or attempt.started > self._looked:  # younger than what is known of the queue
+        jobs = self.jobs()
+        if jobs is None or attempt.started > self._looked:  # younger than what is known of the queue
             return True
-        return tasks.get(attempt.task) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")
+        return jobs.get(attempt.job) in ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED")

@@ -15,7 +15,6 @@ else:
     import tomli as tomllib
 
 DEFAULT_FILE = Path("~/.config/fsr/cluster.toml")
-Cluster = Literal["slurm", "local", "debug"]
 R = TypeVar("R", bound="Resources")
 
 
@@ -38,7 +37,7 @@ class Resources:
     constraint: str | None = None
     """Features that the nodes must have."""
     time_limit: str | None = None
-    """Time limit of a job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. Trials go on in the next job."""
+    """Time limit of a job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A trial resumes in the next job."""
     signal_before_s: int = 120
     """Seconds before the time limit at which a job saves and goes back into the queue."""
     sbatch: tuple[str, ...] = ()
@@ -62,10 +61,10 @@ class Resources:
         if resources.time_limit is not None and not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", resources.time_limit):
             raise UserError(f"--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got {resources.time_limit!r}")
         resources.sbatch_options()
-        if resources.cluster == "slurm" and not commands.answers():
+        if resources.cluster == "slurm" and not commands.answers_here():
             raise UserError("--cluster slurm was asked for, but no Slurm answers here (scontrol ping); allowed: local")
         if resources.cluster == "auto":
-            resources = replace(resources, cluster="slurm" if commands.answers() else "local")
+            resources = replace(resources, cluster="slurm" if commands.answers_here() else "local")
         return resources
 
     def gpus_for(self, dataset: str) -> int:
@@ -98,7 +97,7 @@ class Resources:
         defaults = {f.name: f.default for f in fields(Resources) if f.name != "cluster_file"}
         unknown = sorted(set(content) - set(defaults))
         if unknown:
-            raise UserError(f"cluster file {file} has no use for {unknown[0]}; allowed: {', '.join(defaults)}")
+            raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(defaults)}")
         if isinstance(content.get("sbatch"), dict):
             content["sbatch"] = tuple(f"{name}={value}" for name, value in content["sbatch"].items())
         for name, value in content.items():

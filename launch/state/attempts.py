@@ -1,10 +1,10 @@
-"""The attempt_log of a run: who worked on it, from when to when, and why each attempt ended."""
+"""The attempts on a run: who worked on it, from when to when, and what ended each attempt."""
 
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -25,34 +25,27 @@ Cause = Literal[
     "cancelled",
 ]
 
-# How many attempts may end this way before the trial is given up; no entry: as many as it takes.
-BUDGETS = {"node": 8, "killed": 8, "out of memory": 2, "exception": 2, "disk full": 8, "not finite": 1}
-# An attempt of these causes says nothing about the trial itself, even if it had not got further; nor does one that was
-# killed in its first minute.
-NOT_ITS_FAULT = ("preempted", "cancelled", "node")
-SOON_S = 60.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One process's work on a run. Times are Unix seconds."""
 
-    task: str
-    """Slurm's array task (`12_3`), or `local`."""
+    job: str
+    """Slurm's id of the job or array task (`12_3`), or `local`."""
     restart: int
-    """How often Slurm had requeued the task before."""
+    """How often Slurm had requeued the job before."""
     node: str
     pid: int
     """Process of rank 0."""
     ranks: int
     started: float
     first_step: int | None = None
-    """Where it went on; None if it died before its first step."""
+    """Where it started or resumed; None if it died before its first step."""
     reached: int | None = None
     """The last step that is known to be done."""
     ended: float | None = None
     cause: Cause | None = None
-    """None while it works, or if it died without a trace that anybody has looked at yet."""
+    """None while it works, or if it died and nobody has found its cause yet."""
     detail: str = ""
 
     @property
@@ -74,39 +67,24 @@ class AttemptLog:
             return []
         return [Attempt(**fields) for fields in json.loads(self._file.read_text())]
 
-    def begin(self, task: str, restart: int, node: str, ranks: int) -> None:
-        """Write down that this process starts to work on the run."""
+    def begin(self, job: str, restart: int, node: str, ranks: int) -> None:
+        """Record that this process starts to work on the run."""
         attempt = Attempt(
-            task=task, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=round(time.time(), 1)
+            job=job, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=round(time.time(), 1)
         )
         self._write([*self.attempts(), attempt])
 
     def end(self, cause: Cause, detail: str = "") -> None:
-        """Write down how this process's attempt ended."""
+        """Record how this process's attempt ended."""
         self._close(cause, detail, time.time())
 
     def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
-        """Whether the last attempt had died without a word; then write down the cause that is found for it."""
+        """Whether the last attempt had died without a cause; then record the cause that is found for it."""
         attempts = self.attempts()
         lost = bool(attempts) and attempts[-1].cause is None
         if lost:
             self._close(*find_cause(attempts[-1]), self._last_sign_of_life(attempts[-1]))
         return lost
-
-    def given_up(self) -> str | None:
-        """Why the run is to be tried no more, or None."""
-        attempts = self.attempts()
-        for cause, budget in BUDGETS.items():
-            details = [attempt.detail for attempt in attempts if attempt.cause == cause]
-            if len(details) >= budget:
-                times = f" {len(details)} times" if len(details) > 1 else ""
-                return f"{cause}{times}: {details[-1]}" if details[-1] else f"{cause}{times}"
-        idle = [attempt for attempt, following in _followed(attempts) if not _got_further(attempt, following)]
-        last = attempts[-2:]
-        if len(last) == 2 and idle[-2:] == last and not any(_tells_nothing(attempt) for attempt in last):
-            causes = ", ".join(str(attempt.cause) for attempt in last)
-            return f"no progress twice in a row ({causes}): {last[1].detail}".removesuffix(": ")
-        return None
 
     def gpu_seconds(self, lost: bool = False) -> dict[str, float]:
         """Rank-seconds worked: useful, redone (steps that a later attempt did again), or all `lost`."""
@@ -148,7 +126,7 @@ def kept_shares(attempts: list[Attempt]) -> list[tuple[Attempt, float]]:
     What an attempt that was killed had done is known to the last record of its metrics.
     """
     shares = []
-    for attempt, following in _followed([attempt for attempt in attempts if attempt.ended]):
+    for attempt, following in followed([attempt for attempt in attempts if attempt.ended]):
         kept = 1.0
         if following and following.first_step is not None and attempt.reached is not None:
             done = attempt.reached - (attempt.first_step or 0)
@@ -157,18 +135,6 @@ def kept_shares(attempts: list[Attempt]) -> list[tuple[Attempt, float]]:
     return shares
 
 
-def _followed(attempts: list[Attempt]) -> list[tuple[Attempt, Attempt | None]]:
+def followed(attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt | None]]:
     """Each attempt with the one after it."""
     return list(zip(attempts, [*attempts[1:], None], strict=True)) if attempts else []
-
-
-def _tells_nothing(attempt: Attempt) -> bool:
-    return attempt.cause in NOT_ITS_FAULT or (attempt.cause == "killed" and attempt.seconds < SOON_S)
-
-
-def _got_further(attempt: Attempt, following: Attempt | None) -> bool:
-    """Whether an attempt left a checkpoint behind its first step. The last one gets the benefit of the doubt."""
-    if attempt.first_step is None:
-        return False
-    after = following.first_step if following and following.first_step is not None else attempt.reached
-    return (after or 0) > attempt.first_step

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -25,8 +25,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fsr.files import whole_file
 from fsr.run import Run
+from fsr.score_names import MAIN_SCORES
 
-METRICS = ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou")
 # Sorts behind the run's own files, which TensorBoard reads in the order of their names.
 FILE = "events.out.tfevents.hparams"
 KINDS = {
@@ -45,7 +45,7 @@ def write_hparams(run: Run, trial: optuna.Trial, seed: int, state: TrialState) -
     values = {name: _plain(value) for name, value in trial.params.items()}
     values |= {"seed": float(seed), "state": state.name.lower()}
     infos = [_info(name, value, trial.distributions.get(name)) for name, value in values.items()]
-    metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in METRICS]
+    metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in MAIN_SCORES]
     start = SessionStartInfo(start_time_secs=trial.datetime_start.timestamp() if trial.datetime_start else 0)
     for name, value in values.items():
         setattr(start.hparams[name], KINDS[type(value)][1], value)
@@ -79,7 +79,7 @@ def _info(name: str, value: bool | float | str, searched: BaseDistribution | Non
     info = HParamInfo(name=name, type=KINDS[type(value)][0])
     if isinstance(searched, CategoricalDistribution):
         info.domain_discrete.extend([_plain(choice) for choice in searched.choices])
-    elif searched is not None:
+    elif isinstance(searched, FloatDistribution | IntDistribution):
         info.domain_interval.min_value, info.domain_interval.max_value = searched.low, searched.high
     elif name == "state":
         info.domain_discrete.extend(ENDS)

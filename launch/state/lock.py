@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+from fsr.errors import UserError
+
 
 class FileLock:
     """Exclusive among processes (not threads). Has the methods of Optuna's own journal locks.
@@ -31,6 +33,11 @@ class FileLock:
                 return False
             time.sleep(0.05)
         return True
+
+    def take(self, doing: str, patience_s: float = 1.0) -> None:
+        """Take the lock to do something; raises UserError that names the process which holds it longer than that."""
+        if not self.try_acquire(patience_s):
+            raise UserError(f"process {self.holder()} is {doing} already; wait until it has ended")
 
     def release(self) -> None:
         """Give the lock back, if it is held."""

@@ -1,7 +1,10 @@
 """The folder of a study, or of one run that is put on machines: every path in it, named once."""
 
+import re
 from pathlib import Path
 
+from fsr.errors import UserError
+from fsr.files import write_whole
 from fsr.inference.journal import Results
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
@@ -18,6 +21,7 @@ class LaunchFolder:
         self.slurm = self.folder / "slurm"
         self.locks = self.folder / "locks"
         self.bad_nodes = self.locks / "bad_nodes"
+        self._mistakes = self.folder / "mistakes"
 
     @property
     def name(self) -> str:
@@ -31,12 +35,25 @@ class LaunchFolder:
 
     @property
     def job_spec_file(self) -> Path:
-        """What its Slurm tasks have to do."""
+        """What its Slurm jobs have to do."""
         return self.slurm / "job_spec.json"
 
     def submissions(self, cluster: str) -> Path:
         """Submission files and logs of the workers."""
         return self.folder / cluster
+
+    def record_mistake(self, worker: str, sentence: str) -> None:
+        """Leave a sentence on what the user has to mend, for the one who started the worker."""
+        write_whole(self._mistakes / worker, sentence.encode())
+
+    def mistakes(self) -> list[str]:
+        """The sentences that workers left since they were started."""
+        return [file.read_text() for file in sorted(self._mistakes.glob("[!.]*"))]
+
+    def forget_mistakes(self) -> None:
+        """Remove the sentences: workers are started anew."""
+        for file in self._mistakes.glob("*"):
+            file.unlink()
 
     def sweep_lock(self) -> FileLock:
         """Held by the one process that submits, or sweeps on this machine for as long as it lives."""
@@ -50,6 +67,12 @@ class StudyFolder(LaunchFolder):
         super().__init__(folder)
         self.study_file = self.folder / "study.json"
         self.target_file = self.folder / "target.json"
+
+    @classmethod
+    def in_runs(cls, runs: Path, study: str) -> "StudyFolder":
+        """The folder of a study in the folder of all studies. Raises UserError for what can be no study's name."""
+        check_study_name(study)
+        return cls(runs.absolute() / study)
 
     def run(self, number: int) -> Run:
         """The run folder of a trial."""
@@ -66,6 +89,12 @@ class StudyFolder(LaunchFolder):
     def trial_lock(self, number: int) -> FileLock:
         """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
         return FileLock(self.locks / f"{number:04d}.lock")
+
+
+def check_study_name(name: str) -> None:
+    """Raise UserError unless `name` can be a study's name, and so a folder's."""
+    if not re.fullmatch("[a-z0-9_-]+", name):
+        raise UserError(f"a study's name consists of a-z, 0-9, _ and -, got {name!r}")
 
 
 class ResultsFolder(LaunchFolder):
@@ -90,5 +119,5 @@ class RunFolder(LaunchFolder):
         return Run(self.folder)
 
     def lock(self) -> FileLock:
-        """Held by the task that trains it."""
+        """Held by the worker that trains it."""
         return FileLock(self.locks / "run.lock")

@@ -1,9 +1,11 @@
-"""How far a run is, read from the records that it writes."""
+"""The progress of a run, read from the records that it writes."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from fsr.records import is_evaluation
 from fsr.run import Run
+from fsr.score_names import is_score
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,12 @@ class Progress:
     def of(cls, run: Run) -> "Progress":
         """The progress of a run; all zero before its first record."""
         records = run.metrics()
-        evaluations = [record for record in records if any(name.startswith("val/") for name in record)]
+        evaluations = [record for record in records if is_evaluation(record)]
         last = evaluations[-1] if evaluations else {}
         rates = [record["perf/steps_per_s"] for record in records if "perf/steps_per_s" in record]
         return cls(
             step=max((record["step"] for record in records), default=0),
             evaluated=last.get("step", 0),
-            scores={name: value for name, value in last.items() if name.startswith("val/")},
+            scores={name: value for name, value in last.items() if is_score(name)},
             steps_per_s=rates[-1] if rates else None,
         )

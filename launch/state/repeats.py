@@ -36,7 +36,7 @@ class Repeats:
                 f"{unfinished} unfinished trials; run the command without --repeat first"
             )
         chosen = [search[0]]
-        for trial in sorted(complete, key=lambda trial: (-trial.value, trial.number)):
+        for trial in sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number)):
             if len(chosen) <= best and all(trial.params != other.params for other in chosen):
                 chosen.append(trial)
         return cls(tuple(chosen), seeds)

@@ -16,7 +16,7 @@ class StopRequest:
     A context: its handlers are installed inside and put back at the end. Main thread only. SIGUSR2 is what Slurm sends
     some time before the time limit.
 
-    A local sweep goes on while its process holds the study's sweep lock. However it ends (Ctrl-C, closed terminal,
+    A local sweep lasts as long as its process holds the study's sweep lock. However it ends (Ctrl-C, closed terminal,
     SIGKILL), the kernel frees the lock, and the workers save and stop.
     """
 

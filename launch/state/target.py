@@ -1,27 +1,42 @@
-"""How many trials of a study are wanted: what all its workers go by."""
+"""The target of a study: how many trials are wanted, which all its workers go by."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+from optuna.trial import FrozenTrial, TrialState
 
 from fsr.files import write_json
 from launch.state.paths import StudyFolder
 
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
 
 @dataclass(frozen=True)
 class Target:
-    """What a sweep wants: `wanted` trials finished or pruned, and no number from `limit` on.
+    """So many trials are to be finished or pruned, and none gets a number from `limit` on.
 
-    `limit` allows for the trials that had failed before, so one that fails is not replaced until the next order.
+    `limit` allows for the trials that had failed before, so one that fails is not replaced until the next sweep.
     """
 
-    wanted: int
+    trials: int
     limit: int
 
-    def place(self, folder: StudyFolder) -> None:
-        """Make this the order that all workers of the study go by from their next claim on."""
+    def write(self, folder: StudyFolder) -> None:
+        """Make this the target that all workers of the study go by from their next claim on."""
         write_json(folder.target_file, asdict(self))
 
     @classmethod
     def of(cls, folder: StudyFolder) -> "Target":
-        """The order that was placed last."""
+        """The target that was written last."""
         return cls(**json.loads(folder.target_file.read_text()))
+
+
+def count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
+    """How many trials are in one of these states."""
+    return sum(trial.state in states for trial in trials)
+
+
+def reached(target: int, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether so many trials are finished or pruned."""
+    return count(trials, *DONE) >= target

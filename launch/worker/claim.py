@@ -1,26 +1,26 @@
-"""Which trial a worker may train: never one that another has, never more than ordered, never a gap in the numbers."""
+"""Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.config import TrainConfig
 from fsr.run import Run
 from launch.slurm import bad_nodes, commands
-from launch.slurm.environment import cause_of_end
-from launch.state.attempts import Attempt, AttemptLog, Cause
+from launch.slurm.environment import cause_of_lost_attempt
+from launch.slurm.requeue_rules import given_up, still_runs
+from launch.state.attempts import Attempt, AttemptLog
 from launch.state.hparams import write_hparams
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.repeats import SEED
-from launch.state.target import Target
+from launch.state.target import DONE, Target, count
 from launch.study import Settings, Study
-
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+from launch.worker.protocol import FindCause
 
 
 @dataclass(frozen=True)
@@ -65,78 +65,72 @@ class Claim:
 
 
 def claim(
-    study: Study, base: TrainConfig, folder: StudyFolder, storage: optuna.storages.BaseStorage, task: str
+    study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str
 ) -> Claim | Literal["wait", "nothing left"]:
-    """A trial for the worker of a task to train: an interrupted one before a new one.
+    """A trial for the worker of a job to train: an interrupted one before a new one.
 
-    A trial that died too often is told as failed on the way. "wait" while others train the last ones, because one of
-    them may be killed.
+    A trial whose attempts used up their budget is told as failed on the way. "wait" while others train the last ones,
+    because one of them may be killed.
     """
     with folder.claim_lock():
-        order = Target.of(folder)
+        target = Target.of(folder)
         session = optuna.load_study(study_name=study.name, storage=storage)
-        free, busy = {}, 0
-        for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            lock = folder.trial_lock(trial.number)
-            if lock.try_acquire() and not _looked_after(folder.attempt_log(trial.number), task):
-                free[trial.number] = lock
-            else:
-                lock.release()
-                busy += 1
-
+        free, busy = _running_trials(session, folder, job)
         # Read again: a worker tells before it lets go, so now the state of each free trial is the last word.
         trials = session.get_trials(deepcopy=False)
         for number, lock in free.items():
             if trials[number].state == TrialState.RUNNING:
-                close_lost(folder, number, cause_of_end)
-                reason = folder.attempt_log(number).given_up()
+                close_lost(folder, number, cause_of_lost_attempt)
+                reason = given_up(folder.attempt_log(number).attempts())
                 if reason:
                     Claim(session, _running(session, storage, number), base, {}, lock, folder.run(number)).fail(reason)
         trials = session.get_trials(deepcopy=False)
-        done = sum(trial.state in DONE for trial in trials)
-        number = None
-        if done + busy < order.wanted:
-            number = _next_number(trials, free, order.limit)
-        lock = free.pop(number, None)
-        for other in free.values():
-            other.release()
-        if number is None:
+        reachable = count(trials, *DONE) + busy >= target.trials
+        chosen = None if reachable else _next_number(trials, free, target.limit)
+        for number, lock in free.items():
+            if number != chosen:
+                lock.release()
+        if chosen is None:
             return "wait" if busy else "nothing left"
 
-        if lock is None:
-            lock = folder.trial_lock(number)
+        lock = free.get(chosen) or folder.trial_lock(chosen)
+        if not lock.held:
             lock.acquire()
-        session = optuna.load_study(
-            study_name=study.name,
-            storage=storage,
-            sampler=study.sampler_for(number, base),
-            pruner=study.pruner(base),
-        )
-        trial = _open(session, storage, number, trials, study.known(base))
+        sampler, pruner = study.sampler_for(chosen, base), study.pruner(base)
+        session = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler, pruner=pruner)
+        trial = _open(session, storage, chosen, trials, study.known(base))
         # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
         settings = study.suggest(trial, base)
         if SEED in trial.user_attrs:
             settings |= {"seed": trial.user_attrs[SEED]}
-        return Claim(session, trial, base, settings, lock, folder.run(number))
+        return Claim(session, trial, base, settings, lock, folder.run(chosen))
 
 
-def close_lost(folder: StudyFolder, number: int, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> None:
-    """If the last attempt on a trial died without a word, write down its cause. The trial's lock must be held."""
-    attempt_log = folder.attempt_log(number)
-    if attempt_log.close_lost(find_cause):
-        bad_nodes.report(folder, number, attempt_log.attempts()[-1])
+def _running_trials(session: optuna.Study, folder: StudyFolder, job: str) -> tuple[dict[int, FileLock], int]:
+    """The locks, taken, of the running trials that no worker holds, by number; and how many others are held."""
+    free, busy = {}, 0
+    for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        lock = folder.trial_lock(trial.number)
+        if lock.try_acquire() and not _held_elsewhere(folder.attempt_log(trial.number).attempts(), job):
+            free[trial.number] = lock
+        else:
+            lock.release()
+            busy += 1
+    return free, busy
 
 
-def _looked_after(attempt_log: AttemptLog, task: str) -> bool:
-    """Whether Slurm says that the task of the last attempt still runs, although the trial's lock is free.
+def close_lost(folder: StudyFolder, number: int, find_cause: FindCause) -> None:
+    """If the last attempt on a trial died without a cause, record one. The trial's lock must be held."""
+    log = folder.attempt_log(number)
+    if log.close_lost(find_cause):
+        bad_nodes.report(folder, number, log.attempts()[-1])
 
-    Some file systems keep locks to the node that took them; and if it died, its own batch script knows best of what.
-    """
-    attempts = attempt_log.attempts()
-    if not attempts or attempts[-1].cause or attempts[-1].task in ("local", task):
+
+def _held_elsewhere(attempts: list[Attempt], job: str) -> bool:
+    """Whether Slurm says that another job still works on a trial whose lock is free."""
+    if not attempts or attempts[-1].cause or attempts[-1].job in ("local", job):
         return False
-    job = commands.job(attempts[-1].task)
-    return job is not None and job.state == "RUNNING" and job.restarts == attempts[-1].restart
+    return still_runs(attempts[-1], commands.job(attempts[-1].job))
 
 
 def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: int) -> int | None:
@@ -149,7 +143,7 @@ def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: in
 
 def _open(
     session: optuna.Study,
-    storage: optuna.storages.BaseStorage,
+    storage: BaseStorage,
     number: int,
     trials: list[FrozenTrial],
     known: list[dict[str, Any]],
@@ -167,7 +161,7 @@ def _open(
     return trial
 
 
-def _running(session: optuna.Study, storage: optuna.storages.BaseStorage, number: int) -> optuna.Trial:
+def _running(session: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:
     """The handle of a trial that somebody asked for before."""
     study_id = storage.get_study_id_from_name(session.study_name)
     return optuna.Trial(session, storage.get_trial_id_from_study_id_trial_number(study_id, number))

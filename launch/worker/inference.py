@@ -1,37 +1,24 @@
-"""An inference in many tasks: each takes shards of the images until none is left."""
+"""The worker of an inference: takes shards of the images until none is left."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from fsr.errors import UserError
 from fsr.inference.config import InferConfig
-from launch.state.attempts import Attempt, Cause
+from launch.slurm.environment import Environment
 from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
+from launch.worker import method
+from launch.worker.protocol import FindCause, Outcome
 from launch.worker.rendezvous import Rendezvous
-from launch.worker.study import Outcome
-from launch.worker.training import Environment
-
-Infer = Callable[..., Literal["finished", "stopped", "shard done"]]
-
-
-def infer(config: InferConfig, stop: StopRequest) -> Literal["finished", "stopped", "shard done"]:
-    """The method's inference, imported inside the task."""
-    from fsr.infer import infer
-
-    return infer(config, stop)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceWorker:
-    """What a task does of an inference. The journal of the images is all that has to be kept."""
+    """One of the workers of an inference. All that it must not lose is in the journal of the images."""
 
     config: InferConfig
     folder: ResultsFolder
-    infer: Infer = infer
 
-    def work(self, stop: StopRequest, environment: Environment, ranks: Rendezvous) -> Outcome:
+    def work(self, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
         """Take the shards that nobody works on, one after the other, until each was done or taken."""
         for shard in range(self.config.shards):
             if stop():
@@ -40,18 +27,20 @@ class InferenceWorker:
             if not lock.try_acquire():
                 continue
             try:
-                end = self.infer(replace(self.config, shard=shard), stop)
-            except UserError as error:
-                return Outcome(mistake=str(error))
+                end = method.infer(replace(self.config, shard=shard), stop)
             finally:
                 lock.release()
             if end == "stopped":
                 break
         else:
-            return Outcome()
+            return Outcome.DONE
         environment.leave(environment.cause_of_stop(stop))
-        return Outcome(stopped=True)
+        return Outcome.STOPPED
 
-    def close_lost(self, task: str, since: float, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
+    def follow(self, stop: StopRequest, rendezvous: Rendezvous) -> None:
+        """Each worker infers alone: launch/infer.py refuses more than one rank."""
+        raise AssertionError(f"an inference has one rank, not {rendezvous.count}")
+
+    def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Nothing is open after a worker that died: what it had not done is missing in the journal."""
         return False

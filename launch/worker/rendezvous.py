@@ -1,4 +1,4 @@
-"""The ranks of one trial on Slurm: rank 0 chooses what to train, the others learn it from a file."""
+"""Where the ranks of one trial meet on Slurm: rank 0 chooses what to train, the others learn it from a file."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fsr.config import TrainConfig
 from fsr.files import write_json
@@ -17,68 +18,68 @@ PATIENCE_S = 2.0
 
 
 class Rendezvous:
-    """One rank and its fellows, as Slurm's environment describes them; alone where there is no such environment."""
+    """One rank and the others of its step, as Slurm's environment describes them; alone without such an environment."""
 
     def __init__(self, folder: Path, step_id: int | None = None) -> None:
-        """Those of this process's step, or (to read what they left) of another step of this job."""
+        """That of this process's step, or (to read what its ranks left) of another step of this job."""
         get = os.environ.get
         # Of the step, not of the job: a worker in the shell of an allocation of many tasks is alone.
         self.rank, self.count = int(get("SLURM_PROCID", 0)), int(get("SLURM_STEP_NUM_TASKS", 1))
         self.local_rank = int(get("SLURM_LOCALID", 0))
-        # A requeued job, or a step that follows a broken one in the same job, must not read what was said before.
+        # A requeued job, or a step that follows a broken one in the same job, must not read older announcements.
         number = get("SLURM_STEP_ID", "0") if step_id is None else str(step_id)
         step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", number)
         self._file = folder / f"{'.'.join(step)}.json"
-        self._said = 0
+        self._announcements = 0  # written (rank 0) or read (others)
 
-    def lead(self, config: TrainConfig, run: Run) -> None:
-        """Let all ranks train this, and join them (rank 0)."""
+    def announce(self, config: TrainConfig, run: Run) -> None:
+        """Tell all ranks to train this, and join them (rank 0)."""
         if self.count > 1:
             host, port = socket.gethostname(), _free_port()
-            self._say({"config": config.to_json(), "run": str(run.folder), "host": host, "port": port})
+            self._write({"config": config.to_json(), "run": str(run.folder), "host": host, "port": port})
             self._join(host, port)
 
-    def dismiss(self) -> None:
-        """Tell the others that nothing more is to be trained (rank 0)."""
+    def announce_end(self) -> None:
+        """Tell the other ranks that nothing more is to be trained (rank 0)."""
         if self.count > 1:
-            self._say({"end": True})
+            self._write({"end": True})
 
-    def follow(self) -> Iterator[tuple[TrainConfig, Run]]:
-        """What rank 0 says is to be trained, until it says no more (other ranks)."""
+    def announced(self) -> Iterator[tuple[TrainConfig, Run]]:
+        """What rank 0 announces, until it announces the end (other ranks)."""
         while True:
-            said = self._hear()
-            if "end" in said:
+            content = self._read_next()
+            if "end" in content:
                 return
-            self._join(said["host"], said["port"])
-            yield TrainConfig.from_json(said["config"]), Run(Path(said["run"]))
+            self._join(content["host"], content["port"])
+            yield TrainConfig.from_json(content["config"]), Run(Path(content["run"]))
 
-    def confess(self, cause: Cause, detail: str) -> None:
-        """Leave word of why this rank dies (other ranks)."""
+    def report_failure(self, cause: Cause, detail: str) -> None:
+        """Leave a file that says why this rank dies (other ranks)."""
         write_json(self._file.with_suffix(f".rank{self.rank}.json"), {"cause": cause, "detail": detail})
 
-    def cause_of_others(self, patience_s: float = PATIENCE_S) -> tuple[Cause, str] | None:
-        """Why another rank died, if one leaves word of it within `patience_s` (rank 0, or who comes after all)."""
+    def reported_failure(self, patience_s: float = PATIENCE_S) -> tuple[Cause, str] | None:
+        """Why another rank died, if one reports it within `patience_s` (rank 0, or who comes after all)."""
         deadline = time.monotonic() + patience_s
         while True:
             for file in sorted(self._file.parent.glob(f"{self._file.stem}.rank*.json")):
-                said = json.loads(file.read_text())
-                if said["cause"] != "killed":  # else it only saw the others go
-                    return said["cause"], f"{file.suffixes[-2][1:]}: {said['detail']}"
+                content = json.loads(file.read_text())
+                if content["cause"] != "killed":  # else it only saw the others go
+                    return content["cause"], f"{file.suffixes[-2][1:]}: {content['detail']}"
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL_S)
 
-    def _say(self, what: dict) -> None:
-        self._said += 1
-        write_json(self._file, what | {"number": self._said})
+    def _write(self, content: dict[str, Any]) -> None:
+        self._announcements += 1
+        write_json(self._file, content | {"number": self._announcements})
 
-    def _hear(self) -> dict:
-        self._said += 1
+    def _read_next(self) -> dict[str, Any]:
+        self._announcements += 1
         while True:
             if self._file.exists():
-                said = json.loads(self._file.read_text())
-                if said["number"] >= self._said:
-                    return said
+                content: dict[str, Any] = json.loads(self._file.read_text())
+                if content["number"] >= self._announcements:
+                    return content
             time.sleep(POLL_S)
 
     def _join(self, host: str, port: int) -> None:
@@ -95,4 +96,5 @@ class Rendezvous:
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("", 0))
-        return listener.getsockname()[1]
+        port: int = listener.getsockname()[1]
+        return port

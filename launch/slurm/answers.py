@@ -1,0 +1,87 @@
+"""What the answers of scontrol, squeue, sacct, sinfo and sacctmgr mean. Pure functions of their text."""
+
+import re
+from dataclasses import dataclass
+
+# States of a job that has ended. COMPLETING is left out: such a job's ranks are being ended.
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "CANCELLED",
+    "PREEMPTED",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
+GONE = "GONE"  # our word for a job that Slurm has forgotten
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job or array task as the controller sees it."""
+
+    state: str
+    """Slurm's word, such as RUNNING; GONE if Slurm knows no such job (any more)."""
+    restarts: int = 0
+    """How often Slurm has requeued it."""
+    preempted: bool = False
+    """It was told to go because a job of higher priority wants its nodes."""
+
+    @property
+    def waits_or_runs(self) -> bool:
+        """Whether it will still do, or is doing, its work."""
+        return self.state not in (GONE, *ENDED) and self.state != "COMPLETING"
+
+
+def job(line: str) -> Job:
+    """The job of one line of `scontrol show job -o`."""
+    found = fields(line)
+    return Job(
+        state=found["JobState"],
+        restarts=int(found.get("Restarts", 0)),
+        # Both are ISO times or words; the time of an earlier preemption stays there after the job came back.
+        preempted=found.get("StartTime", "") <= found.get("PreemptTime", "") < "A",
+    )
+
+
+def job_states(listing: str, comment: str) -> dict[str, str]:
+    """State by id of the jobs with this comment, of `squeue --array --format=%i|%T|%k`."""
+    rows = (line.split("|", 2) for line in listing.splitlines())
+    return {job_id: state for job_id, state, said in rows if said == comment}
+
+
+def past_states(listing: str) -> list[str] | None:
+    """How each start of a job ended, oldest first, of `sacct --duplicates --format=State`; None if it knows nothing."""
+    # CANCELLED comes with the user who did it: CANCELLED by 1000.
+    return [line.split()[0] for line in listing.splitlines() if line.strip()] or None
+
+
+def node_is_up(listing: str) -> bool | None:
+    """Whether a node can work, of `sinfo --format=%T`; None if it knows no such node."""
+    if not listing.strip():
+        return None
+    return not listing.split()[0].lower().startswith(("down", "drain", "fail", "unknown"))
+
+
+def settings(text: str) -> dict[str, str]:
+    """The settings of `scontrol show config`."""
+    return dict(re.findall(r"^(\w+)\s*= (.*?)\s*$", text, re.MULTILINE))
+
+
+def partitions(text: str) -> dict[str, dict[str, str]]:
+    """Every partition's settings by name, of `scontrol show partition -o`."""
+    rows = (fields(line) for line in text.splitlines() if line)
+    return {row["PartitionName"]: row for row in rows}
+
+
+def submit_limit(listing: str) -> int | None:
+    """The smallest limit of `sacctmgr show assoc format=MaxSubmitJobs,GrpSubmitJobs`, if it sets one."""
+    numbers = [int(number) for number in re.findall(r"\d+", listing)]
+    return min(numbers) if numbers else None
+
+
+def fields(line: str) -> dict[str, str]:
+    """The NAME=VALUE pairs of one line of scontrol."""
+    return dict(re.findall(r"(\w+)=(\S*)", line))

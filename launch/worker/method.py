@@ -1,0 +1,31 @@
+"""The method, as a job calls it. It is imported inside the job alone: nothing else in launch needs torch."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from fsr.config import TrainConfig
+from fsr.inference.config import InferConfig
+from fsr.run import Run
+
+
+def train(
+    config: TrainConfig,
+    run: Run,
+    *,
+    stop_requested: Callable[[], bool],
+    prune: Callable[[int, dict[str, float]], bool],
+) -> Literal["finished", "stopped", "pruned"]:
+    """Train a run as far as it goes; see `fsr.train.train`."""
+    from fsr import distributed
+    from fsr.train import train
+
+    outcome = train(config, run, stop_requested=stop_requested, prune=prune)
+    distributed.stop()  # the next trial of this process has a process group of its own
+    return outcome
+
+
+def infer(config: InferConfig, stop_requested: Callable[[], bool]) -> Literal["finished", "stopped", "shard done"]:
+    """Answer for the images of a shard; see `fsr.infer.infer`."""
+    from fsr.infer import infer
+
+    return infer(config, stop_requested)

@@ -1,0 +1,35 @@
+"""A checkout with another method: launch/worker/method.py is where a job calls it, and a test may put its own there."""
+
+import atexit
+import functools
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+@functools.cache
+def checkout(method: Path) -> Path:
+    """The project's packages, with this file in the place of launch/worker/method.py; made once a test run."""
+    folder = Path(tempfile.mkdtemp(prefix=f"checkout_{method.stem}_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for package in ("fsr", "sweeps"):
+        (folder / package).symlink_to(ROOT / package)
+    shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(method, folder / "launch" / "worker" / "method.py")
+    return folder
+
+
+def sweep_command(method: Path) -> list[str]:
+    """`python launch/sweep.py` of that checkout; to be run with its `surroundings`."""
+    return [sys.executable, str(checkout(method) / "launch" / "sweep.py")]
+
+
+def surroundings(method: Path, **variables: str) -> dict[str, Any]:
+    """Options of subprocess for commands of that checkout: as its user would run them, in its folder."""
+    folder = checkout(method)
+    return {"cwd": folder, "env": os.environ | variables | {"PYTHONPATH": str(folder)}}

@@ -1,0 +1,223 @@
+"""The rules of what follows the end of an attempt: a table and pure functions, so no test here needs a Slurm."""
+
+import errno
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from fsr.errors import NotFiniteError
+from launch.slurm import requeue_rules as rules
+from launch.slurm.answers import GONE, Job
+from launch.slurm.requeue_rules import RULES, Action
+from launch.state.attempts import Attempt, Cause
+
+README = Path(__file__).parent.parent / "README.md"
+RUNNING, PREEMPTED = Job("RUNNING"), Job("RUNNING", preempted=True)
+
+
+def attempt(cause=None, first_step=0, reached=10, detail="", seconds=100.0, job="7_0", restart=0):
+    times = {"started": 1000.0, "ended": 1000.0 + seconds}
+    steps = {"first_step": first_step, "reached": reached}
+    return Attempt(job=job, restart=restart, node="n1", pid=1, ranks=2, cause=cause, detail=detail, **times, **steps)
+
+
+def test_every_cause_has_a_rule():
+    assert set(RULES) == set(get_args(Cause))
+
+
+def test_the_readme_tells_the_rules():
+    rows = [line.split("|")[1:-1] for line in README.read_text().splitlines() if line.startswith("|")]
+    told = {}
+    for cells in rows:
+        cause = re.fullmatch(r" `(.+)` ", cells[1]) if len(cells) == 4 else None
+        action = re.match(r" \*\*(.+?)\*\*", cells[2]) if cause else None
+        if cause and action:
+            told[cause[1]] = (action[1], cells[3].strip())
+    budgets = {cause: "any" if rule.budget is None else str(rule.budget) for cause, rule in RULES.items()}
+    assert told == {cause: (rule.action.value, budgets[cause]) for cause, rule in RULES.items()}
+
+
+@pytest.mark.parametrize(
+    "near_time_limit, by_file, job, restarts, cause",
+    [
+        (True, False, None, 0, "time limit"),
+        (True, True, PREEMPTED, 0, "time limit"),
+        (False, True, PREEMPTED, 0, "cancelled"),
+        (False, False, PREEMPTED, 0, "preempted"),
+        (False, False, RUNNING, 0, "preempted"),  # a plain SIGTERM: the job is meant to work on
+        (False, False, None, 0, "preempted"),  # no answer is not "cancelled"
+        (False, False, Job("CANCELLED"), 0, "cancelled"),
+        (False, False, Job("COMPLETING"), 0, "cancelled"),
+        (False, False, Job("COMPLETING", restarts=1), 0, "preempted"),  # requeued meanwhile
+        (False, False, Job(GONE), 0, "cancelled"),
+    ],
+)
+def test_why_a_job_was_asked_to_stop(near_time_limit, by_file, job, restarts, cause):
+    assert rules.cause_of_stop(near_time_limit, by_file, job, restarts) == cause
+
+
+@pytest.mark.parametrize(
+    "cause, cancels, action",
+    [
+        ("preempted", False, Action.WAIT_TO_BE_KILLED),
+        ("preempted", True, Action.REQUEUE),
+        ("time limit", False, Action.REQUEUE),
+        ("cancelled", False, Action.STAY_ENDED),
+        ("cancelled", True, Action.STAY_ENDED),
+    ],
+)
+def test_what_a_job_does_once_it_has_saved(cause, cancels, action):
+    assert rules.after_stop(cause, cancels) is action
+
+
+def test_a_job_that_nobody_will_kill_does_not_wait_for_ever():
+    assert rules.nobody_will_kill(RUNNING)
+    assert not rules.nobody_will_kill(PREEMPTED)
+    assert not rules.nobody_will_kill(Job("COMPLETING"))
+    assert not rules.nobody_will_kill(None)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+@pytest.mark.parametrize(
+    "error, cause",
+    [
+        (NotFiniteError("loss nan at step 7"), "not finite"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk full"),
+        (RuntimeError("Connection closed by peer [10.0.0.1]"), "killed"),
+        (RuntimeError("NCCL communicator was aborted"), "killed"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node"),
+        (OSError(errno.EIO, "Input/output error"), "node"),
+        (OSError(errno.ESTALE, "Stale file handle"), "node"),
+        (ValueError("an eccentric value"), "exception"),
+        (KeyError("loss"), "exception"),
+    ],
+)
+def test_the_cause_of_an_exception(error, cause):
+    assert rules.cause_of_error(error)[0] == cause
+
+
+def test_the_detail_of_an_exception_is_one_short_line():
+    _, detail = rules.cause_of_error(ValueError("two\nlines " + "x" * 1000))
+    assert detail.startswith("ValueError: two lines xxx")
+    assert len(detail) < 400
+
+
+@pytest.mark.parametrize(
+    "exit_code, out_of_memory, cause",
+    [(137, True, "out of memory"), (137, False, "killed"), (1, False, "exception"), (139, False, "killed")],
+)
+def test_the_cause_of_ranks_that_could_not_say_why(exit_code, out_of_memory, cause):
+    assert rules.cause_of_exit(exit_code, out_of_memory)[0] == cause
+
+
+@pytest.mark.parametrize(
+    "past_states, job, node_is_up, cause",
+    [
+        (["PREEMPTED"], None, None, "preempted"),
+        (["TIMEOUT"], None, None, "time limit"),
+        (["NODE_FAIL", "RUNNING"], RUNNING, True, "node"),
+        (["OUT_OF_MEMORY"], None, None, "out of memory"),
+        (["CANCELLED"], None, None, "cancelled"),
+        (["COMPLETED"], Job("COMPLETED"), True, "killed"),
+        (None, None, None, "killed"),
+        (None, Job(GONE), True, "killed"),
+        (None, Job("TIMEOUT"), True, "time limit"),
+        (None, Job("FAILED"), True, "killed"),
+        (None, Job("PENDING", restarts=1), True, "preempted"),
+        (None, Job("PENDING", restarts=1), False, "node"),
+        (None, Job("PENDING", restarts=1), None, "preempted"),
+    ],
+)
+def test_the_cause_of_an_attempt_that_could_not_say_why(past_states, job, node_is_up, cause):
+    assert rules.cause_of_lost_attempt(attempt(), past_states, job, node_is_up)[0] == cause
+
+
+def test_a_later_start_of_the_job_does_not_speak_for_an_earlier_attempt():
+    states = ["PREEMPTED", "TIMEOUT"]
+    assert rules.cause_of_lost_attempt(attempt(restart=0), states, None, None)[0] == "preempted"
+    assert rules.cause_of_lost_attempt(attempt(restart=1), states, None, None)[0] == "time limit"
+    assert rules.cause_of_lost_attempt(attempt(restart=2), states, RUNNING, True)[0] == "killed"
+
+
+def test_a_local_attempt_was_killed():
+    assert rules.cause_of_lost_attempt(attempt(job="local"), None, None, None) == ("killed", "the process is gone")
+
+
+@pytest.mark.parametrize(
+    "exit_code, job, restarts, over",
+    [
+        (1, RUNNING, 0, False),
+        (137, None, 0, False),  # no answer is not "ended"
+        (2, RUNNING, 0, True),  # the user has to mend something
+        (1, PREEMPTED, 0, True),
+        (1, Job("COMPLETING"), 0, True),
+        (1, Job("CANCELLED"), 0, True),
+        (1, Job("RUNNING", restarts=1), 0, True),
+        (1, Job("RUNNING", restarts=1), 1, False),
+    ],
+)
+def test_when_a_job_is_over_for_its_ranks(exit_code, job, restarts, over):
+    assert rules.job_is_over(exit_code, job, restarts) == over
+
+
+def test_ranks_are_started_again_as_long_as_attempts_are_made():
+    for start in (1, 10, 1000):
+        assert rules.after_crash(1, start, had_attempt=True) is Action.RESTART
+        assert rules.after_crash(1, start, had_attempt=False) is Action.STAY_ENDED
+
+
+def test_ranks_that_a_signal_killed_before_an_attempt_get_a_few_more_starts():
+    starts = [rules.after_crash(137, start, had_attempt=False) for start in range(1, 6)]
+    assert starts == [Action.RESTART] * 3 + [Action.STAY_ENDED] * 2
+
+
+def test_a_running_job_keeps_its_trial_although_the_lock_is_free():
+    assert rules.still_runs(attempt(restart=1), Job("RUNNING", restarts=1))
+    assert not rules.still_runs(attempt(restart=0), Job("RUNNING", restarts=1))
+    assert not rules.still_runs(attempt(), Job("PENDING"))
+    assert not rules.still_runs(attempt(), None)
+
+
+@pytest.mark.parametrize("cause", [cause for cause, rule in RULES.items() if rule.budget is not None])
+def test_a_run_is_given_up_when_a_causes_budget_is_used_up(cause):
+    budget = RULES[cause].budget
+    attempts = [attempt(cause, 10 * n, 10 * n + 10, f"detail {n}") for n in range(budget)]
+    assert rules.given_up(attempts[:-1]) is None
+    times = f" {budget} times" if budget > 1 else ""
+    assert rules.given_up(attempts) == f"{cause}{times}: detail {budget - 1}"
+
+
+@pytest.mark.parametrize("cause", [cause for cause, rule in RULES.items() if rule.budget is None])
+def test_a_cause_without_a_budget_never_gives_a_run_up(cause):
+    assert rules.given_up([attempt(cause, 10 * n, 10 * n + 10) for n in range(100)]) is None
+
+
+def test_other_causes_between_do_not_refill_a_budget():
+    attempts = [attempt("exception", 0, 5, "ValueError: x")]
+    attempts += [attempt("preempted", step, step + 10) for step in range(5, 60, 10)]
+    attempts += [attempt("exception", 65, 70, "ValueError: y")]
+    assert rules.given_up(attempts) == "exception 2 times: ValueError: y"
+
+
+def test_no_progress_twice_in_a_row_gives_a_run_up_unless_others_are_to_blame():
+    stuck = attempt("time limit", 5, 5, "too short")
+    assert rules.given_up([stuck]) is None
+    assert rules.given_up([stuck, stuck]) == "no progress twice in a row (time limit, time limit): too short"
+    assert rules.given_up([stuck, attempt("preempted", 5, 5)]) is None
+    assert rules.given_up([stuck, attempt("cancelled", 5, 5)]) is None
+    assert rules.given_up([stuck, attempt("node", None, None)]) is None
+    assert rules.given_up([stuck, attempt("killed", 5, 5, seconds=10)]) is None  # it had no time to save
+    assert rules.given_up([stuck, attempt("killed", 5, 5, seconds=100)]) is not None
+    assert rules.given_up([stuck, attempt("time limit", 5, 9)]) is None
+
+
+def test_a_run_without_attempts_is_not_given_up():
+    assert rules.given_up([]) is None
