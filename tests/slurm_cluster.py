@@ -117,8 +117,12 @@ class Sweep:
 
     def run(self, command):
         """A command that `command` made, on this cluster."""
-        there = surroundings(self.method, **self.cluster.environment)
-        return subprocess.run(command, capture_output=True, text=True, **there)
+        return subprocess.run(command, capture_output=True, text=True, **self.surroundings)
+
+    @property
+    def surroundings(self):
+        """Options of subprocess for commands that `command` made."""
+        return surroundings(self.method, **self.cluster.environment)
 
     def status(self):
         command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]

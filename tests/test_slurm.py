@@ -28,7 +28,7 @@ def cluster(tmp_path_factory):
 
 def test_a_sweep_goes_on_when_its_submitter_is_killed(sweep):
     command = sweep.command(trials=8, parallel=4)
-    process = subprocess.Popen(command, env=sweep.cluster.environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **sweep.surroundings)
     while "submitted" not in process.stdout.readline():
         pass
     process.kill()

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
-from optuna.storages.journal._base import BaseJournalSnapshot
 
 from fsr.errors import UserError
 from fsr.files import write_whole
@@ -33,7 +32,7 @@ class Lock(Protocol):
         """Give the lock back."""
 
 
-class JournalFile(BaseJournalBackend, BaseJournalSnapshot):
+class JournalFile(BaseJournalBackend):
     """One JSON record a line; a record counts once its newline is there.
 
     Optuna's own file backend appends behind what a killed writer left, and the line that this makes ruins the study
@@ -117,6 +116,17 @@ def _end_of_records(file: int) -> int:
     return 0
 
 
+def journal_storage(backend: JournalFile) -> JournalStorage:
+    """Optuna's storage over this backend, which also keeps its snapshots.
+
+    Which backends can is told by a private base class of Optuna's; this is the one place that knows it.
+    """
+    from optuna.storages.journal._base import BaseJournalSnapshot
+
+    BaseJournalSnapshot.register(type(backend))
+    return JournalStorage(backend)
+
+
 def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     """The storage of the study whose folder this is: its journal, or the database that FSR_STORAGE names.
 
@@ -125,7 +135,7 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     url = os.environ.get(STORAGE_VARIABLE, "") if database else None
     if url is None:
         path = folder / JOURNAL
-        return JournalStorage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
+        return journal_storage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
     check_url(url)
     try:
         return optuna.storages.RDBStorage(url)

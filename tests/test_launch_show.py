@@ -1,0 +1,113 @@
+"""What a sweep prints: rows of trials as a table, changes as lines, the live view. Made from rows, without a sweep."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from launch.show import live
+from launch.show.live import amount, changes, picture, watch_lines
+from launch.show.messages import relative, say
+from launch.show.table import Row, counted, duration, left, table
+from launch.state.progress import Progress
+
+SCORES = {"val/seg_miou": 0.41234, "val/cam_miou": 0.5}
+RUNNING = Row(number=3, state="running", parameters="mask_ratio 0.4", progress=Progress(step=40, steps_per_s=2.0))
+EVALUATED = replace(RUNNING, progress=Progress(step=50, evaluated=50, scores=SCORES, steps_per_s=2.0))
+WAITING = replace(EVALUATED, state="waiting", causes=("preempted",))
+COMPLETE = replace(EVALUATED, state="complete", seconds=185.0, value=0.41234)
+
+
+def text_of(drawable, width=140):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(drawable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(None, ""), (0, "0 s"), (42.4, "42 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (18_720, "5 h 12 min")],
+)
+def test_seconds_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_causes_are_counted_in_the_order_of_their_first_coming():
+    assert counted(("preempted", "killed", "preempted", "finished")) == "preempted ×2, killed, finished"
+    assert counted(()) == ""
+
+
+def test_what_is_left_is_known_of_a_running_trial_with_a_rate():
+    assert left(RUNNING, 100) == 30.0
+    assert left(replace(RUNNING, progress=Progress(step=40)), 100) is None
+    assert left(COMPLETE, 100) is None
+
+
+def test_the_table_has_a_row_a_trial():
+    text = text_of(table([RUNNING, WAITING, replace(COMPLETE, causes=("killed", "finished"))], 100))
+    assert "40/100" in text and "0.412" in text and "30 s" in text and "killed, finished" in text
+    assert text.count("mask_ratio 0.4") == 3
+
+
+@pytest.mark.parametrize(
+    "before, now, lines",
+    [
+        (None, RUNNING, ["trial 3 starts: mask_ratio 0.4"]),
+        (RUNNING, RUNNING, []),
+        (RUNNING, EVALUATED, ["trial 3 step 50/100: seg mIoU 0.412, cam mIoU 0.500"]),
+        (EVALUATED, WAITING, ["trial 3 is interrupted at step 50: preempted"]),
+        (WAITING, EVALUATED, ["trial 3 resumes at step 50: mask_ratio 0.4"]),
+        (EVALUATED, COMPLETE, ["trial 3 complete after 3 min 05 s"]),
+        (EVALUATED, replace(COMPLETE, state="fail", error="not finite"), ["trial 3 fail: not finite"]),
+        (COMPLETE, COMPLETE, []),
+    ],
+)
+def test_each_change_is_one_line(before, now, lines):
+    assert changes(before, now, 100) == lines
+
+
+def test_work_done_is_counted_in_trials():
+    failed = replace(COMPLETE, state="fail")
+    assert amount([COMPLETE, replace(COMPLETE, state="pruned"), failed, RUNNING], 100) == pytest.approx(2.4)
+
+
+def test_the_live_view_shows_what_fits_and_running_trials_first():
+    rows = [replace(COMPLETE, number=number) for number in range(50)] + [replace(RUNNING, number=50)]
+    text = text_of(picture(rows, [], 100, 60, spent_s=50.0, height=20))
+    assert "│ 50 " in text and "│ 49 " in text and "│ 0 " not in text
+    assert "50 of 60 trials" in text
+    assert "10 s left" in text  # 50.4 trials in 50 s, 9.6 to go
+
+
+class Reading:
+    """Rows that change from one reading to the next."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+
+    def read(self):
+        return self.readings.pop(0)
+
+
+def test_lines_are_printed_until_the_end_and_once_more(monkeypatch):
+    monkeypatch.setattr(live, "INTERVAL_S", 0)
+    unclaimed = replace(RUNNING, number=4, state="waiting", parameters="")
+    rows = Reading([unclaimed], [RUNNING, unclaimed], [COMPLETE, unclaimed])
+    console = Console(file=io.StringIO(), width=80)
+    watch_lines(rows, [], 100, console, lambda: len(rows.readings) == 1)
+    printed = console.file.getvalue().splitlines()
+    assert printed[0] == "trial 3 starts: mask_ratio 0.4"
+    assert printed[-1] == "trial 3 complete after 3 min 05 s"
+
+
+def test_a_line_is_printed_as_it_is():
+    console = Console(file=io.StringIO(), width=20)
+    say(console, "[red]brackets[/red] of a long path: /a/b/c/d/e/f")
+    assert console.file.getvalue() == "[red]brackets[/red] of a long path: /a/b/c/d/e/f\n"
+
+
+def test_a_path_is_shown_as_short_as_it_can_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative(tmp_path / "runs" / "smoke") == "runs/smoke"
+    assert str(relative(type(tmp_path)("/x"))) == "/x"
