@@ -37,7 +37,18 @@ def median(base: TrainConfig) -> optuna.pruners.BasePruner:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One study. A file `sweeps/NAME.py` defines it as `study`; its docstring is the lab record."""
+    """One study. A file `sweeps/NAME.py` defines it as `study`; its docstring is the lab record.
+
+    >>> from fsr.config import synthetic
+    >>> study = Study(
+    ...     name="momentum",
+    ...     suggest=lambda trial, base: {"momentum": trial.suggest_float("momentum", 0.9, 0.999)},
+    ...     known=lambda base: [{"momentum": base.momentum}],
+    ...     trials=16,
+    ... )
+    >>> study.first_settings(synthetic())
+    {'momentum': 0.98}
+    """
 
     name: str
     """Its identity and the name of its folder: a-z, 0-9, _ and -."""

@@ -9,7 +9,6 @@ from launch.slurm import batch_script
 from launch.state import storage
 from launch.state.lock import FileLock
 
-
 ARGUMENTS = (
     *("command", "folder", "job_name", "partition", "account", "qos", "constraint", "exclude", "nodes"),
     *("ntasks_per_node", "gpus_per_node", "cpus_per_task", "comment", "wckey", "signal_delay_s", "map_count"),
