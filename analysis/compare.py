@@ -1,7 +1,6 @@
 """Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
 
 import itertools
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ import pandas as pd
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from analysis.load import RUNS, Tables, definition_of, load, study_folder
-from analysis.ranking import half_width, ranking, setting_name, title_of, told, verdict
+from analysis.intervals import difference, half_width, told, verdict
+from analysis.load import RUNS, definition_of, load, study_folder
+from analysis.ranking import ranking, setting_name, title_of
+from analysis.tables import Tables
 from fsr.errors import UserError, reports_user_errors
 
 SCORES = ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou")
@@ -49,21 +49,6 @@ class Best:
         repeated = row["seeds"] > 0
         runs = trials[(trials["setting"] == row["trial"]) & ((trials["trial"] != row["trial"]) == repeated)]
         return cls(row, {score: runs.set_index("seed")[score].dropna() for score in SCORES if score in runs})
-
-
-def difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, str]:
-    """Mean of theirs − ours, half its 95 % interval (NaN where there is none), and how it was taken.
-
-    Runs of the same seed start alike, so they are compared pair by pair if two or more seeds are common; else Welch's
-    interval for two independent means.
-    """
-    paired = (theirs - ours).dropna()
-    if len(paired) > 1:
-        return paired.mean(), half_width(paired), f"{len(paired)} seeds in pairs"
-    if min(len(ours), len(theirs)) > 1:
-        interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
-        return theirs.mean() - ours.mean(), (interval.high - interval.low) / 2, f"{len(theirs)} and {len(ours)} seeds"
-    return theirs.mean() - ours.mean(), math.nan, "one seed: nothing can be told"
 
 
 def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | None]) -> Table:

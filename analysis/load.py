@@ -5,6 +5,7 @@ python analysis/load.py --study mask_ratio block_size --out FOLDER
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -15,41 +16,13 @@ import optuna
 import pandas as pd
 import tyro
 
-from analysis import collect
+from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables
 from fsr.errors import UserError, reports_user_errors
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
 from launch.study import check_name
 
 RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
-
-    Scores are fractions, times Unix seconds, costs hours of GPUs (of ranks, where there is none).
-    """
-
-    trials: pd.DataFrame
-    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
-    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
-    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
-    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `redone_h`,
-    `lost_h`, `error`, and `damage`: what of its files could not be read."""
-    curves: pd.DataFrame
-    """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
-    cam_quality: pd.DataFrame
-    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
-    class_iou: pd.DataFrame
-    """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
-    threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
-    attempts: pd.DataFrame
-    """An attempt a row, as in the attempt_log, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
-
-    def finished(self, study: str) -> pd.DataFrame:
-        """The trials of a study that were trained to their end."""
-        return self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
 
 
 def load(*studies: str, runs: Path = RUNS) -> Tables:
@@ -100,11 +73,11 @@ def definition_of(folder: StudyFolder) -> dict:
 def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
     if definition.get("storage", JOURNAL) != JOURNAL:
-        return collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     kept = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
     if kept.exists():
-        return {name: pd.read_parquet(kept / f"{name}.parquet") for name in collect.COLUMNS}
-    tables = collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        return {name: pd.read_parquet(kept / f"{name}.parquet") for name in COLUMNS}
+    tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     if os.access(folder.folder, os.W_OK):  # a colleague's study may be looked at, but not written to
         _keep(tables, kept)
     return tables
@@ -130,7 +103,7 @@ def _lives(unfinished: Path) -> bool:
 
 def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
-    digest = hashlib.sha256(Path(collect.__file__).read_bytes())
+    digest = hashlib.sha256(Path(inspect.getfile(Tables)).read_bytes())
     names = ("metrics.jsonl", "quality.json", "attempts.json")
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
@@ -150,7 +123,7 @@ def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _words(frame: pd.DataFrame) -> list[str]:
-    return [name for name in collect.WORDS if name in frame]
+    return [name for name in CATEGORIES if name in frame]
 
 
 @dataclass(frozen=True, kw_only=True)

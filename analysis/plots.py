@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
-from analysis.load import Tables
 from analysis.ranking import parameters, ranking, setting_name, title_of
+from analysis.tables import Tables
 from fsr.run import Run
 
 FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"

@@ -1,13 +1,9 @@
 """The settings of a study, ranked: means over fresh seeds with intervals, differences from trial 0's seed by seed."""
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.load import Tables
+from analysis.intervals import half_width, verdict
+from analysis.tables import Tables
 
 NAMES = {
     "val/seg_miou": "segmentation mIoU",
@@ -16,18 +12,6 @@ NAMES = {
     "val/aux_cam_miou": "aux CAM mIoU",
     "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
 }
-
-
-def half_width(values: Sequence[float], together: int = 1) -> float:
-    """Half the width of the 95 % confidence interval of a mean (Student's t); NaN for fewer than two values.
-
-    With `together` intervals all of them hold at once with 95 % (Bonferroni).
-    """
-    n = len(values)
-    if n < 2:
-        return math.nan
-    quantile = stats.t.ppf(1 - 0.025 / together, n - 1)
-    return float(quantile * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:
@@ -73,22 +57,6 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
     order = ["order", "mean", "searched"]
     return ranked.sort_values(order, ascending=False, na_position="last", ignore_index=True).drop(columns="order")
-
-
-def verdict(difference: float, width: float) -> str:
-    """What an interval says of a difference."""
-    if math.isnan(width):
-        return ""
-    if abs(difference) <= width:
-        return "not told apart"
-    return "better" if difference > 0 else "worse"
-
-
-def told(mean: float, width: float, sign: bool = False) -> str:
-    """A mean and its interval as text: 0.412 ± 0.030; empty where there is none. Differences have a `sign`."""
-    if math.isnan(mean):
-        return ""
-    return f"{mean:{'+' if sign else ''}.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
 
 
 def title_of(score: str) -> str:

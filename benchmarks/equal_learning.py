@@ -22,7 +22,7 @@ from machine import machine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from analysis.ranking import half_width, told, verdict
+from analysis.intervals import half_width, told, verdict
 from fsr.config import synthetic
 from fsr.run import Run
 from fsr.train import train

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from studies import POINTS, add_trial, attempt, new_study, write_run
 
-from analysis.load import Tables, load, main
+from analysis.load import load, main
+from analysis.tables import Tables
 from fsr.errors import UserError
 from launch.state.storage import open_storage
 
@@ -109,7 +110,7 @@ def test_what_was_read_is_kept_until_a_file_changes(all_states, monkeypatch):
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("analysis.collect.collect", never)
+        patch.setattr("analysis.load.read_tables", never)
         again = load("smoke", runs=all_states)
         for name in ("trials", "curves", "cam_quality", "class_iou", "attempts"):
             pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from studies import add_run, add_trial, new_study
 
+from analysis.intervals import half_width, told, verdict
 from analysis.load import load
-from analysis.ranking import half_width, ranking, told, verdict
+from analysis.ranking import ranking
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
-"""What one study's folder and storage tell of its trials, as tables. What is damaged is marked, the rest is read."""
+"""The tables of finished runs: which columns each has, and how they are read from a study's folder and storage.
+
+What is damaged is marked, the rest is read.
+"""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -28,10 +32,38 @@ COLUMNS = {
         *("first_step", "reached", "cause", "detail", *COSTS),
     ),
 }
-WORDS = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
+CATEGORIES = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
 
 
-def collect(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Tables:
+    """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
+
+    Scores are fractions, times Unix seconds, costs hours of GPUs (of ranks, where there is none).
+    """
+
+    trials: pd.DataFrame
+    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
+    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
+    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
+    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `redone_h`,
+    `lost_h`, `error`, and `damage`: what of its files could not be read."""
+    curves: pd.DataFrame
+    """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
+    cam_quality: pd.DataFrame
+    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
+    class_iou: pd.DataFrame
+    """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
+    threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
+    attempts: pd.DataFrame
+    """An attempt a row, as in the attempt_log, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
+
+    def finished(self, study: str) -> pd.DataFrame:
+        """The trials of a study that were trained to their end."""
+        return self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+
+
+def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The tables by name; `base` is the configuration that the study's trials start from."""
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     for trial in study.get_trials(deepcopy=False):
@@ -170,4 +202,4 @@ class Columns:
         for column in self._columns.values():
             column.extend([None] * (self._rows - len(column)))
         frame = pd.DataFrame({"study": [study] * self._rows, **self._columns})
-        return frame.astype({name: "category" for name in WORDS if name in frame})
+        return frame.astype({name: "category" for name in CATEGORIES if name in frame})
