@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from analysis.intervals import difference, half_width, told, verdict
+from analysis.intervals import difference, half_width, mean_and_interval, verdict
 from analysis.load import RUNS, definition_of, load, study_folder
 from analysis.ranking import ranking, setting_name, title_of
 from analysis.tables import Tables
@@ -65,11 +65,11 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
     add("best setting", [setting_name(found.row) if found else "none finished" for found in best.values()])
     for score in SCORES:
         values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
-        add(f"its {title_of(score)}", [told(series.mean(), half_width(series)) for series in values])
+        add(f"its {title_of(score)}", [mean_and_interval(series.mean(), half_width(series)) for series in values])
     add("fresh seeds", ["" if not found else seeds_of(found) for found in best.values()])
-    hours = [rows[["useful_h", "redone_h", "lost_h"]].sum() for rows in trials.values()]
+    hours = [rows[["useful_h", "repeated_h", "lost_h"]].sum() for rows in trials.values()]
     add("GPU-hours", [f"{row.sum():.2f}" for row in hours])
-    add("of them useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
+    add("of which useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
     return drawn
 
 
@@ -86,7 +86,7 @@ def differences(best: dict[str, Best]) -> Table:
         if score in ours.scores and score in theirs.scores:
             mean, width, how = difference(ours.scores[score], theirs.scores[score])
             says = verdict(mean, width) or "not known"
-            drawn.add_row(title_of(score), f"{study} − {first}", told(mean, width, sign=True), how, says)
+            drawn.add_row(title_of(score), f"{study} − {first}", mean_and_interval(mean, width, sign=True), how, says)
     return drawn
 
 

@@ -21,7 +21,7 @@ TITLE_HEIGHT = 14
 
 @dataclass(frozen=True)
 class Options:
-    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, truth."""
+    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, ground truth."""
 
     run: Path
     """Run folder with a best.pt."""

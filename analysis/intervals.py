@@ -32,19 +32,19 @@ def difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, str]:
     if min(len(ours), len(theirs)) > 1:
         interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
         return theirs.mean() - ours.mean(), (interval.high - interval.low) / 2, f"{len(theirs)} and {len(ours)} seeds"
-    return theirs.mean() - ours.mean(), math.nan, "one seed: nothing can be told"
+    return theirs.mean() - ours.mean(), math.nan, "one seed: no interval"
 
 
 def verdict(difference: float, width: float) -> str:
-    """What an interval says of a difference."""
+    """What the interval of a difference says: better, worse or not significant; empty where there is none."""
     if math.isnan(width):
         return ""
     if abs(difference) <= width:
-        return "not told apart"
+        return "not significant"
     return "better" if difference > 0 else "worse"
 
 
-def told(mean: float, width: float, sign: bool = False) -> str:
+def mean_and_interval(mean: float, width: float, sign: bool = False) -> str:
     """A mean and its interval as text: 0.412 ± 0.030; empty where there is none. Differences have a `sign`."""
     if math.isnan(mean):
         return ""

@@ -28,7 +28,7 @@ RUNS = Path("runs")
 def load(*studies: str, runs: Path = RUNS) -> Tables:
     """The tables of all `studies` (folders in `runs`) together.
 
-    Half-finished, pruned, failed and damaged runs are in them, and marked. What was read is kept in the study's folder
+    Half-finished, pruned, failed and damaged runs are in them, and marked. The study's folder caches what was read
     (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
     study that is not there, or whose definition or storage cannot be read.
     """
@@ -74,26 +74,26 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
     if definition.get("storage", JOURNAL) != JOURNAL:
         return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    kept = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
-    if kept.exists():
-        return {name: pd.read_parquet(kept / f"{name}.parquet") for name in COLUMNS}
+    cached = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
+    if cached.exists():
+        return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
     tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     if os.access(folder.folder, os.W_OK):  # a colleague's study may be looked at, but not written to
-        _keep(tables, kept)
+        _save(tables, cached)
     return tables
 
 
-def _keep(tables: dict[str, pd.DataFrame], kept: Path) -> None:
-    """Write the tables, all or none, in place of those that were kept before."""
-    kept.parent.mkdir(exist_ok=True)
-    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
+    """Write the tables atomically, in place of those that were cached before."""
+    cached.parent.mkdir(exist_ok=True)
+    unfinished = cached.with_name(f".{cached.name}.{os.getpid()}")
     unfinished.mkdir()
     for name, table in tables.items():
         table.to_parquet(unfinished / f"{name}.parquet")
-    for other in kept.parent.iterdir():
+    for other in cached.parent.iterdir():
         if other != unfinished and not (other.name.startswith(".") and _lives(other)):
             shutil.rmtree(other, ignore_errors=True)  # another process may be removing it, too
-    unfinished.rename(kept)
+    unfinished.rename(cached)
 
 
 def _lives(unfinished: Path) -> bool:
@@ -117,12 +117,14 @@ def _stamp(folder: StudyFolder) -> str:
 
 
 def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several; columns of words stay columns of words, whatever words each has."""
-    table = pd.concat([frame.astype({name: object for name in _words(frame)}) for frame in frames], ignore_index=True)
-    return table.astype({name: "category" for name in _words(frames[0])})
+    """One table of several; categories stay categories, whatever values each table has."""
+    table = pd.concat(
+        [frame.astype({name: object for name in _categories(frame)}) for frame in frames], ignore_index=True
+    )
+    return table.astype({name: "category" for name in _categories(frames[0])})
 
 
-def _words(frame: pd.DataFrame) -> list[str]:
+def _categories(frame: pd.DataFrame) -> list[str]:
     return [name for name in CATEGORIES if name in frame]
 
 

@@ -41,7 +41,7 @@ def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12)
 
 
 def learning_curves(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure:
-    """A score by step, a line a trial: finished, pruned, failed and running ones told apart."""
+    """A score by step, a line a trial; colours show which are finished, pruned, failed and running."""
     trials = tables.trials[tables.trials["study"] == study].set_index("trial")
     curves = tables.curves[tables.curves["study"] == study]
     curves = curves[["trial", "step", score]].dropna() if score in curves else curves.head(0)
@@ -165,5 +165,5 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
         axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{title}", rotation=0, ha="right", va="center", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
-    all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, truth", fontsize=8)
+    all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, ground truth", fontsize=8)
     return figure

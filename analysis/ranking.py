@@ -22,7 +22,7 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     - `seeds`, `mean`, `half_width`: over its repeats, whose seeds are fresh; settings that have some come first;
     - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
       intervals hold for all settings at once with 95 %;
-    - `verdict`: better, worse, or "not told apart" from trial 0's setting; empty where there are no repeats.
+    - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
     """
     trials = tables.finished(study)
     search = trials[trials["setting"] == trials["trial"]]

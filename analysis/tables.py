@@ -18,7 +18,7 @@ from launch.state.paths import StudyFolder
 from launch.state.repeats import REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
-COSTS = ("useful_h", "redone_h", "lost_h")
+COSTS = ("useful_h", "repeated_h", "lost_h")
 COLUMNS = {
     "trials": (
         *("trial", "state", "value", "setting", "seed", "step", "iterations", "steps_per_s", "attempts", "causes"),
@@ -39,14 +39,14 @@ CATEGORIES = ("study", "state", "network", "cam", "kind", "class", "cause")  # c
 class Tables:
     """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
 
-    Scores are fractions, times Unix seconds, costs hours of GPUs (of ranks, where there is none).
+    Scores are fractions, times Unix seconds, costs GPU-hours (hours of ranks where there is no GPU).
     """
 
     trials: pd.DataFrame
     """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
     the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
     and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
-    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `redone_h`,
+    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
     `lost_h`, `error`, and `damage`: what of its files could not be read."""
     curves: pd.DataFrame
     """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
@@ -56,7 +56,7 @@ class Tables:
     """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
     threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
     attempts: pd.DataFrame
-    """An attempt a row, as in the attempt_log, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
+    """An attempt a row, as in the run's attempt log, and what it cost: `useful_h`, `repeated_h`, `lost_h`."""
 
     def finished(self, study: str) -> pd.DataFrame:
         """The trials of a study that were trained to their end."""
@@ -183,7 +183,7 @@ def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, 
 
 
 class Columns:
-    """A table that grows by rows and is kept by columns. Rows may lack columns, or bring new ones."""
+    """A table that grows by rows and is stored by columns. Rows may lack columns, or bring new ones."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._columns: dict[str, list] = {name: [] for name in names}

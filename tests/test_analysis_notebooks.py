@@ -68,7 +68,7 @@ def test_the_page_shows_every_plot_and_asks_nobody(swept, browser, tmp_path):
     screenshot(browser, str(tmp_path / "report.png"))
 
 
-def test_a_study_that_is_not_there_is_told_in_a_sentence(tmp_path, capsys):
+def test_a_study_that_is_not_there_is_reported_in_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["--study", "smoke", "--runs", str(tmp_path)])
     assert end.value.code == 2

@@ -1,4 +1,4 @@
-"""Rankings: means over fresh seeds alone, differences seed by seed, and no more told apart than the intervals allow."""
+"""Rankings: means over fresh seeds alone, differences seed by seed, significant only where the intervals allow."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from studies import add_run, add_trial, new_study
 
-from analysis.intervals import half_width, told, verdict
+from analysis.intervals import half_width, mean_and_interval, verdict
 from analysis.load import load
 from analysis.ranking import ranking
 
@@ -44,8 +44,8 @@ def test_differences_are_taken_seed_by_seed_and_hold_together(study):
     differences = pd.Series([-0.02, 0.03, -0.013])
     wide = stats.t.ppf(1 - 0.025 / 2, 2) * differences.std() / math.sqrt(3)  # two settings are compared
     assert ranked["difference_half_width"][1] == pytest.approx(wide)
-    assert ranked["verdict"].tolist() == ["better", "", "not told apart", ""]
-    assert ranked["half_width"][2] > 0.2  # the means themselves cannot be told apart: only the pairs can
+    assert ranked["verdict"].tolist() == ["better", "", "not significant", ""]
+    assert ranked["half_width"][2] > 0.2  # the means themselves do not differ significantly: only the pairs do
 
 
 def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_states):
@@ -70,9 +70,9 @@ def test_words_for_numbers():
     assert [verdict(0.1, 0.05), verdict(-0.1, 0.05), verdict(0.01, 0.05), verdict(0.1, math.nan)] == [
         "better",
         "worse",
-        "not told apart",
+        "not significant",
         "",
     ]
-    assert told(0.41234, 0.03) == "0.412 ± 0.030"
-    assert told(0.01, math.nan, sign=True) == "+0.010"
-    assert told(math.nan, 0.1) == ""
+    assert mean_and_interval(0.41234, 0.03) == "0.412 ± 0.030"
+    assert mean_and_interval(0.01, math.nan, sign=True) == "+0.010"
+    assert mean_and_interval(math.nan, 0.1) == ""
