@@ -14,11 +14,10 @@ from rich.table import Table
 
 from analysis.intervals import difference, half_width, mean_and_interval, verdict
 from analysis.load import RUNS, definition_of, load, study_folder
-from analysis.ranking import ranking, setting_name, title_of
+from analysis.ranking import ranking, setting_name
 from analysis.tables import Tables
 from fsr.errors import UserError, reports_user_errors
-
-SCORES = ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou")
+from fsr.score_names import MAIN_SCORES, title_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Best:
         row, trials = ranked.iloc[0], tables.finished(study)
         repeated = row["seeds"] > 0
         runs = trials[(trials["setting"] == row["trial"]) & ((trials["trial"] != row["trial"]) == repeated)]
-        return cls(row, {score: runs.set_index("seed")[score].dropna() for score in SCORES if score in runs})
+        return cls(row, {score: runs.set_index("seed")[score].dropna() for score in MAIN_SCORES if score in runs})
 
 
 def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | None]) -> Table:
@@ -63,7 +62,7 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
     counts = [rows["state"].value_counts() for rows in trials.values()]
     add("trials", [", ".join(f"{n} {state}" for state, n in count.items() if n) for count in counts])
     add("best setting", [setting_name(found.row) if found else "none finished" for found in best.values()])
-    for score in SCORES:
+    for score in MAIN_SCORES:
         values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
         add(f"its {title_of(score)}", [mean_and_interval(series.mean(), half_width(series)) for series in values])
     add("fresh seeds", ["" if not found else seeds_of(found) for found in best.values()])
@@ -82,7 +81,7 @@ def differences(best: dict[str, Best]) -> Table:
     """How the best settings of the other studies differ from the first study's."""
     (first, ours), *others = best.items()
     drawn = Table("score", "difference", "mean ± 95 %", "over", "verdict", title="differences")
-    for (study, theirs), score in itertools.product(others, SCORES):
+    for (study, theirs), score in itertools.product(others, MAIN_SCORES):
         if score in ours.scores and score in theirs.scores:
             mean, width, how = difference(ours.scores[score], theirs.scores[score])
             says = verdict(mean, width) or "not known"

@@ -18,11 +18,15 @@ import tyro
 
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables
 from fsr.errors import UserError, reports_user_errors
+from fsr.records import read_records
+from fsr.score_names import is_score
+from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
 from launch.study import check_name
 
 RUNS = Path("runs")
+READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of these changes, cached tables are stale
 
 
 def load(*studies: str, runs: Path = RUNS) -> Tables:
@@ -103,7 +107,7 @@ def _lives(unfinished: Path) -> bool:
 
 def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
-    digest = hashlib.sha256(Path(inspect.getfile(Tables)).read_bytes())
+    digest = hashlib.sha256(b"".join(Path(inspect.getfile(part)).read_bytes() for part in READERS))
     names = ("metrics.jsonl", "quality.json", "attempts.json")
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
-from analysis.ranking import parameters, ranking, setting_name, title_of
+from analysis.ranking import parameters, ranking, setting_name
 from analysis.tables import Tables
 from fsr.run import Run
+from fsr.score_names import SEG_MIOU, title_of
 
 FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
 
 
-def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:
+def intervals(ranked: pd.DataFrame, score: str = SEG_MIOU, most: int = 12) -> Figure:
     """The best settings of a `ranking`: scores in the search and over fresh seeds, and differences from trial 0's."""
     shown = ranked.head(most).iloc[::-1]
     names = [setting_name(row) for _, row in shown.iterrows()]
@@ -40,7 +41,7 @@ def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12)
     return figure
 
 
-def learning_curves(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure:
+def learning_curves(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure:
     """A score by step, a line a trial; colours show which are finished, pruned, failed and running."""
     trials = tables.trials[tables.trials["study"] == study].set_index("trial")
     curves = tables.curves[tables.curves["study"] == study]
@@ -59,7 +60,7 @@ def learning_curves(tables: Tables, study: str, score: str = "val/seg_miou") -> 
     return figure
 
 
-def effects(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure | None:
+def effects(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure | None:
     """What each parameter of a study did: every trial of the search, and the repeated settings with intervals.
 
     None for a study without finished trials.

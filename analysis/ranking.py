@@ -4,17 +4,10 @@ import pandas as pd
 
 from analysis.intervals import half_width, verdict
 from analysis.tables import Tables
-
-NAMES = {
-    "val/seg_miou": "segmentation mIoU",
-    "val/cam_miou": "CAM mIoU",
-    "val/cam_best_miou": "CAM mIoU at its best threshold",
-    "val/aux_cam_miou": "aux CAM mIoU",
-    "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
-}
+from fsr.score_names import SEG_MIOU
 
 
-def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:
+def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     """A row a setting of the study's search that was finished, best first: by difference, mean, score in the search.
 
     - `trial` (of the search) and its parameters `param/NAME`;
@@ -57,11 +50,6 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
     order = ["order", "mean", "searched"]
     return ranked.sort_values(order, ascending=False, na_position="last", ignore_index=True).drop(columns="order")
-
-
-def title_of(score: str) -> str:
-    """A score's name as people say it."""
-    return NAMES.get(score, score)
 
 
 def parameters(table: pd.DataFrame) -> list[str]:

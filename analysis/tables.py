@@ -5,32 +5,30 @@ What is damaged is marked, the rest is read.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from fsr.records import is_evaluation, read_records
 from fsr.run import Run
-from launch.state.attempts import Attempt, AttemptLog, kept_shares
+from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.repeats import REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
-COSTS = ("useful_h", "repeated_h", "lost_h")
+NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
 COLUMNS = {
     "trials": (
         *("trial", "state", "value", "setting", "seed", "step", "iterations", "steps_per_s", "attempts", "causes"),
-        *("started", "ended", "seconds", *COSTS, "error", "damage"),
+        *("started", "ended", "seconds", *NO_COST, "error", "damage"),
     ),
     "curves": ("trial", "step"),
     "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
     "class_iou": ("trial", "network", "kind", "class", "iou", *ERRORS),
-    "attempts": (
-        *("trial", "attempt", "task", "restart", "node", "pid", "ranks", "started", "ended", "seconds"),
-        *("first_step", "reached", "cause", "detail", *COSTS),
-    ),
+    "attempts": ("trial", "attempt", *(field.name for field in fields(Attempt)), "seconds", *NO_COST),
 }
 CATEGORIES = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
 
@@ -68,8 +66,8 @@ def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) 
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     for trial in study.get_trials(deepcopy=False):
         files = RunFiles(folder.run(trial.number))
-        kept = dict(kept_shares(files.attempts))
-        costs = {a: cost(a, kept.get(a), lost=trial.state == TrialState.FAIL) for a in files.attempts}
+        shares = cost_shares(files.attempts, failed=trial.state == TrialState.FAIL)
+        costs = dict.fromkeys(files.attempts, NO_COST) | {attempt: hours(share) for attempt, share in shares}
         tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base))
         for number, attempt in enumerate(files.attempts):
             row = vars(attempt) | costs[attempt] | {"seconds": attempt.seconds if attempt.ended else None}
@@ -90,10 +88,11 @@ class RunFiles:
         self.damage: list[str] = []
         self.steps: dict[int, dict[str, float]] = {}  # values by step
         self.scores: dict[str, float] = {}  # of the last evaluation
-        for record in self._records(run):
-            step = record.pop("step")
-            self.steps.setdefault(step, {}).update(record)
-            if next(iter(record), "").startswith("val/"):  # a record is of losses or of an evaluation
+        records, problems = read_records(run.metrics_file)
+        self.damage += problems
+        for record in records:
+            self.steps.setdefault(record.pop("step"), {}).update(record)
+            if is_evaluation(record):
                 self.scores = record
         self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
         if run.quality_file.exists():
@@ -110,26 +109,6 @@ class RunFiles:
     def last(self, name: str) -> float | None:
         """The last value of that name, if there is one."""
         return next((values[name] for values in reversed(self.steps.values()) if name in values), None)
-
-    def _records(self, run: Run) -> list[dict[str, Any]]:
-        """The whole records of metrics.jsonl. The line that a writer is at has no end yet, and is no damage."""
-        if not run.metrics_file.exists():
-            return []
-        lines = run.metrics_file.read_bytes().split(b"\n")[:-1]
-        try:
-            records = json.loads(b"[" + b",".join(lines) + b"]")  # much faster than line by line
-            if len(records) == len(lines) and all("step" in record for record in records):
-                return records
-        except (ValueError, TypeError):
-            pass  # line by line, then, to tell which
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                records.append({"step": record["step"], **record})
-            except (ValueError, KeyError, TypeError) as error:
-                self.damage.append(f"line {number} of {run.metrics_file.name}: {error!r}")
-        return records
 
 
 def trial_row(
@@ -151,7 +130,7 @@ def trial_row(
         "started": attempts[0].started if attempts else None,
         "ended": attempts[-1].ended if attempts else None,
         "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),
-        **{name: sum(cost[name] for cost in costs.values()) for name in COSTS},
+        **{name: sum(cost[name] for cost in costs.values()) for name in NO_COST},
         "error": trial.user_attrs.get("error"),
         "damage": "; ".join(files.damage) or None,
         **{f"param/{name}": value for name, value in trial.params.items()},
@@ -159,12 +138,9 @@ def trial_row(
     }
 
 
-def cost(attempt: Attempt, kept: float | None, lost: bool) -> dict[str, float]:
-    """Rank-hours of an attempt, of whose steps the share `kept` was not done again (None: it works still)."""
-    hours = attempt.seconds * attempt.ranks / 3600 if kept is not None else 0.0
-    kept = kept or 0.0
-    shares = (0.0, 0.0, 1.0) if lost else (kept, 1 - kept, 0.0)
-    return {name: hours * share for name, share in zip(COSTS, shares, strict=True)}
+def hours(rank_seconds: dict[str, float]) -> dict[str, float]:
+    """The `cost_shares` of an attempt as columns."""
+    return {f"{name}_h": seconds / 3600 for name, seconds in rank_seconds.items()}
 
 
 def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:

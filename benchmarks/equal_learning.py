@@ -98,9 +98,8 @@ def main() -> None:
             pairs = [theirs - ours for ours, theirs in zip(first[name], values, strict=True)]
             mean, width = statistics.mean(pairs), half_width(pairs)
             differences[f"{way} {name}"] = [round(mean, 4), round(width, 4)]
-            print(
-                f"{name}, {way} − {options.ways[0]}: {mean_and_interval(mean, width, sign=True)}, {verdict(mean, width)}"
-            )
+            shown = f"{mean_and_interval(mean, width, sign=True)}, {verdict(mean, width)}"
+            print(f"{name}, {way} − {options.ways[0]}: {shown}")
     found = {"seeds": options.seeds, "scores": scores, "seconds": seconds, "differences": differences}
     print(json.dumps(found | {"bf16_in_hardware": multiplies_bf16()} | machine()))
 

@@ -1,4 +1,4 @@
-"""The attempt_log: every attempt with its cause, budgets of causes, no progress, what was redone, nodes that kill."""
+"""The attempt_log: every attempt with its cause, budgets of causes, no progress, what was repeated, nodes that kill."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import pytest
 from fsr.files import write_json
 from fsr.run import Run
 from launch.slurm import bad_nodes
-from launch.state.attempts import Attempt, AttemptLog
+from launch.state.attempts import Attempt, AttemptLog, cost_shares
 from launch.state.paths import LaunchFolder
 from launch.worker.training import cause_of
 
@@ -79,11 +79,26 @@ def test_no_progress_twice_in_a_row_gives_up_but_not_when_others_are_to_blame(ru
     assert attempt(run, 5, 5, "killed", seconds=10).given_up() is None
 
 
-def test_steps_that_a_later_attempt_did_again_count_as_redone(run):
+def test_steps_that_a_later_attempt_did_again_count_as_repeated(run):
     attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
     attempt_log = attempt(run, 30, 100, "finished")
-    assert attempt_log.gpu_seconds() == {"useful": 350.0, "redone": 50.0, "lost": 0.0}  # two ranks, 100 s each
-    assert attempt_log.gpu_seconds(lost=True) == {"useful": 0.0, "redone": 0.0, "lost": 400.0}
+    assert attempt_log.gpu_seconds() == {"useful": 350.0, "repeated": 50.0, "lost": 0.0}  # two ranks, 100 s each
+    assert attempt_log.gpu_seconds(failed=True) == {"useful": 0.0, "repeated": 0.0, "lost": 400.0}
+
+
+def test_costs_are_of_each_attempt_that_has_ended(run):
+    attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
+    attempt(run, 30, 30, "preempted")  # took no step
+    first, second, third = attempt(run, 30, 100, "finished").attempts()
+    assert cost_shares([first, second, third], failed=False) == [
+        (first, {"useful": 150.0, "repeated": 50.0, "lost": 0.0}),
+        (second, {"useful": 0.0, "repeated": 200.0, "lost": 0.0}),
+        (third, {"useful": 200.0, "repeated": 0.0, "lost": 0.0}),
+    ]
+    works = dataclasses.replace(third, ended=None)
+    assert [ended for ended, _ in cost_shares([first, second, works], failed=False)] == [first, second]
+    assert cost_shares([first], failed=True) == [(first, {"useful": 0.0, "repeated": 0.0, "lost": 200.0})]
+    assert cost_shares([], failed=True) == []
 
 
 def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run):
