@@ -1,7 +1,6 @@
 """Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
 
 import itertools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +8,13 @@ from typing import Annotated
 import optuna
 import pandas as pd
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from analysis.intervals import difference, half_width, mean_and_interval, verdict
 from analysis.load import RUNS, definition_of, load, study_folder
 from analysis.ranking import ranking, setting_name
 from analysis.tables import Tables
+from fsr.console import console
 from fsr.errors import UserError, reports_user_errors
 from fsr.score_names import MAIN_SCORES, title_of
 
@@ -99,14 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
     tables = load(*options.study, runs=options.runs)
     bases = {study: definition_of(study_folder(study, options.runs))["base"] for study in options.study}
     best = {study: Best.of(tables, study) for study in options.study}
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(side_by_side(tables, bases, best))
+    out = console()
+    out.print(side_by_side(tables, bases, best))
     compared = {study: found for study, found in best.items() if found}
     if len(compared) > 1:
-        console.print(differences(compared))
+        out.print(differences(compared))
     unlike = {(base["dataset"], base["val_set"], base["iterations"]) for base in bases.values()}
     if len(unlike) > 1:
-        console.print("note: these studies differ in data or length, so their scores say nothing about their settings")
+        out.print("note: these studies differ in data or length, so their scores say nothing about their settings")
 
 
 if __name__ == "__main__":
