@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Best:
-    """A study's best setting: the first of its ranking by segmentation mIoU."""
+    """A study's best setting: the first of its `ranking` by segmentation mIoU."""
 
     row: pd.Series
     scores: dict[str, pd.Series]

@@ -16,6 +16,8 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
       intervals hold for all settings at once with 95 %;
     - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
+
+    The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.best`).
     """
     trials = tables.finished(study)
     search = trials[trials["setting"] == trials["trial"]]
@@ -48,8 +50,13 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     ranked = pd.DataFrame(rows, columns=columns)
     # By differences where there are some: means over other seeds say more of the seeds than of the settings.
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
-    order = ["order", "mean", "searched"]
-    return ranked.sort_values(order, ascending=False, na_position="last", ignore_index=True).drop(columns="order")
+    order, best_first = ["order", "mean", "searched", "trial"], [False, False, False, True]
+    return ranked.sort_values(order, ascending=best_first, na_position="last", ignore_index=True).drop(columns="order")
+
+
+def by_search(ranked: pd.DataFrame) -> list[int]:
+    """The trials of a `ranking` by their scores in the search alone, first the best trial (`launch.state.best`)."""
+    return ranked.sort_values(["searched", "trial"], ascending=[False, True])["trial"].tolist()
 
 
 def parameters(table: pd.DataFrame) -> list[str]:
