@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import optuna
 import pandas as pd
@@ -49,7 +49,7 @@ class Best:
         return cls(row, {score: runs.set_index("seed")[score].dropna() for score in MAIN_SCORES if score in runs})
 
 
-def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | None]) -> Table:
+def side_by_side(tables: Tables, bases: dict[str, dict[str, Any]], best: dict[str, Best | None]) -> Table:
     """A column a study."""
     drawn = Table("", *best, title="studies")
 

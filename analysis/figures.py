@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
             "effects": plots.effects(tables, study, options.score),
         }
         for name, figure in drawn.items():
+            if figure is None:  # this study searches no parameter that could have an effect
+                continue
             path = options.out / f"{name}_{study}.png"
             with whole_file(path) as file:
                 figure.savefig(file, format="png")

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 
-def half_width(values: Sequence[float], together: int = 1) -> float:
+def half_width(values: "Sequence[float] | pd.Series[float]", together: int = 1) -> float:
     """Half the width of the 95 % confidence interval of a mean (Student's t); NaN for fewer than two values.
 
     With `together` intervals all of them hold at once with 95 % (Bonferroni).
@@ -20,7 +20,7 @@ def half_width(values: Sequence[float], together: int = 1) -> float:
     return float(quantile * np.std(values, ddof=1) / math.sqrt(n))
 
 
-def difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, str]:
+def difference(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> tuple[float, float, str]:
     """Mean of theirs − ours, half its 95 % interval (NaN where there is none), and how it was taken.
 
     Runs of the same seed start alike, so they are compared pair by pair if two or more seeds are common; else Welch's

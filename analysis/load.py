@@ -11,12 +11,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
 import tyro
 
-from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables
+from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
 from fsr.errors import UserError, reports_user_errors
 from fsr.records import read_records
 from fsr.score_names import is_score
@@ -65,10 +66,10 @@ def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
     return folder
 
 
-def definition_of(folder: StudyFolder) -> dict:
+def definition_of(folder: StudyFolder) -> dict[str, Any]:
     """What study.json says. Raises UserError if it is damaged."""
     try:
-        definition = json.loads(folder.study_file.read_text())
+        definition: dict[str, Any] = json.loads(folder.study_file.read_text())
         return definition | {"base": dict(definition["base"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder.study_file} is damaged: {error!r}") from None
@@ -111,7 +112,8 @@ def _stamp(folder: StudyFolder) -> str:
     names = ("metrics.jsonl", "quality.json", "attempts.json")
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
-    for path in (folder.study_file, folder.folder / JOURNAL, *records):
+    paths: list[str | Path] = [folder.study_file, folder.folder / JOURNAL, *records]
+    for path in paths:
         try:
             seen = os.stat(path)
         except FileNotFoundError:
@@ -121,15 +123,9 @@ def _stamp(folder: StudyFolder) -> str:
 
 
 def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several; categories stay categories, whatever values each table has."""
-    table = pd.concat(
-        [frame.astype({name: object for name in _categories(frame)}) for frame in frames], ignore_index=True
-    )
-    return table.astype({name: "category" for name in _categories(frames[0])})
-
-
-def _categories(frame: pd.DataFrame) -> list[str]:
-    return [name for name in CATEGORIES if name in frame]
+    """One table of several. Pandas would make objects of categories that differ, so they are made anew."""
+    plain = [frame.astype({name: object for name in CATEGORIES if name in frame}) for frame in frames]
+    return with_categories(pd.concat(plain, ignore_index=True))
 
 
 @dataclass(frozen=True, kw_only=True)

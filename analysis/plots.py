@@ -44,16 +44,17 @@ def intervals(ranked: pd.DataFrame, score: str = SEG_MIOU, most: int = 12) -> Fi
 def learning_curves(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure:
     """A score by step, a line a trial; colours show which are finished, pruned, failed and running."""
     trials = tables.trials[tables.trials["study"] == study].set_index("trial")
+    states = trials["state"].to_dict()
     curves = tables.curves[tables.curves["study"] == study]
     curves = curves[["trial", "step", score]].dropna() if score in curves else curves.head(0)
     colours = {"complete": FIRST, "pruned": SECOND, "fail": "#b5372f", "running": "#3f8f5b"}
     figure, axes = plt.subplots(figsize=(8, 3.2))
     for trial, curve in curves.groupby("trial"):
-        state = trials.loc[trial, "state"]
-        axes.plot(curve["step"], curve[score], "o-", markersize=3, linewidth=1, color=colours[state], alpha=0.7)
+        colour = colours[states[trial]]
+        axes.plot(curve["step"], curve[score], "o-", markersize=3, linewidth=1, color=colour, alpha=0.7)
     for state, number in trials["state"].value_counts().items():
         if number and state in colours:
-            axes.plot([], [], "o-", color=colours[state], label=f"{number} {state}")
+            axes.plot([], [], "o-", color=colours[str(state)], label=f"{number} {state}")
     axes.set_xlabel("step")
     axes.set_ylabel(title_of(score))
     axes.legend(frameon=False)

@@ -47,21 +47,24 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
         )
     columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
-    ranked = pd.DataFrame(rows, columns=columns)
+    ranked: pd.DataFrame = pd.DataFrame(rows, columns=columns)
     # By differences where there are some: means over other seeds say more of the seeds than of the settings.
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
     order, best_first = ["order", "mean", "searched", "trial"], [False, False, False, True]
-    return ranked.sort_values(order, ascending=best_first, na_position="last", ignore_index=True).drop(columns="order")
+    ranked = ranked.sort_values(order, ascending=best_first, na_position="last", ignore_index=True)
+    ranked = ranked.drop(columns="order")
+    return ranked
 
 
 def by_search(ranked: pd.DataFrame) -> list[int]:
     """The trials of a `ranking` by their scores in the search alone, first the best trial (`launch.state.best`)."""
-    return ranked.sort_values(["searched", "trial"], ascending=[False, True])["trial"].tolist()
+    best_first: list[int] = ranked.sort_values(["searched", "trial"], ascending=[False, True])["trial"].tolist()
+    return best_first
 
 
 def parameters(table: pd.DataFrame) -> list[str]:
     """The columns of searched parameters that hold anything."""
-    return [name for name in table if name.startswith("param/") and table[name].notna().any()]
+    return [name for name in map(str, table) if name.startswith("param/") and table[name].notna().any()]
 
 
 def setting_name(row: pd.Series) -> str:

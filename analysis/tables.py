@@ -58,7 +58,8 @@ class Tables:
 
     def finished(self, study: str) -> pd.DataFrame:
         """The trials of a study that were trained to their end."""
-        return self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+        finished: pd.DataFrame = self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+        return finished
 
 
 def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
@@ -162,7 +163,7 @@ class Columns:
     """A table that grows by rows and is stored by columns. Rows may lack columns, or bring new ones."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._columns: dict[str, list] = {name: [] for name in names}
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
         self._rows = 0
 
     def add(self, rows: int = 1, **values: Any) -> None:
@@ -177,5 +178,10 @@ class Columns:
         """The table, with the study's name in front."""
         for column in self._columns.values():
             column.extend([None] * (self._rows - len(column)))
-        frame = pd.DataFrame({"study": [study] * self._rows, **self._columns})
-        return frame.astype({name: "category" for name in CATEGORIES if name in frame})
+        return with_categories(pd.DataFrame({"study": [study] * self._rows, **self._columns}))
+
+
+def with_categories(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns of few different values are stored as categories."""
+    stored: pd.DataFrame = table.astype({name: "category" for name in CATEGORIES if name in table})
+    return stored

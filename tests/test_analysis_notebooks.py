@@ -8,6 +8,7 @@ import pytest
 from browser import errors, requests, screenshot
 from nbclient import NotebookClient
 from PIL import Image
+from studies import new_study, write_run
 
 from analysis.figures import main as figures
 from analysis.report import FOLDER, NOTEBOOKS, execute, main, together
@@ -84,3 +85,11 @@ def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):
         figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path), "--score", "val/x"])
     assert end.value.code == 2
     assert "no trial of study smoke has finished with a score val/x" in capsys.readouterr().err
+
+
+def test_a_study_without_parameters_has_a_ranking_and_no_effects(tmp_path):
+    folder, study = new_study(tmp_path)
+    study.tell(study.ask(), 0.2)
+    write_run(folder.run(0))
+    figures(["--study", "smoke", "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["ranking_smoke.png"]
