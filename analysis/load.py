@@ -36,6 +36,16 @@ def load(*studies: str, runs: Path = RUNS) -> Tables:
     Half-finished, pruned, failed and damaged runs are in them, and marked. The study's folder caches what was read
     (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
     study that is not there, or whose definition or storage cannot be read.
+
+    >>> from analysis.load import load
+    >>> tables = load("smoke")
+    >>> tables.finished("smoke")[["trial", "setting", "seed", "param/mask_ratio", "value"]]
+       trial  setting  seed  param/mask_ratio  value
+    0      0        0     0               0.4   0.20
+    4      4        0     1               0.4   0.25
+    5      5        5     0               0.6   0.30
+
+    Here trial 4 is the setting of trial 0 again, with another seed.
     """
     if not studies:
         raise UserError("name at least one study")

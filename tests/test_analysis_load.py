@@ -1,5 +1,6 @@
 """Runs as tables: what the files say, all of them, quickly; what is damaged is marked and stops nothing."""
 
+import doctest
 import os
 import shutil
 import subprocess
@@ -120,6 +121,15 @@ def test_what_was_read_is_cached_until_a_file_changes(all_states, monkeypatch):
     add_trial(optuna.load_study(study_name="smoke", storage=open_storage(all_states / "smoke")), 0.7)
     assert load("smoke", runs=all_states).trials["state"][6] == "complete"
     assert len(list((all_states / "smoke" / "tables").iterdir())) == 1
+
+
+def test_the_example_of_load_runs_and_shows_what_it_says(all_states, tmp_path_factory, monkeypatch):
+    here = tmp_path_factory.mktemp("here")
+    (here / "runs").symlink_to(all_states)  # where the command line and `load` look by default
+    monkeypatch.chdir(here)
+    (example,) = [found for found in doctest.DocTestFinder().find(load, globs={}) if found.examples]
+    report = []
+    assert doctest.DocTestRunner().run(example, out=report.append).failed == 0, "".join(report)
 
 
 def test_a_study_that_may_only_be_read_is_read(all_states, monkeypatch):
