@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
             path = options.out / f"{name}_{study}.png"
             with whole_file(path) as file:
                 figure.savefig(file, format="png")
-            print(path)
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

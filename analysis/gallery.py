@@ -49,6 +49,7 @@ def main() -> None:
     for column, name in enumerate(COLUMNS):
         ImageDraw.Draw(title).text((column * config.crop_size + 2, 1), name, fill="black")
     Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(options.out)
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -89,11 +89,13 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
     if definition.get("storage", JOURNAL) != JOURNAL:
         return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    cached = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
+    # The stamp is taken before anything is read: if a file changes meanwhile, the tables that are cached now carry the
+    # stamp of its old state, and the next call reads it again.
+    cached = folder.folder / "tables" / _stamp(folder)
     if cached.exists():
         return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
     tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    if os.access(folder.folder, os.W_OK):  # a colleague's study may be looked at, but not written to
+    if os.access(folder.folder, os.W_OK):  # a colleague's study can often be read and not written
         _save(tables, cached)
     return tables
 
@@ -106,8 +108,9 @@ def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
     for name, table in tables.items():
         table.to_parquet(unfinished / f"{name}.parquet")
     for other in cached.parent.iterdir():
+        # Another process may be writing its own tables here, or removing the same old ones.
         if other != unfinished and not (other.name.startswith(".") and _lives(other)):
-            shutil.rmtree(other, ignore_errors=True)  # another process may be removing it, too
+            shutil.rmtree(other, ignore_errors=True)
     unfinished.rename(cached)
 
 
@@ -160,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     for field in dataclasses.fields(tables):
         table = getattr(tables, field.name)
         table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
-        print(f"{options.out / field.name}.csv: {len(table)} rows")
+        print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def intervals(ranked: pd.DataFrame, score: str = SEG_MIOU, most: int = 12) -> Fi
     places = np.arange(len(shown))
     left.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="search, one seed")
     bars = {"fmt": "o", "color": FIRST, "capsize": 3, "label": "fresh seeds, 95 %"}
-    again = shown["seeds"].to_numpy() > 0
-    left.errorbar(shown["mean"][again], places[again], xerr=shown["half_width"][again].fillna(0), **bars)
+    repeated = shown["seeds"].to_numpy() > 0
+    left.errorbar(shown["mean"][repeated], places[repeated], xerr=shown["half_width"][repeated].fillna(0), **bars)
     compared = shown["difference"].notna().to_numpy()
     width = shown["difference_half_width"][compared].fillna(0)
     right.errorbar(shown["difference"][compared], places[compared], xerr=width, **bars)
@@ -74,14 +74,14 @@ def effects(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure | None:
     rows = math.ceil(len(names) / columns)
     size = (max(4.2, 3.2 * columns), 2.9 * rows)
     figure, all_axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
-    again = ranked[ranked["seeds"] > 0]
+    repeated = ranked[ranked["seeds"] > 0]
     base = ranked[ranked["trial"] == 0]
     for axes, name in zip(all_axes.flat, names, strict=False):
         axes.plot(ranked[name], ranked["searched"], "o", color=QUIET, markerfacecolor="none", label="search, one seed")
         axes.errorbar(
-            again[name],
-            again["mean"],
-            yerr=again["half_width"].fillna(0),
+            repeated[name],
+            repeated["mean"],
+            yerr=repeated["half_width"].fillna(0),
             fmt="o",
             color=FIRST,
             capsize=3,

@@ -20,9 +20,9 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.best`).
     """
     trials = tables.finished(study)
+    # A repeat has the number of the trial whose setting it repeats as its `setting`, a trial of the search its own.
     search = trials[trials["setting"] == trials["trial"]]
     repeats = trials[trials["setting"] != trials["trial"]]
-    # Trial 0's own repeats name it as their setting, and so do all others theirs: a repeat is never its own setting.
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
     base = seeds.get(0, pd.Series(dtype=float))
     compared = max(1, sum(setting != 0 for setting in seeds))
@@ -48,7 +48,8 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
     ranked: pd.DataFrame = pd.DataFrame(rows, columns=columns)
-    # By differences where there are some: means over other seeds say more of the seeds than of the settings.
+    # Differences go before means: a difference compares two settings on the same seeds. Means of settings that were
+    # repeated with different seeds differ by their seeds, too, and seeds matter more here than most settings do.
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
     order, best_first = ["order", "mean", "searched", "trial"], [False, False, False, True]
     ranked = ranked.sort_values(order, ascending=best_first, na_position="last", ignore_index=True)

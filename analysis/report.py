@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: a notebook failed: {error}")
     with whole_file(out) as file:
         file.write(page(notebook, ", ".join(options.study)).encode())
-    print(f"report: {out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
