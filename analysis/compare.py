@@ -1,24 +1,22 @@
 """Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
 
 import itertools
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import optuna
 import pandas as pd
 import tyro
-from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from analysis.load import RUNS, Tables, definition_of, load, study_folder
-from analysis.ranking import half_width, ranking, setting_name, title_of, told, verdict
+from analysis.intervals import difference, half_width, mean_and_interval, verdict
+from analysis.load import RUNS, definition_of, load, study_folder
+from analysis.ranking import ranking, setting_name
+from analysis.tables import Tables
+from fsr.console import console
 from fsr.errors import UserError, reports_user_errors
-
-SCORES = ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou")
+from fsr.score_names import MAIN_SCORES, title_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Best:
-    """A study's best setting: the first of its ranking by segmentation mIoU."""
+    """A study's best setting: the first of its `ranking` by segmentation mIoU."""
 
     row: pd.Series
     scores: dict[str, pd.Series]
@@ -48,25 +46,10 @@ class Best:
         row, trials = ranked.iloc[0], tables.finished(study)
         repeated = row["seeds"] > 0
         runs = trials[(trials["setting"] == row["trial"]) & ((trials["trial"] != row["trial"]) == repeated)]
-        return cls(row, {score: runs.set_index("seed")[score].dropna() for score in SCORES if score in runs})
+        return cls(row, {score: runs.set_index("seed")[score].dropna() for score in MAIN_SCORES if score in runs})
 
 
-def difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, str]:
-    """Mean of theirs − ours, half its 95 % interval (NaN where there is none), and how it was taken.
-
-    Runs of the same seed start alike, so they are compared pair by pair if two or more seeds are common; else Welch's
-    interval for two independent means.
-    """
-    paired = (theirs - ours).dropna()
-    if len(paired) > 1:
-        return paired.mean(), half_width(paired), f"{len(paired)} seeds in pairs"
-    if min(len(ours), len(theirs)) > 1:
-        interval = stats.ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95)
-        return theirs.mean() - ours.mean(), (interval.high - interval.low) / 2, f"{len(theirs)} and {len(ours)} seeds"
-    return theirs.mean() - ours.mean(), math.nan, "one seed: nothing can be told"
-
-
-def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | None]) -> Table:
+def side_by_side(tables: Tables, bases: dict[str, dict[str, Any]], best: dict[str, Best | None]) -> Table:
     """A column a study."""
     drawn = Table("", *best, title="studies")
 
@@ -78,13 +61,13 @@ def side_by_side(tables: Tables, bases: dict[str, dict], best: dict[str, Best | 
     counts = [rows["state"].value_counts() for rows in trials.values()]
     add("trials", [", ".join(f"{n} {state}" for state, n in count.items() if n) for count in counts])
     add("best setting", [setting_name(found.row) if found else "none finished" for found in best.values()])
-    for score in SCORES:
+    for score in MAIN_SCORES:
         values = [found.scores.get(score, pd.Series(dtype=float)) if found else pd.Series() for found in best.values()]
-        add(f"its {title_of(score)}", [told(series.mean(), half_width(series)) for series in values])
+        add(f"its {title_of(score)}", [mean_and_interval(series.mean(), half_width(series)) for series in values])
     add("fresh seeds", ["" if not found else seeds_of(found) for found in best.values()])
-    hours = [rows[["useful_h", "redone_h", "lost_h"]].sum() for rows in trials.values()]
+    hours = [rows[["useful_h", "repeated_h", "lost_h"]].sum() for rows in trials.values()]
     add("GPU-hours", [f"{row.sum():.2f}" for row in hours])
-    add("of them useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
+    add("of which useful", [f"{row['useful_h'] / row.sum():.1%}" if row.sum() else "" for row in hours])
     return drawn
 
 
@@ -97,11 +80,11 @@ def differences(best: dict[str, Best]) -> Table:
     """How the best settings of the other studies differ from the first study's."""
     (first, ours), *others = best.items()
     drawn = Table("score", "difference", "mean ± 95 %", "over", "verdict", title="differences")
-    for (study, theirs), score in itertools.product(others, SCORES):
+    for (study, theirs), score in itertools.product(others, MAIN_SCORES):
         if score in ours.scores and score in theirs.scores:
             mean, width, how = difference(ours.scores[score], theirs.scores[score])
             says = verdict(mean, width) or "not known"
-            drawn.add_row(title_of(score), f"{study} − {first}", told(mean, width, sign=True), how, says)
+            drawn.add_row(title_of(score), f"{study} − {first}", mean_and_interval(mean, width, sign=True), how, says)
     return drawn
 
 
@@ -115,14 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
     tables = load(*options.study, runs=options.runs)
     bases = {study: definition_of(study_folder(study, options.runs))["base"] for study in options.study}
     best = {study: Best.of(tables, study) for study in options.study}
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(side_by_side(tables, bases, best))
+    out = console()
+    out.print(side_by_side(tables, bases, best))
     compared = {study: found for study, found in best.items() if found}
     if len(compared) > 1:
-        console.print(differences(compared))
+        out.print(differences(compared))
     unlike = {(base["dataset"], base["val_set"], base["iterations"]) for base in bases.values()}
     if len(unlike) > 1:
-        console.print("note: these studies differ in data or length, so their scores say nothing about their settings")
+        out.print("note: these studies differ in data or length, so their scores say nothing about their settings")
 
 
 if __name__ == "__main__":

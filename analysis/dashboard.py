@@ -32,7 +32,10 @@ class Options:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Answers each connection in a thread, because browsers open some without asking anything."""
+    """Serves each connection in its own thread.
+
+    Browsers open connections in advance and send nothing on them; in a single thread one of these would block the rest.
+    """
 
     daemon_threads = True
 

@@ -12,6 +12,7 @@ from analysis.notebook import begin
 from analysis.ranking import ranking
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import whole_file
+from fsr.score_names import SEG_MIOU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Options:
     """Folder for the files."""
     runs: Path = RUNS
     """Folder of all studies."""
-    score: str = "val/seg_miou"
+    score: str = SEG_MIOU
     """What is shown, a column of the trials."""
 
 
@@ -43,10 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
             "effects": plots.effects(tables, study, options.score),
         }
         for name, figure in drawn.items():
+            if figure is None:  # this study searches no parameter that could have an effect
+                continue
             path = options.out / f"{name}_{study}.png"
             with whole_file(path) as file:
                 figure.savefig(file, format="png")
-            print(path)
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ TITLE_HEIGHT = 14
 
 @dataclass(frozen=True)
 class Options:
-    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, truth."""
+    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, ground truth."""
 
     run: Path
     """Run folder with a best.pt."""
@@ -49,6 +49,7 @@ def main() -> None:
     for column, name in enumerate(COLUMNS):
         ImageDraw.Draw(title).text((column * config.crop_size + 2, 1), name, fill="black")
     Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(options.out)
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

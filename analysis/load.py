@@ -5,58 +5,46 @@ python analysis/load.py --study mask_ratio block_size --out FOLDER
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
 import tyro
 
-from analysis import collect
+from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
 from fsr.errors import UserError, reports_user_errors
+from fsr.records import read_records
+from fsr.score_names import is_score
+from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
 
 RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
-
-    Scores are fractions, times Unix seconds, costs hours of GPUs (of ranks, where there is none).
-    """
-
-    trials: pd.DataFrame
-    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
-    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
-    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
-    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `redone_h`,
-    `lost_h`, `error`, and `damage`: what of its files could not be read."""
-    curves: pd.DataFrame
-    """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
-    cam_quality: pd.DataFrame
-    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
-    class_iou: pd.DataFrame
-    """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
-    threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
-    attempts: pd.DataFrame
-    """An attempt a row, as in the attempt_log, and what it cost: `useful_h`, `redone_h`, `lost_h`."""
-
-    def finished(self, study: str) -> pd.DataFrame:
-        """The trials of a study that were trained to their end."""
-        return self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of these changes, cached tables are stale
 
 
 def load(*studies: str, runs: Path = RUNS) -> Tables:
     """The tables of all `studies` (folders in `runs`) together.
 
-    Half-finished, pruned, failed and damaged runs are in them, and marked. What was read is kept in the study's folder
+    Half-finished, pruned, failed and damaged runs are in them, and marked. The study's folder caches what was read
     (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
     study that is not there, or whose definition or storage cannot be read.
+
+    >>> from analysis.load import load
+    >>> tables = load("smoke")
+    >>> tables.finished("smoke")[["trial", "setting", "seed", "param/mask_ratio", "value"]]
+       trial  setting  seed  param/mask_ratio  value
+    0      0        0     0               0.4   0.20
+    4      4        0     1               0.4   0.25
+    5      5        5     0               0.6   0.30
+
+    Here trial 4 is the setting of trial 0 again, with another seed.
     """
     if not studies:
         raise UserError("name at least one study")
@@ -86,10 +74,10 @@ def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
     return folder
 
 
-def definition_of(folder: StudyFolder) -> dict:
+def definition_of(folder: StudyFolder) -> dict[str, Any]:
     """What study.json says. Raises UserError if it is damaged."""
     try:
-        definition = json.loads(folder.study_file.read_text())
+        definition: dict[str, Any] = json.loads(folder.study_file.read_text())
         return definition | {"base": dict(definition["base"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder.study_file} is damaged: {error!r}") from None
@@ -98,27 +86,30 @@ def definition_of(folder: StudyFolder) -> dict:
 def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
     if definition.get("storage", JOURNAL) != JOURNAL:
-        return collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    kept = folder.folder / "tables" / _stamp(folder)  # before reading: what changes meanwhile makes it out of date
-    if kept.exists():
-        return {name: pd.read_parquet(kept / f"{name}.parquet") for name in collect.COLUMNS}
-    tables = collect.collect(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    if os.access(folder.folder, os.W_OK):  # a colleague's study may be looked at, but not written to
-        _keep(tables, kept)
+        return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+    # The stamp is taken before anything is read: if a file changes meanwhile, the tables that are cached now carry the
+    # stamp of its old state, and the next call reads it again.
+    cached = folder.folder / "tables" / _stamp(folder)
+    if cached.exists():
+        return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
+    tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+    if os.access(folder.folder, os.W_OK):  # a colleague's study can often be read and not written
+        _save(tables, cached)
     return tables
 
 
-def _keep(tables: dict[str, pd.DataFrame], kept: Path) -> None:
-    """Write the tables, all or none, in place of those that were kept before."""
-    kept.parent.mkdir(exist_ok=True)
-    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
+    """Write the tables atomically, in place of those that were cached before."""
+    cached.parent.mkdir(exist_ok=True)
+    unfinished = cached.with_name(f".{cached.name}.{os.getpid()}")
     unfinished.mkdir()
     for name, table in tables.items():
         table.to_parquet(unfinished / f"{name}.parquet")
-    for other in kept.parent.iterdir():
+    for other in cached.parent.iterdir():
+        # Another process may be writing its own tables here, or removing the same old ones.
         if other != unfinished and not (other.name.startswith(".") and _lives(other)):
-            shutil.rmtree(other, ignore_errors=True)  # another process may be removing it, too
-    unfinished.rename(kept)
+            shutil.rmtree(other, ignore_errors=True)
+    unfinished.rename(cached)
 
 
 def _lives(unfinished: Path) -> bool:
@@ -128,11 +119,12 @@ def _lives(unfinished: Path) -> bool:
 
 def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
-    digest = hashlib.sha256(Path(collect.__file__).read_bytes())
+    digest = hashlib.sha256(b"".join(Path(inspect.getfile(part)).read_bytes() for part in READERS))
     names = ("metrics.jsonl", "quality.json", "attempts.json")
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
-    for path in (folder.study_file, folder.folder / JOURNAL, *records):
+    paths: list[str | Path] = [folder.study_file, folder.folder / JOURNAL, *records]
+    for path in paths:
         try:
             seen = os.stat(path)
         except FileNotFoundError:
@@ -142,13 +134,9 @@ def _stamp(folder: StudyFolder) -> str:
 
 
 def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several; columns of words stay columns of words, whatever words each has."""
-    table = pd.concat([frame.astype({name: object for name in _words(frame)}) for frame in frames], ignore_index=True)
-    return table.astype({name: "category" for name in _words(frames[0])})
-
-
-def _words(frame: pd.DataFrame) -> list[str]:
-    return [name for name in collect.WORDS if name in frame]
+    """One table of several. Pandas would make objects of categories that differ, so they are made anew."""
+    plain = [frame.astype({name: object for name in CATEGORIES if name in frame}) for frame in frames]
+    return with_categories(pd.concat(plain, ignore_index=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     for field in dataclasses.fields(tables):
         table = getattr(tables, field.name)
         table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
-        print(f"{options.out / field.name}.csv: {len(table)} rows")
+        print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")
 
 
 if __name__ == "__main__":

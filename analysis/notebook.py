@@ -51,4 +51,5 @@ def facts(studies: list[str], runs: Path) -> pd.DataFrame:
             "launched": launched.get("started", "")[:10],
             "commit": str(launched.get("git_commit"))[:8] + (" + changes" if launched.get("git_dirty") else ""),
         }
-    return pd.DataFrame(rows)
+    table: pd.DataFrame = pd.DataFrame(rows)
+    return table

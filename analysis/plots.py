@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
-from analysis.load import Tables
-from analysis.ranking import parameters, ranking, setting_name, title_of
+from analysis.ranking import parameters, ranking, setting_name
+from analysis.tables import Tables
 from fsr.run import Run
+from fsr.score_names import SEG_MIOU, title_of
 
 FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
 
 
-def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12) -> Figure:
+def intervals(ranked: pd.DataFrame, score: str = SEG_MIOU, most: int = 12) -> Figure:
     """The best settings of a `ranking`: scores in the search and over fresh seeds, and differences from trial 0's."""
     shown = ranked.head(most).iloc[::-1]
     names = [setting_name(row) for _, row in shown.iterrows()]
@@ -27,8 +28,8 @@ def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12)
     places = np.arange(len(shown))
     left.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="search, one seed")
     bars = {"fmt": "o", "color": FIRST, "capsize": 3, "label": "fresh seeds, 95 %"}
-    again = shown["seeds"].to_numpy() > 0
-    left.errorbar(shown["mean"][again], places[again], xerr=shown["half_width"][again].fillna(0), **bars)
+    repeated = shown["seeds"].to_numpy() > 0
+    left.errorbar(shown["mean"][repeated], places[repeated], xerr=shown["half_width"][repeated].fillna(0), **bars)
     compared = shown["difference"].notna().to_numpy()
     width = shown["difference_half_width"][compared].fillna(0)
     right.errorbar(shown["difference"][compared], places[compared], xerr=width, **bars)
@@ -40,26 +41,27 @@ def intervals(ranked: pd.DataFrame, score: str = "val/seg_miou", most: int = 12)
     return figure
 
 
-def learning_curves(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure:
-    """A score by step, a line a trial: finished, pruned, failed and running ones told apart."""
+def learning_curves(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure:
+    """A score by step, a line a trial; colours show which are finished, pruned, failed and running."""
     trials = tables.trials[tables.trials["study"] == study].set_index("trial")
+    states = trials["state"].to_dict()
     curves = tables.curves[tables.curves["study"] == study]
     curves = curves[["trial", "step", score]].dropna() if score in curves else curves.head(0)
     colours = {"complete": FIRST, "pruned": SECOND, "fail": "#b5372f", "running": "#3f8f5b"}
     figure, axes = plt.subplots(figsize=(8, 3.2))
     for trial, curve in curves.groupby("trial"):
-        state = trials.loc[trial, "state"]
-        axes.plot(curve["step"], curve[score], "o-", markersize=3, linewidth=1, color=colours[state], alpha=0.7)
+        colour = colours[states[trial]]
+        axes.plot(curve["step"], curve[score], "o-", markersize=3, linewidth=1, color=colour, alpha=0.7)
     for state, number in trials["state"].value_counts().items():
         if number and state in colours:
-            axes.plot([], [], "o-", color=colours[state], label=f"{number} {state}")
+            axes.plot([], [], "o-", color=colours[str(state)], label=f"{number} {state}")
     axes.set_xlabel("step")
     axes.set_ylabel(title_of(score))
     axes.legend(frameon=False)
     return figure
 
 
-def effects(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure | None:
+def effects(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure | None:
     """What each parameter of a study did: every trial of the search, and the repeated settings with intervals.
 
     None for a study without finished trials.
@@ -72,14 +74,14 @@ def effects(tables: Tables, study: str, score: str = "val/seg_miou") -> Figure |
     rows = math.ceil(len(names) / columns)
     size = (max(4.2, 3.2 * columns), 2.9 * rows)
     figure, all_axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
-    again = ranked[ranked["seeds"] > 0]
+    repeated = ranked[ranked["seeds"] > 0]
     base = ranked[ranked["trial"] == 0]
     for axes, name in zip(all_axes.flat, names, strict=False):
         axes.plot(ranked[name], ranked["searched"], "o", color=QUIET, markerfacecolor="none", label="search, one seed")
         axes.errorbar(
-            again[name],
-            again["mean"],
-            yerr=again["half_width"].fillna(0),
+            repeated[name],
+            repeated["mean"],
+            yerr=repeated["half_width"].fillna(0),
             fmt="o",
             color=FIRST,
             capsize=3,
@@ -165,5 +167,5 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
         axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{title}", rotation=0, ha="right", va="center", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
-    all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, truth", fontsize=8)
+    all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, ground truth", fontsize=8)
     return figure

@@ -1,36 +1,13 @@
 """The settings of a study, ranked: means over fresh seeds with intervals, differences from trial 0's seed by seed."""
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.load import Tables
-
-NAMES = {
-    "val/seg_miou": "segmentation mIoU",
-    "val/cam_miou": "CAM mIoU",
-    "val/cam_best_miou": "CAM mIoU at its best threshold",
-    "val/aux_cam_miou": "aux CAM mIoU",
-    "val/aux_cam_best_miou": "aux CAM mIoU at its best threshold",
-}
+from analysis.intervals import half_width, verdict
+from analysis.tables import Tables
+from fsr.score_names import SEG_MIOU
 
 
-def half_width(values: Sequence[float], together: int = 1) -> float:
-    """Half the width of the 95 % confidence interval of a mean (Student's t); NaN for fewer than two values.
-
-    With `together` intervals all of them hold at once with 95 % (Bonferroni).
-    """
-    n = len(values)
-    if n < 2:
-        return math.nan
-    quantile = stats.t.ppf(1 - 0.025 / together, n - 1)
-    return float(quantile * np.std(values, ddof=1) / math.sqrt(n))
-
-
-def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataFrame:
+def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     """A row a setting of the study's search that was finished, best first: by difference, mean, score in the search.
 
     - `trial` (of the search) and its parameters `param/NAME`;
@@ -38,12 +15,14 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
     - `seeds`, `mean`, `half_width`: over its repeats, whose seeds are fresh; settings that have some come first;
     - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
       intervals hold for all settings at once with 95 %;
-    - `verdict`: better, worse, or "not told apart" from trial 0's setting; empty where there are no repeats.
+    - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
+
+    The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.best`).
     """
     trials = tables.finished(study)
+    # A repeat has the number of the trial whose setting it repeats as its `setting`, a trial of the search its own.
     search = trials[trials["setting"] == trials["trial"]]
     repeats = trials[trials["setting"] != trials["trial"]]
-    # Trial 0's own repeats name it as their setting, and so do all others theirs: a repeat is never its own setting.
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
     base = seeds.get(0, pd.Series(dtype=float))
     compared = max(1, sum(setting != 0 for setting in seeds))
@@ -68,37 +47,25 @@ def ranking(tables: Tables, study: str, score: str = "val/seg_miou") -> pd.DataF
         )
     columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
-    ranked = pd.DataFrame(rows, columns=columns)
-    # By differences where there are some: means over other seeds say more of the seeds than of the settings.
+    ranked: pd.DataFrame = pd.DataFrame(rows, columns=columns)
+    # Differences go before means: a difference compares two settings on the same seeds. Means of settings that were
+    # repeated with different seeds differ by their seeds, too, and seeds matter more here than most settings do.
     ranked["order"] = ranked["difference"].mask((ranked["trial"] == 0) & (ranked["seeds"] > 0), 0.0)
-    order = ["order", "mean", "searched"]
-    return ranked.sort_values(order, ascending=False, na_position="last", ignore_index=True).drop(columns="order")
+    order, best_first = ["order", "mean", "searched", "trial"], [False, False, False, True]
+    ranked = ranked.sort_values(order, ascending=best_first, na_position="last", ignore_index=True)
+    ranked = ranked.drop(columns="order")
+    return ranked
 
 
-def verdict(difference: float, width: float) -> str:
-    """What an interval says of a difference."""
-    if math.isnan(width):
-        return ""
-    if abs(difference) <= width:
-        return "not told apart"
-    return "better" if difference > 0 else "worse"
-
-
-def told(mean: float, width: float, sign: bool = False) -> str:
-    """A mean and its interval as text: 0.412 ± 0.030; empty where there is none. Differences have a `sign`."""
-    if math.isnan(mean):
-        return ""
-    return f"{mean:{'+' if sign else ''}.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
-
-
-def title_of(score: str) -> str:
-    """A score's name as people say it."""
-    return NAMES.get(score, score)
+def by_search(ranked: pd.DataFrame) -> list[int]:
+    """The trials of a `ranking` by their scores in the search alone, first the best trial (`launch.state.best`)."""
+    best_first: list[int] = ranked.sort_values(["searched", "trial"], ascending=[False, True])["trial"].tolist()
+    return best_first
 
 
 def parameters(table: pd.DataFrame) -> list[str]:
     """The columns of searched parameters that hold anything."""
-    return [name for name in table if name.startswith("param/") and table[name].notna().any()]
+    return [name for name in map(str, table) if name.startswith("param/") and table[name].notna().any()]
 
 
 def setting_name(row: pd.Series) -> str:

@@ -40,9 +40,10 @@ class Options:
 
 def together() -> nbformat.NotebookNode:
     """The cells of all notebooks in one; each begins with its own title."""
-    whole = nbformat.v4.new_notebook()
+    # nbformat and nbconvert say that they have types, and leave many functions without.
+    whole: nbformat.NotebookNode = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]
     for name in NOTEBOOKS:
-        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
         whole.metadata = notebook.metadata
         whole.cells += notebook.cells
     return whole
@@ -68,9 +69,8 @@ def execute(notebook: nbformat.NotebookNode, studies: tuple[str, ...], runs: Pat
 def page(notebook: nbformat.NotebookNode, title: str) -> str:
     """The notebook's text and results as HTML, without its code."""
     elsewhere = ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url")
-    exporter = HTMLExporter(
-        exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **dict.fromkeys(elsewhere, "")
-    )
+    without_code = dict.fromkeys(("exclude_input", "exclude_input_prompt", "exclude_output_prompt"), True)
+    exporter = HTMLExporter(**without_code, **dict.fromkeys(elsewhere, ""))  # type: ignore[no-untyped-call]
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     return html
 
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: a notebook failed: {error}")
     with whole_file(out) as file:
         file.write(page(notebook, ", ".join(options.study)).encode())
-    print(f"report: {out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from machine import machine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from analysis.ranking import half_width, told, verdict
+from analysis.intervals import half_width, mean_and_interval, verdict
 from fsr.config import synthetic
 from fsr.run import Run
 from fsr.train import train
@@ -98,7 +98,8 @@ def main() -> None:
             pairs = [theirs - ours for ours, theirs in zip(first[name], values, strict=True)]
             mean, width = statistics.mean(pairs), half_width(pairs)
             differences[f"{way} {name}"] = [round(mean, 4), round(width, 4)]
-            print(f"{name}, {way} − {options.ways[0]}: {told(mean, width, sign=True)}, {verdict(mean, width)}")
+            shown = f"{mean_and_interval(mean, width, sign=True)}, {verdict(mean, width)}"
+            print(f"{name}, {way} − {options.ways[0]}: {shown}")
     found = {"seeds": options.seeds, "scores": scores, "seconds": seconds, "differences": differences}
     print(json.dumps(found | {"bf16_in_hardware": multiplies_bf16()} | machine()))
 

@@ -22,7 +22,7 @@ from machine import machine
 from rich.console import Console
 from rich.table import Table
 
-from analysis.ranking import half_width
+from analysis.intervals import half_width
 from fsr.run import Run
 
 SETTINGS = {

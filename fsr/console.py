@@ -1,12 +1,13 @@
-"""The console that commands print to."""
+"""Where commands print their tables."""
 
 import sys
 
 from rich.console import Console
 
-WIDTH_ELSEWHERE = 140
-
 
 def console() -> Console:
-    """As wide as the terminal; in a file or a pipe of one width, so that tables are not squeezed into 80 columns."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
+    """The console of standard output: as wide as the terminal, or 140 columns where there is none.
+
+    Rich takes 80 columns for a file or a pipe, and would cut the tables of this project, which need more.
+    """
+    return Console(width=None if sys.stdout.isatty() else 140)

@@ -110,8 +110,8 @@ class Status:
 
 
 def gpu_hours(rows: list[Row]) -> dict[str, float]:
-    """Rank-hours of all trials: useful, redone after a kill, lost in trials that failed."""
-    names = ("useful", "redone", "lost")
+    """Rank-hours of all trials: useful, repeated after an interruption, lost in trials that failed."""
+    names = ("useful", "repeated", "lost")
     return {name: round(sum(row.gpu_seconds.get(name, 0.0) for row in rows) / 3600, 4) for name in names}
 
 

@@ -47,13 +47,13 @@ def test_other_seeds_are_compared_as_independent_means(tmp_path, compared):
     assert "4 and 3 seeds" in row
 
 
-def test_one_seed_tells_nothing_and_other_data_neither(tmp_path, compared):
+def test_one_seed_has_no_interval_and_other_data_are_noted(tmp_path, compared):
     fill(tmp_path, "smoke", 0.0, ())
     fill(tmp_path, "momentum", 0.05, (4,))
     file = tmp_path / "momentum" / "study.json"
     file.write_text(file.read_text().replace('"iterations": 200', '"iterations": 400'))
     output = compared("smoke", "momentum")
-    assert "one seed: nothing can be told" in output
+    assert "one seed: no interval" in output
     assert "by which it was chosen" in output
     assert "differ in data or length" in output
 

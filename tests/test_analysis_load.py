@@ -1,5 +1,6 @@
 """Runs as tables: what the files say, all of them, quickly; what is damaged is marked and stops nothing."""
 
+import doctest
 import os
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 from studies import POINTS, add_trial, attempt, new_study, write_run
 
-from analysis.load import Tables, load, main
+from analysis.load import load, main
+from analysis.tables import Tables
 from fsr.errors import UserError
 from launch.state.storage import open_storage
 
@@ -33,15 +35,15 @@ def test_every_trial_is_a_row_whatever_became_of_it(all_states):
     assert trials["damage"].isna().all()
 
 
-def test_hours_are_useful_redone_or_lost(all_states):
+def test_hours_are_useful_repeated_or_lost(all_states):
     tables = load("smoke", runs=all_states)
-    costs = tables.attempts.set_index(["trial", "attempt"])[["useful_h", "redone_h", "lost_h"]]
+    costs = tables.attempts.set_index(["trial", "attempt"])[["useful_h", "repeated_h", "lost_h"]]
     assert costs.loc[(0, 0)].tolist() == [1.0, 1.0, 0.0]  # two ranks for an hour; half of the steps were done again
     assert costs.loc[(0, 1)].tolist() == [1.0, 0.0, 0.0]
     assert costs.loc[(2, 0)].tolist() == [0.0, 0.0, 0.04]
     assert costs.loc[(3, 0)].tolist() == [0.0, 0.0, 0.0]  # works still
-    summed = tables.attempts.groupby("trial")[["useful_h", "redone_h", "lost_h"]].sum()
-    trials = tables.trials.set_index("trial")[["useful_h", "redone_h", "lost_h"]]
+    summed = tables.attempts.groupby("trial")[["useful_h", "repeated_h", "lost_h"]].sum()
+    trials = tables.trials.set_index("trial")[["useful_h", "repeated_h", "lost_h"]]
     pd.testing.assert_frame_equal(trials.loc[summed.index], summed)
     assert tables.attempts["cause"].tolist()[:4] == ["preempted", "finished", "pruned", "not finite"]
 
@@ -102,14 +104,14 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(all_states, file, content,
         assert trials.loc[4, "damage"].startswith(damage)
 
 
-def test_what_was_read_is_kept_until_a_file_changes(all_states, monkeypatch):
+def test_what_was_read_is_cached_until_a_file_changes(all_states, monkeypatch):
     first = load("smoke", runs=all_states)
 
     def never(*_):
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("analysis.collect.collect", never)
+        patch.setattr("analysis.load.read_tables", never)
         again = load("smoke", runs=all_states)
         for name in ("trials", "curves", "cam_quality", "class_iou", "attempts"):
             pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
@@ -119,6 +121,15 @@ def test_what_was_read_is_kept_until_a_file_changes(all_states, monkeypatch):
     add_trial(optuna.load_study(study_name="smoke", storage=open_storage(all_states / "smoke")), 0.7)
     assert load("smoke", runs=all_states).trials["state"][6] == "complete"
     assert len(list((all_states / "smoke" / "tables").iterdir())) == 1
+
+
+def test_the_example_of_load_runs_and_shows_what_it_says(all_states, tmp_path_factory, monkeypatch):
+    here = tmp_path_factory.mktemp("here")
+    (here / "runs").symlink_to(all_states)  # where the command line and `load` look by default
+    monkeypatch.chdir(here)
+    (example,) = [found for found in doctest.DocTestFinder().find(load, globs={}) if found.examples]
+    report = []
+    assert doctest.DocTestRunner().run(example, out=report.append).failed == 0, "".join(report)
 
 
 def test_a_study_that_may_only_be_read_is_read(all_states, monkeypatch):
@@ -143,20 +154,20 @@ def test_a_study_without_trials_has_empty_tables(tmp_path):
     assert {"miou", "threshold"} <= set(tables.cam_quality)
 
 
-def test_what_cannot_be_read_at_all_is_told_in_a_sentence(all_states, capsys):
-    def told(*words):
+def test_what_cannot_be_read_at_all_is_reported_in_a_sentence(all_states, capsys):
+    def message(*words):
         with pytest.raises(SystemExit) as end:
             main([*words, "--runs", str(all_states), "--out", str(all_states / "out")])
         assert end.value.code == 2
         return capsys.readouterr().err.strip()
 
-    assert told("--study", "momentum").startswith("error: there is no study in ")
-    assert "a study's name consists of" in told("--study", "../smoke")
+    assert message("--study", "momentum").startswith("error: there is no study in ")
+    assert "a study's name consists of" in message("--study", "../smoke")
     journal = all_states / "smoke" / "journal.log"
     journal.write_text(journal.read_text().replace("mask_ratio", "mask\nratio", 1))
-    assert told("--study", "smoke").startswith("error: the storage of study smoke")
+    assert message("--study", "smoke").startswith("error: the storage of study smoke")
     (all_states / "smoke" / "study.json").write_text("{")
-    assert "study.json is damaged" in told("--study", "smoke")
+    assert "study.json is damaged" in message("--study", "smoke")
     with pytest.raises(UserError, match="name at least one study"):
         load()
 
@@ -201,13 +212,13 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
         for file in folder.run(0).folder.iterdir():
             os.link(file, run / file.name)  # read as often as a file of its own
 
-    cold, kept, memory = [], [], []
-    while not cold or (len(cold) < 4 and (min(cold) >= 10 or min(kept) >= 1)):  # other tests run beside this one
+    cold, cached, memory = [], [], []
+    while not cold or (len(cold) < 4 and (min(cold) >= 10 or min(cached) >= 1)):  # other tests run beside this one
         shutil.rmtree(folder.folder / "tables", ignore_errors=True)
         command = [sys.executable, "-c", TIMED, tmp_path]
         root = Path(__file__).parent.parent
         lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.split()
-        for values, value in zip((cold, kept, memory), lines, strict=False):
+        for values, value in zip((cold, cached, memory), lines, strict=False):
             values.append(float(value))
     rows = dict(zip(Tables.__dataclass_fields__, map(int, lines[3:]), strict=True))
     assert rows == {
@@ -217,7 +228,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
         "class_iou": trials * 18,
         "attempts": trials,
     }
-    print(f"\n{trials} trials: {min(cold):.1f} s, kept {min(kept):.2f} s, {max(memory):.2f} GB")
+    print(f"\n{trials} trials: {min(cold):.1f} s, cached {min(cached):.2f} s, {max(memory):.2f} GB")
     assert min(cold) < 10
-    assert min(kept) < 1
+    assert min(cached) < 1
     assert max(memory) < 2

@@ -8,6 +8,7 @@ import pytest
 from browser import errors, requests, screenshot
 from nbclient import NotebookClient
 from PIL import Image
+from studies import new_study, write_run
 
 from analysis.figures import main as figures
 from analysis.report import FOLDER, NOTEBOOKS, execute, main, together
@@ -68,7 +69,7 @@ def test_the_page_shows_every_plot_and_asks_nobody(swept, browser, tmp_path):
     screenshot(browser, str(tmp_path / "report.png"))
 
 
-def test_a_study_that_is_not_there_is_told_in_a_sentence(tmp_path, capsys):
+def test_a_study_that_is_not_there_is_reported_in_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["--study", "smoke", "--runs", str(tmp_path)])
     assert end.value.code == 2
@@ -84,3 +85,11 @@ def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):
         figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path), "--score", "val/x"])
     assert end.value.code == 2
     assert "no trial of study smoke has finished with a score val/x" in capsys.readouterr().err
+
+
+def test_a_study_without_parameters_has_a_ranking_and_no_effects(tmp_path):
+    folder, study = new_study(tmp_path)
+    study.tell(study.ask(), 0.2)
+    write_run(folder.run(0))
+    figures(["--study", "smoke", "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["ranking_smoke.png"]

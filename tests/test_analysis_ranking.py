@@ -1,4 +1,4 @@
-"""Rankings: means over fresh seeds alone, differences seed by seed, and no more told apart than the intervals allow."""
+"""Rankings: means over fresh seeds alone, differences seed by seed, significant only where the intervals allow."""
 
 import math
 
@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 from studies import add_run, add_trial, new_study
 
+from analysis.intervals import half_width, mean_and_interval, verdict
 from analysis.load import load
-from analysis.ranking import half_width, ranking, told, verdict
+from analysis.ranking import by_search, ranking
+from launch.state.best import best_trial
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def test_differences_are_taken_seed_by_seed_and_hold_together(study):
     differences = pd.Series([-0.02, 0.03, -0.013])
     wide = stats.t.ppf(1 - 0.025 / 2, 2) * differences.std() / math.sqrt(3)  # two settings are compared
     assert ranked["difference_half_width"][1] == pytest.approx(wide)
-    assert ranked["verdict"].tolist() == ["better", "", "not told apart", ""]
-    assert ranked["half_width"][2] > 0.2  # the means themselves cannot be told apart: only the pairs can
+    assert ranked["verdict"].tolist() == ["better", "", "not significant", ""]
+    assert ranked["half_width"][2] > 0.2  # the means themselves do not differ significantly: only the pairs do
 
 
 def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_states):
@@ -55,6 +57,19 @@ def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_s
     ranked = ranking(load("empty", runs=all_states), "empty")
     assert len(ranked) == 0
     assert "mean" in ranked
+
+
+def test_without_repeats_the_first_is_the_best_trial_of_the_launcher(tmp_path):
+    folder, study = new_study(tmp_path)
+    for ratio, value in ((0.4, 0.30), (0.6, 0.50), (0.8, 0.40), (0.2, 0.50)):
+        add_run(folder, study, ratio, value)
+    ranked = ranking(load("smoke", runs=tmp_path), "smoke")
+    assert best_trial(study.get_trials()).number == 1
+    assert ranked["trial"].tolist() == by_search(ranked) == [1, 3, 2, 0]
+    add_run(folder, study, 0.8, 0.9, seed=1, repeats=2)  # first in the ranking, but no score of the search
+    ranked = ranking(load("smoke", runs=tmp_path), "smoke")
+    assert best_trial(study.get_trials()).number == 1
+    assert (ranked["trial"][0], by_search(ranked)) == (2, [1, 3, 2, 0])
 
 
 def test_the_interval_is_students(study):
@@ -69,9 +84,9 @@ def test_words_for_numbers():
     assert [verdict(0.1, 0.05), verdict(-0.1, 0.05), verdict(0.01, 0.05), verdict(0.1, math.nan)] == [
         "better",
         "worse",
-        "not told apart",
+        "not significant",
         "",
     ]
-    assert told(0.41234, 0.03) == "0.412 ± 0.030"
-    assert told(0.01, math.nan, sign=True) == "+0.010"
-    assert told(math.nan, 0.1) == ""
+    assert mean_and_interval(0.41234, 0.03) == "0.412 ± 0.030"
+    assert mean_and_interval(0.01, math.nan, sign=True) == "+0.010"
+    assert mean_and_interval(math.nan, 0.1) == ""

@@ -11,7 +11,7 @@ from fsr.files import write_json
 from fsr.run import Run
 from launch.slurm import bad_nodes
 from launch.slurm.requeue_rules import cause_of_error
-from launch.state.attempts import Attempt, AttemptLog
+from launch.state.attempts import Attempt, AttemptLog, cost_shares
 from launch.state.paths import LaunchFolder
 
 
@@ -56,11 +56,26 @@ def test_an_attempt_that_died_without_a_word_is_closed_once_with_the_cause_that_
     assert (attempt_log.attempts()[0].cause, attempt_log.attempts()[0].detail) == ("node", "n1 is down")
 
 
-def test_steps_that_a_later_attempt_did_again_count_as_redone(run):
+def test_steps_that_a_later_attempt_did_again_count_as_repeated(run):
     attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
     attempt_log = attempt(run, 30, 100, "finished")
-    assert attempt_log.gpu_seconds() == {"useful": 350.0, "redone": 50.0, "lost": 0.0}  # two ranks, 100 s each
-    assert attempt_log.gpu_seconds(lost=True) == {"useful": 0.0, "redone": 0.0, "lost": 400.0}
+    assert attempt_log.gpu_seconds() == {"useful": 350.0, "repeated": 50.0, "lost": 0.0}  # two ranks, 100 s each
+    assert attempt_log.gpu_seconds(failed=True) == {"useful": 0.0, "repeated": 0.0, "lost": 400.0}
+
+
+def test_costs_are_of_each_attempt_that_has_ended(run):
+    attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
+    attempt(run, 30, 30, "preempted")  # took no step
+    first, second, third = attempt(run, 30, 100, "finished").attempts()
+    assert cost_shares([first, second, third], failed=False) == [
+        (first, {"useful": 150.0, "repeated": 50.0, "lost": 0.0}),
+        (second, {"useful": 0.0, "repeated": 200.0, "lost": 0.0}),
+        (third, {"useful": 200.0, "repeated": 0.0, "lost": 0.0}),
+    ]
+    works = dataclasses.replace(third, ended=None)
+    assert [ended for ended, _ in cost_shares([first, second, works], failed=False)] == [first, second]
+    assert cost_shares([first], failed=True) == [(first, {"useful": 0.0, "repeated": 0.0, "lost": 200.0})]
+    assert cost_shares([], failed=True) == []
 
 
 def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run):

@@ -22,7 +22,7 @@ SUMMARY = {
     "causes": ["preempted", "finished"],
     "node": "n1",
     "seconds": 4.0,
-    "gpu_seconds": {"useful": 3.5, "redone": 0.5, "lost": 0.0},
+    "gpu_seconds": {"useful": 3.5, "repeated": 0.5, "lost": 0.0},
     "step": 20,
     "evaluated": 20,
     "scores": {"val/seg_miou": 0.4, "val/cam_miou": 0.5},
@@ -67,7 +67,7 @@ def test_the_status_of_ten_thousand_trials_takes_two_seconds(large_study):
     status = json.loads(answer.stdout)
     assert len(status["trials"]) == TRIALS + 1
     assert status["trials"][77]["causes"] == ["preempted", "finished"]
-    assert status["gpu_hours"]["redone"] == pytest.approx(TRIALS * 0.5 / 3600, abs=1e-3)
+    assert status["gpu_hours"]["repeated"] == pytest.approx(TRIALS * 0.5 / 3600, abs=1e-3)
     print(f"\nstatus.py on {TRIALS} trials: {min(seconds):.2f} s")
     assert min(seconds) < 2
 

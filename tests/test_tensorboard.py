@@ -25,7 +25,7 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 
 @pytest.fixture(scope="module")
 def study(synthetic_folder, tmp_path_factory):
-    """Five trials of the real method, made tiny, on a real Slurm; two of them go on after somebody ended them."""
+    """Five trials of the real method, made tiny, on a real Slurm; two of them are interrupted and resume."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "data").mkdir()
     (folder / "data" / "VOCdevkit").symlink_to(synthetic_folder / "VOCdevkit")

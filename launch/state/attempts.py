@@ -25,6 +25,8 @@ Cause = Literal[
     "cancelled",
 ]
 
+COSTS = ("useful", "repeated", "lost")  # what becomes of the time that was worked on a run
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -86,14 +88,10 @@ class AttemptLog:
             self._close(*find_cause(attempts[-1]), self._last_sign_of_life(attempts[-1]))
         return lost
 
-    def gpu_seconds(self, lost: bool = False) -> dict[str, float]:
-        """Rank-seconds worked: useful, redone (steps that a later attempt did again), or all `lost`."""
-        spent = {"useful": 0.0, "redone": 0.0, "lost": 0.0}
-        for attempt, kept in kept_shares(self.attempts()):
-            seconds = attempt.seconds * attempt.ranks
-            spent["lost" if lost else "useful"] += seconds * kept
-            spent["lost" if lost else "redone"] += seconds * (1 - kept)
-        return {name: round(seconds, 1) for name, seconds in spent.items()}
+    def gpu_seconds(self, failed: bool = False) -> dict[str, float]:
+        """The `cost_shares` of all attempts together, in rank-seconds: useful, repeated, lost."""
+        shares = [share for _, share in cost_shares(self.attempts(), failed)]
+        return {name: round(sum(share[name] for share in shares), 1) for name in COSTS}
 
     def _close(self, cause: Cause, detail: str, ended: float) -> None:
         *before, last = self.attempts()
@@ -120,18 +118,24 @@ class AttemptLog:
         write_json(self._file, [asdict(attempt) for attempt in attempts])
 
 
-def kept_shares(attempts: list[Attempt]) -> list[tuple[Attempt, float]]:
-    """The attempts that have ended, each with the share of its steps that no later attempt did again.
+def cost_shares(attempts: list[Attempt], failed: bool) -> list[tuple[Attempt, dict[str, float]]]:
+    """The attempts of a run that have ended, each with its rank-seconds by what became of them (`COSTS`).
 
-    What an attempt that was killed had done is known to the last record of its metrics.
+    - useful: steps that no later attempt did again;
+    - repeated: steps after the checkpoint that the next attempt resumed from, which it did again;
+    - lost: everything, if the run `failed` in the end.
+
+    The last record of its metrics tells how far an attempt came that was killed.
     """
     shares = []
     for attempt, following in followed([attempt for attempt in attempts if attempt.ended]):
-        kept = 1.0
+        useful = 1.0
         if following and following.first_step is not None and attempt.reached is not None:
             done = attempt.reached - (attempt.first_step or 0)
-            kept = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
-        shares.append((attempt, kept))
+            useful = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
+        seconds = attempt.seconds * attempt.ranks
+        parts = (0.0, 0.0, 1.0) if failed else (useful, 1 - useful, 0.0)
+        shares.append((attempt, {name: seconds * part for name, part in zip(COSTS, parts, strict=True)}))
     return shares
 
 

@@ -46,7 +46,7 @@ class Claim:
             "causes": [attempt.cause for attempt in attempts],
             "node": attempts[-1].node if attempts else "",
             "seconds": round(sum(attempt.seconds for attempt in attempts), 1),
-            "gpu_seconds": self.attempt_log.gpu_seconds(lost=state == TrialState.FAIL),
+            "gpu_seconds": self.attempt_log.gpu_seconds(failed=state == TrialState.FAIL),
             **asdict(Progress.of(self.run)),
         }
         self.trial.set_user_attr("summary", summary)  # so that nobody need open the folders of finished trials

@@ -1,43 +1,74 @@
-"""What one study's folder and storage tell of its trials, as tables. What is damaged is marked, the rest is read."""
+"""The tables of finished runs: which columns each has, and how they are read from a study's folder and storage.
+
+What is damaged is marked, the rest is read.
+"""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from fsr.records import is_evaluation, read_records
 from fsr.run import Run
-from launch.state.attempts import Attempt, AttemptLog, kept_shares
+from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.repeats import REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
-COSTS = ("useful_h", "redone_h", "lost_h")
+NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
 COLUMNS = {
     "trials": (
         *("trial", "state", "value", "setting", "seed", "step", "iterations", "steps_per_s", "attempts", "causes"),
-        *("started", "ended", "seconds", *COSTS, "error", "damage"),
+        *("started", "ended", "seconds", *NO_COST, "error", "damage"),
     ),
     "curves": ("trial", "step"),
     "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
     "class_iou": ("trial", "network", "kind", "class", "iou", *ERRORS),
-    "attempts": (
-        *("trial", "attempt", "job", "restart", "node", "pid", "ranks", "started", "ended", "seconds"),
-        *("first_step", "reached", "cause", "detail", *COSTS),
-    ),
+    "attempts": ("trial", "attempt", *(field.name for field in fields(Attempt)), "seconds", *NO_COST),
 }
-WORDS = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
+CATEGORIES = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
 
 
-def collect(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Tables:
+    """Runs as tidy tables: one observation a row, whose `study` and `trial` say where it belongs.
+
+    Scores are fractions, times Unix seconds, costs GPU-hours (hours of ranks where there is no GPU).
+    """
+
+    trials: pd.DataFrame
+    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
+    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
+    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
+    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
+    `lost_h`, `error`, and `damage`: what of its files could not be read."""
+    curves: pd.DataFrame
+    """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
+    cam_quality: pd.DataFrame
+    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
+    class_iou: pd.DataFrame
+    """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
+    threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
+    attempts: pd.DataFrame
+    """An attempt a row, as in the run's attempt log, and what it cost: `useful_h`, `repeated_h`, `lost_h`."""
+
+    def finished(self, study: str) -> pd.DataFrame:
+        """The trials of a study that were trained to their end."""
+        finished: pd.DataFrame = self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
+        return finished
+
+
+def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The tables by name; `base` is the configuration that the study's trials start from."""
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     for trial in study.get_trials(deepcopy=False):
         files = RunFiles(folder.run(trial.number))
-        kept = dict(kept_shares(files.attempts))
-        costs = {a: cost(a, kept.get(a), lost=trial.state == TrialState.FAIL) for a in files.attempts}
+        shares = cost_shares(files.attempts, failed=trial.state == TrialState.FAIL)
+        costs = dict.fromkeys(files.attempts, NO_COST) | {attempt: hours(share) for attempt, share in shares}
         tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base))
         for number, attempt in enumerate(files.attempts):
             row = vars(attempt) | costs[attempt] | {"seconds": attempt.seconds if attempt.ended else None}
@@ -58,10 +89,11 @@ class RunFiles:
         self.damage: list[str] = []
         self.steps: dict[int, dict[str, float]] = {}  # values by step
         self.scores: dict[str, float] = {}  # of the last evaluation
-        for record in self._records(run):
-            step = record.pop("step")
-            self.steps.setdefault(step, {}).update(record)
-            if next(iter(record), "").startswith("val/"):  # a record is of losses or of an evaluation
+        records, problems = read_records(run.metrics_file)
+        self.damage += problems
+        for record in records:
+            self.steps.setdefault(record.pop("step"), {}).update(record)
+            if is_evaluation(record):
                 self.scores = record
         self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
         if run.quality_file.exists():
@@ -78,26 +110,6 @@ class RunFiles:
     def last(self, name: str) -> float | None:
         """The last value of that name, if there is one."""
         return next((values[name] for values in reversed(self.steps.values()) if name in values), None)
-
-    def _records(self, run: Run) -> list[dict[str, Any]]:
-        """The whole records of metrics.jsonl. The line that a writer is at has no end yet, and is no damage."""
-        if not run.metrics_file.exists():
-            return []
-        lines = run.metrics_file.read_bytes().split(b"\n")[:-1]
-        try:
-            records = json.loads(b"[" + b",".join(lines) + b"]")  # much faster than line by line
-            if len(records) == len(lines) and all("step" in record for record in records):
-                return records
-        except (ValueError, TypeError):
-            pass  # line by line, then, to tell which
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                records.append({"step": record["step"], **record})
-            except (ValueError, KeyError, TypeError) as error:
-                self.damage.append(f"line {number} of {run.metrics_file.name}: {error!r}")
-        return records
 
 
 def trial_row(
@@ -119,7 +131,7 @@ def trial_row(
         "started": attempts[0].started if attempts else None,
         "ended": attempts[-1].ended if attempts else None,
         "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),
-        **{name: sum(cost[name] for cost in costs.values()) for name in COSTS},
+        **{name: sum(cost[name] for cost in costs.values()) for name in NO_COST},
         "error": trial.user_attrs.get("error"),
         "damage": "; ".join(files.damage) or None,
         **{f"param/{name}": value for name, value in trial.params.items()},
@@ -127,12 +139,9 @@ def trial_row(
     }
 
 
-def cost(attempt: Attempt, kept: float | None, lost: bool) -> dict[str, float]:
-    """Rank-hours of an attempt, of whose steps the share `kept` was not done again (None: it works still)."""
-    hours = attempt.seconds * attempt.ranks / 3600 if kept is not None else 0.0
-    kept = kept or 0.0
-    shares = (0.0, 0.0, 1.0) if lost else (kept, 1 - kept, 0.0)
-    return {name: hours * share for name, share in zip(COSTS, shares, strict=True)}
+def hours(rank_seconds: dict[str, float]) -> dict[str, float]:
+    """The `cost_shares` of an attempt as columns."""
+    return {f"{name}_h": seconds / 3600 for name, seconds in rank_seconds.items()}
 
 
 def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -151,10 +160,10 @@ def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, 
 
 
 class Columns:
-    """A table that grows by rows and is kept by columns. Rows may lack columns, or bring new ones."""
+    """A table that grows by rows and is stored by columns. Rows may lack columns, or bring new ones."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._columns: dict[str, list] = {name: [] for name in names}
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
         self._rows = 0
 
     def add(self, rows: int = 1, **values: Any) -> None:
@@ -169,5 +178,10 @@ class Columns:
         """The table, with the study's name in front."""
         for column in self._columns.values():
             column.extend([None] * (self._rows - len(column)))
-        frame = pd.DataFrame({"study": [study] * self._rows, **self._columns})
-        return frame.astype({name: "category" for name in WORDS if name in frame})
+        return with_categories(pd.DataFrame({"study": [study] * self._rows, **self._columns}))
+
+
+def with_categories(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns of few different values are stored as categories."""
+    stored: pd.DataFrame = table.astype({name: "category" for name in CATEGORIES if name in table})
+    return stored
