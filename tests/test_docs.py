@@ -366,6 +366,13 @@ def test_the_citation_names_this_version():
     assert f'version: "{fsr.__version__}"' in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_cluster_page_explains_every_exit_code():
+    from fsr.exit_codes import ExitCode
+
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", read("docs/cluster.md").prose, re.MULTILINE)}
+    assert codes == set(map(int, ExitCode))
+
+
 def test_the_study_page_explains_every_field_of_a_study():
     from launch.study import Study
 
