@@ -88,13 +88,11 @@ class RunFiles:
     def __init__(self, run: Run) -> None:
         self.damage: list[str] = []
         self.steps: dict[int, dict[str, float]] = {}  # values by step
-        self.scores: dict[str, float] = {}  # of the last evaluation
         records, problems = read_records(run.metrics_file)
         self.damage += problems
         for record in records:
             self.steps.setdefault(record.pop("step"), {}).update(record)
-            if is_evaluation(record):
-                self.scores = record
+        self.scores: dict[str, float] = next(filter(is_evaluation, reversed(records)), {})  # of the last evaluation
         self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
         if run.quality_file.exists():
             try:
