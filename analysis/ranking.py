@@ -17,7 +17,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
       intervals hold for all settings at once with 95 %;
     - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
 
-    The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.best`).
+    The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.trials`).
     """
     trials = tables.finished(study)
     # A repeat has the number of the trial whose setting it repeats as its `setting`, a trial of the search its own.
@@ -58,7 +58,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
 
 
 def by_search(ranked: pd.DataFrame) -> list[int]:
-    """The trials of a `ranking` by their scores in the search alone, first the best trial (`launch.state.best`)."""
+    """The trials of a `ranking` by their scores in the search alone, first the best trial (`launch.state.trials`)."""
     best_first: list[int] = ranked.sort_values(["searched", "trial"], ascending=[False, True])["trial"].tolist()
     return best_first
 

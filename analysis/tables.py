@@ -16,7 +16,7 @@ from fsr.records import is_evaluation, read_records
 from fsr.run import Run
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.paths import StudyFolder
-from launch.state.repeats import REPEATS, SEED
+from launch.state.trials import REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
 NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended

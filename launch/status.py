@@ -16,10 +16,10 @@ from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
 from launch.show.table import Row, Rows, left, table
 from launch.slurm.queue import Queue
-from launch.state.best import best_trial
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
 from launch.state.target import Target
+from launch.state.trials import best_trial
 
 WATCH_S = 5.0
 

@@ -14,10 +14,11 @@ from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
 from launch.plan import Options, Plan, define, plan
 from launch.show.messages import announce, say
-from launch.state.repeats import Repeats, repeats_among
+from launch.state.repeats import Repeats
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
-from launch.state.target import DONE, Target, count
+from launch.state.target import Target
+from launch.state.trials import DONE, count, repeats_among
 from launch.sweep_local import sweep_here
 from launch.sweep_slurm import prepare_workers, sweep_on_slurm, tell
 from launch.verify_resume import verify_resume

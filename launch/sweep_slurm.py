@@ -10,10 +10,10 @@ from launch.show.live import watch
 from launch.show.messages import relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
 from launch.slurm.queue import Queue
-from launch.state.best import best_trial
 from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
 from launch.state.target import reached
+from launch.state.trials import best_trial
 from launch.submit import Submission, prepare, submit
 
 

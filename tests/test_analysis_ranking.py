@@ -10,7 +10,7 @@ from studies import add_run, add_trial, new_study
 from analysis.intervals import half_width, mean_and_interval, verdict
 from analysis.load import load
 from analysis.ranking import by_search, ranking
-from launch.state.best import best_trial
+from launch.state.trials import best_trial
 
 
 @pytest.fixture

@@ -10,10 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.config import TrainConfig
-from launch.state.best import best_trial
 from launch.state.paths import StudyFolder
-from launch.state.repeats import repeats_among
-from launch.state.target import DONE, count
+from launch.state.trials import DONE, best_trial, count, repeats_among
 from launch.study import Study
 
 

@@ -11,7 +11,7 @@ from fsr.score_names import CAM_MIOU, SEG_MIOU
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
-from launch.state.repeats import SEED, is_repeat
+from launch.state.trials import SEED, is_repeat
 
 STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
 

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from fsr.errors import UserError
-
-# User attributes of a repeat; a trial of the search has the base's seed and none of them.
-SEED = "seed"
-REPEATS = "repeats"  # number of the trial whose setting it has
+from launch.state.trials import REPEATS, SEED, best_first, repeats_among, search_trials
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,15 @@ class Repeats:
 
         The scores that the choice rests on are of the search alone, so that asking again comes to the same choice.
         """
-        search = [trial for trial in trials if not is_repeat(trial)]
+        search, best_trials = search_trials(trials), best_first(trials)
         unfinished = sum(not trial.state.is_finished() for trial in search)
-        complete = [trial for trial in search if trial.state == TrialState.COMPLETE]
-        if unfinished or not complete:
+        if unfinished or not best_trials:
             raise UserError(
-                f"--repeat takes the best settings of a finished search, and this one has {len(complete)} complete and "
-                f"{unfinished} unfinished trials; run the command without --repeat first"
+                f"--repeat takes the best settings of a finished search, and this one has {len(best_trials)} complete "
+                f"and {unfinished} unfinished trials; run the command without --repeat first"
             )
         chosen = [search[0]]
-        for trial in sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number)):
+        for trial in best_trials:
             if len(chosen) <= best and all(trial.params != other.params for other in chosen):
                 chosen.append(trial)
         return cls(tuple(chosen), seeds)
@@ -55,13 +51,3 @@ class Repeats:
     def __str__(self) -> str:
         best = ", ".join(str(trial.number) for trial in self.settings[1:])
         return f"the settings of trials 0 and {best} with seeds {self.seeds[0]} to {self.seeds[-1]}"
-
-
-def is_repeat(trial: FrozenTrial) -> bool:
-    """Whether a trial is a setting of the search again, with another seed."""
-    return SEED in trial.user_attrs
-
-
-def repeats_among(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The repeats, without those that failed."""
-    return [trial for trial in trials if is_repeat(trial) and trial.state != TrialState.FAIL]

@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from fsr.files import write_json
 from launch.state.paths import StudyFolder
-
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+from launch.state.trials import DONE, count
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,6 @@ class Target:
     def of(cls, folder: StudyFolder) -> "Target":
         """The target that was written last."""
         return cls(**json.loads(folder.target_file.read_text()))
-
-
-def count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
-    """How many trials are in one of these states."""
-    return sum(trial.state in states for trial in trials)
 
 
 def reached(target: int, trials: Sequence[FrozenTrial]) -> bool:

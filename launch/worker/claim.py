@@ -17,8 +17,8 @@ from launch.state.hparams import write_hparams
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
-from launch.state.repeats import SEED
-from launch.state.target import DONE, Target, count
+from launch.state.target import Target
+from launch.state.trials import DONE, SEED, count
 from launch.study import Settings, Study
 from launch.worker.protocol import FindCause
 

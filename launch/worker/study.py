@@ -16,9 +16,9 @@ from launch.slurm.requeue_rules import given_up
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
 from launch.state.process import die_after, die_with_parent
-from launch.state.repeats import SEED
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
+from launch.state.trials import SEED
 from launch.study import Study
 from launch.worker.claim import Claim, claim, close_lost
 from launch.worker.protocol import FindCause, Outcome

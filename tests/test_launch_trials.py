@@ -5,8 +5,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from launch.state.best import best_trial, search_trials
-from launch.state.repeats import REPEATS, SEED
+from launch.state.trials import REPEATS, SEED, best_trial, search_trials
 
 
 @pytest.fixture
