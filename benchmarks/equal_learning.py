@@ -3,7 +3,7 @@
     python benchmarks/equal_learning.py --out runs/equal_learning --seeds 0 5 7
 
 CPUs without units for bf16 multiply it a hundred times slower than float32. There, products of bf16 tensors are
-computed in float32 and rounded to bf16 afterwards, which is what such units do. Runs that are there already are read,
+computed in float32 and then rounded to bf16, which is what such units do. Runs that are there already are read,
 not repeated. Prints means, and differences from float32 in pairs with 95 % intervals; the last line is JSON.
 """
 

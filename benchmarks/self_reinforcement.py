@@ -5,7 +5,7 @@
 The preset was chosen looking at seeds 0, 4, 5, 7, 8 and 9; others are fresh, hence the default.
 
 Prints means with 95 % confidence intervals (Student's t over seeds) and paired differences; the last line is JSON.
-The runs stay in --runs, so that an interrupted comparison goes on where it was.
+The runs stay in --runs, so that an interrupted comparison resumes.
 """
 
 import json

@@ -2,7 +2,7 @@
 //
 // All images of a batch at once, on the caller's stream, and without asking the device for anything: how many vertices there
 // are is known to the device alone, so memory is made for the most there can be, and kernels stop at the count. Every sum
-// is made by one thread in a fixed order: the same bits on every run. An image that is not finite, or whose points span too
+// is made by one thread in a fixed order: bit-identical on every run. An image that is not finite, or whose points span too
 // many cells, makes the whole result NaN.
 //
 // Only c10's CUDA headers are included: ATen's want those of libraries that a lean toolkit lacks.

@@ -269,7 +269,7 @@ __global__ void softmax(const float* scores, int64_t all_points, int64_t points,
       result[first + c * points] = value;
       sum += value;
     }
-    // fmaxf passes over NaN: it comes back through the sum.
+    // fmaxf passes over NaN: the sum restores it.
     for (int64_t c = 0; c < channels; ++c) result[first + c * points] /= sum;
   }
 }

@@ -22,10 +22,11 @@ def multi_scale_cams(
 ) -> tuple[Tensor | None, Tensor]:
     """Top and aux multi-scale CAM of images [B, 3, H, W], each [B, K, H, W] in [0, 1] (METHOD "Multi-scale CAM").
 
-    Image and mirror at each scale, maximum of the two, summed over scales, then normalised per image and class.
-    Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None. `seen` are the features
-    of the images as they are, if they are at hand. `classes` [B, W] are those that are wanted of each image, counted
-    from 0 without the background: the CAMs are then [B, W, H, W].
+    The CAM at a scale is the maximum over the image and its horizontal flip. CAMs are summed over the scales, then
+    normalised per image and class.
+    Without `with_top` the encoder stops two blocks early and the top CAM is None. `seen` are the features of the
+    unscaled images, if the caller has them already. `classes` [B, W] selects classes of each image, counted from 0
+    without the background: the CAMs are then [B, W, H, W].
     """
     size = images.shape[-2:]
     sums: list[Tensor | None] = [None, None]
@@ -34,9 +35,9 @@ def multi_scale_cams(
         if scale != 1:
             to = (int(scale * size[0]), int(scale * size[1]))
             scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        mirrored = scaled.flip(-1)
+        flipped = scaled.flip(-1)
         known = scale == 1 and seen is not None
-        new = network.encoder(mirrored if known else torch.cat([scaled, mirrored]), with_top=with_top)
+        new = network.encoder(flipped if known else torch.cat([scaled, flipped]), with_top=with_top)
         cams = network.cams(new)
         if known:
             cams = [None if b is None else torch.cat([a, b]) for a, b in zip(network.cams(seen), cams, strict=True)]
@@ -45,8 +46,8 @@ def multi_scale_cams(
                 if classes is not None:
                     cam = cam.gather(1, classes.repeat(2, 1)[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
                 cam = F.interpolate(cam.float(), size=size, mode="bilinear", align_corners=False)
-                plain, flipped = cam.chunk(2)
-                cam = torch.maximum(plain, flipped.flip(-1))
+                upright, flipped_cam = cam.chunk(2)
+                cam = torch.maximum(upright, flipped_cam.flip(-1))
                 sums[i] = cam if sums[i] is None else sums[i] + cam
     top, aux = sums
     return None if top is None else normalise_cam(top), normalise_cam(aux)

@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one sentence."""
+"""Errors that a user can mend, reported in one sentence."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from functools import wraps
 class UserError(Exception):
     """A mistake that only the user can mend: a bad value, a missing or damaged file.
 
-    Its message is one sentence: what was wanted, what came, what is allowed. Commands print it without a traceback.
+    Its message is one sentence: what was expected, what was found, what is allowed. Commands print it without a
+    traceback.
     """
 
 

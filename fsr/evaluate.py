@@ -1,4 +1,4 @@
-"""Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, exact."""
+"""Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, summed exactly."""
 
 from typing import Any, NamedTuple
 
@@ -40,18 +40,18 @@ class Scores:
         self.f1 = torch.zeros(2, dtype=torch.float64)  # sum, images
 
     @torch.no_grad()
-    def add(self, network: Network, images: Tensor, truth: Tensor, labels: Tensor) -> None:
-        """Count a network's answers for images [B, 3, H, W], truth [B, H, W] and labels [B, K]."""
+    def add(self, network: Network, images: Tensor, ground_truth: Tensor, labels: Tensor) -> None:
+        """Count a network's predictions for images [B, 3, H, W], ground truth [B, H, W] and labels [B, K]."""
         precise = self.config.precision == "fp32"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
             seen = network.encoder(images)
             cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=seen)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
-        logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
-        self.segmentation.add(logits.max(dim=1).indices, truth)
-        self.cam.add(*strongest_class(cam, labels), truth)
-        self.aux_cam.add(*strongest_class(aux_cam, labels), truth)
+        logits = F.interpolate(logits.float(), size=ground_truth.shape[-2:], mode="bilinear", align_corners=False)
+        self.segmentation.add(logits.max(dim=1).indices, ground_truth)
+        self.cam.add(*strongest_class(cam, labels), ground_truth)
+        self.aux_cam.add(*strongest_class(aux_cam, labels), ground_truth)
         f1 = class_f1(top_logits > 0, labels > 0).cpu()
         self.f1 += torch.tensor([f1.sum(), len(f1)], dtype=torch.float64)
 
@@ -85,7 +85,7 @@ class Scores:
 
 
 def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device) -> Evaluation:
-    """How well the networks, named student and teacher, do on the validation list.
+    """Scores of the networks, named student and teacher, on the validation list.
 
     Every image is counted once, whatever the number of ranks.
     """
@@ -97,9 +97,9 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
         images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
     for batch in batches_of_one_size(images, BATCHES * config.batch_size):
         _, *tensors = zip(*batch, strict=True)
-        views, truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
+        views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
         for name, network in networks.items():
-            counts[name].add(network.eval(), views, truth, labels)
+            counts[name].add(network.eval(), views, ground_truth, labels)
     scores = {}
     for name, network in networks.items():
         network.train(modes[name])

@@ -27,7 +27,7 @@ from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_imag
 from fsr.data.source import Source, open_source
 from fsr.data.transforms import denormalise
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import whole_file, write_json, write_whole
+from fsr.files import atomic_file, write_atomically, write_json
 from fsr.inference.config import InferConfig, parse
 from fsr.inference.gallery import write_gallery
 from fsr.inference.journal import Journal, Results, fingerprint
@@ -56,7 +56,7 @@ def infer(config: InferConfig, stop_requested: Callable[[], bool] = lambda: Fals
         return "shard done"
     network, config = load(config, len(source.class_names))
     if missing and not config.skip_bad:
-        check_files(source, config.infer_set, missing, with_masks=source.has_truth(config.infer_set))
+        check_files(source, config.infer_set, missing, with_masks=source.has_ground_truth(config.infer_set))
     results.start(settings)
     if missing and not answer_all(config, network, source, results, missing, stop_requested):
         return "stopped"
@@ -140,7 +140,7 @@ def answer_all(
     except OSError as error:
         raise UserError(
             f"results in {results.folder} cannot be written: {error.strerror or error}; "
-            "when that is mended, the same command goes on with the images that are missing"
+            "when that is mended, the same command resumes with the missing images"
         ) from error
     finally:
         journal.close()
@@ -172,7 +172,7 @@ class Answerer:
         self.config = config
         self.device = distributed.own_device()
         self.network = network.to(self.device)
-        self.has_truth = source.has_truth(config.infer_set)
+        self.has_ground_truth = source.has_ground_truth(config.infer_set)
         self.finish = Finisher(config, source.class_names, results)
         self.turn = Lock() if self.device.type == "cuda" else nullcontext()
 
@@ -182,9 +182,9 @@ class Answerer:
 
     def ask(self, batch: list[EvaluationImage]) -> Iterator[Answer]:
         """The network's answers for images of one size, on the CPU."""
-        names, views, truths, labels = zip(*batch, strict=True)
+        names, views, ground_truths, labels = zip(*batch, strict=True)
         views = torch.stack(views)
-        labels = torch.stack(labels).to(self.device) if self.has_truth else None
+        labels = torch.stack(labels).to(self.device) if self.has_ground_truth else None
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
         with self.turn, autocast:
             seen = multi_scale_inference(self.network, views.to(self.device), labels, self.config.scales)
@@ -194,7 +194,7 @@ class Answerer:
             yield Answer(
                 name,
                 pictures[i],
-                truths[i] if self.has_truth else None,
+                ground_truths[i] if self.has_ground_truth else None,
                 logits[i],
                 *(part[i].cpu() for part in (seen.classes, seen.cams, seen.aux_cams)),
                 [grid[i].half().cpu().numpy() for grid in seen.grids] if self.config.save_logits else [],
@@ -205,7 +205,7 @@ def write_down(held: list[Finished], results: Results, journal: Journal) -> None
     """Put the logits of these images into one file, if they are kept, then the images into the journal."""
     arrays = {f"{record['name']}/{i}": grid for record, logits in held for i, grid in enumerate(logits)}
     if arrays:
-        with whole_file(results.logits_file(held[0][0]["name"])) as file:
+        with atomic_file(results.logits_file(held[0][0]["name"])) as file:
             np.savez(file, **arrays)
     for record, _ in held:
         journal.append(record)
@@ -231,11 +231,11 @@ def summarise(
     console = Console(width=None if sys.stdout.isatty() else 140)
     if scores:
         write_json(results.cam_quality_file, facts | quality)
-        write_whole(results.table_file, as_csv(scores, source.class_names).encode())
+        write_atomically(results.table_file, as_csv(scores, source.class_names).encode())
         console.print(as_table(scores, source.class_names))
     if config.report:
         write_gallery(config, results, totals, source.class_names)
-    if config.dataset != "coco" and not source.has_truth(config.infer_set):
+    if config.dataset != "coco" and not source.has_ground_truth(config.infer_set):
         pack_for_server(config, results, totals, names)
     if totals.skipped:
         print(f"{len(totals.skipped)} of {totals.images} images could not be read and are in no score:")
@@ -262,7 +262,7 @@ def of_this_rank(config: InferConfig) -> InferConfig:
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.infer`: SIGINT and SIGTERM stop after the image at hand; the same command goes on."""
+    """`python -m fsr.infer`: SIGINT and SIGTERM stop it after the current batch; the same command resumes."""
     config = of_this_rank(parse("python -m fsr.infer", sys.argv[1:] if arguments is None else arguments))
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if outcome == "shard done":
         print(f"shard {config.shard} of {config.shards} is done; whoever finishes the last one writes the scores")
     if outcome == "stopped":
-        print("stopped; the same command goes on with the images that are missing", file=sys.stderr)
+        print("stopped; the same command resumes with the missing images", file=sys.stderr)
         sys.exit(128 + received[0])
 
 

@@ -1,4 +1,4 @@
-"""The batches of a run on its device, and how long the device had none."""
+"""Prefetches the batches of a run to its device, and measures how long the device waited for them."""
 
 import time
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from fsr.step import Batch
 
 
 class Prefetcher:
-    """The loader's batches as `Batch`es on the device.
+    """Iterates over the loader's batches as `Batch`es on the device.
 
-    On a GPU each is copied, and its views finished, on a stream of its own while the step before it runs, which the
-    host has only queued; so the host may wait for the loader without the device standing still.
+    On a GPU the prefetcher copies the next batch and finishes its views on a separate stream while the step before
+    still runs. The host only queues that step, so it can wait for the loader while the device is busy.
     """
 
     def __init__(self, batches: Iterator[dict[str, Any]], device: torch.device) -> None:
@@ -41,12 +41,12 @@ class Prefetcher:
             ready.record()
         compute.wait_event(ready)
         for tensor in (*batch[:3], *batch.local_crops):
-            tensor.record_stream(compute)  # else its memory could be given away before the step has read it
+            tensor.record_stream(compute)  # else its memory could be reused before the step has read it
         self._waits.append((asked, ready))
         return batch
 
     def waited_s(self) -> float:
-        """Seconds that the device had no batch since the last call; waits for the device."""
+        """Seconds since the last call in which the device waited for a batch. Synchronises with the device."""
         if self._on_gpu:
             torch.cuda.synchronize(self.device)
             self._waited_s = sum(max(0.0, asked.elapsed_time(ready)) for asked, ready in self._waits) / 1000
@@ -56,7 +56,7 @@ class Prefetcher:
 
 
 def as_batch(loaded: dict[str, Any], device: torch.device) -> Batch:
-    """A loader's batch on the device. The host counts what it would otherwise have to ask the device for."""
+    """A loader's batch on the device. The host counts the classes here, so it need not ask the device later."""
     views = (_view(loaded[name], device) for name in ("view1", "view2"))
     labels, *local_crops = (
         tensor.to(device, non_blocking=True) for tensor in (loaded["labels"], *loaded["local_crops"])

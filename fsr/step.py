@@ -37,11 +37,11 @@ class Batch(NamedTuple):
         present, classes = self.labels.sort(dim=1, descending=True, stable=True)
         return classes[:, : max(most, 1)], present[:, : max(most, 1)]
 
-    def split(self, parts: int) -> Iterator["Batch"]:
-        """The same images in `parts` batches of one size."""
-        views = zip(*(images.chunk(parts) for images in self[:3]), strict=True)
-        for part, images in enumerate(views):
-            yield Batch(*images, [crop.chunk(parts)[part] for crop in self.local_crops], self.most_classes)
+    def split(self, micro_batches: int) -> Iterator["Batch"]:
+        """The same images as `micro_batches` batches of equal size."""
+        views = zip(*(images.chunk(micro_batches) for images in self[:3]), strict=True)
+        for index, images in enumerate(views):
+            yield Batch(*images, [crop.chunk(micro_batches)[index] for crop in self.local_crops], self.most_classes)
 
 
 def step_losses(

@@ -140,22 +140,22 @@ def test_evaluation_gives_every_image_once_over_all_ranks(config, workers):
     shares = [list(evaluation_images(config, source, "train", rank, 5)) for rank in range(5)]
     names = [name for share in shares for name, *_ in share]
     assert sorted(names) == sorted(item.name for item in source.items("train"))
-    name, image, truth, labels = shares[3][1]
+    name, image, ground_truth, labels = shares[3][1]
     assert name == source.items("train")[8].name
     assert (image.shape, image.dtype) == ((3, 128, 128), torch.float32)
-    assert (truth.shape, truth.dtype) == ((128, 128), torch.uint8)
-    assert set(truth.unique().tolist()) - {0, 255} == set((labels.nonzero().flatten() + 1).tolist())
+    assert (ground_truth.shape, ground_truth.dtype) == ((128, 128), torch.uint8)
+    assert set(ground_truth.unique().tolist()) - {0, 255} == set((labels.nonzero().flatten() + 1).tolist())
 
 
-def test_a_set_without_truth_is_ignored_everywhere(config, tmp_path):
+def test_a_set_without_ground_truth_is_ignored_everywhere(config, tmp_path):
     config = replace(config, list_folder=tmp_path)
     write_list(tmp_path / "test.txt", [Item("2012_000000", ())])
-    ((_, _, truth, labels),) = evaluation_images(config, open_source(config), "test", 0, 1)
-    assert (truth == 255).all()
+    ((_, _, ground_truth, labels),) = evaluation_images(config, open_source(config), "test", 0, 1)
+    assert (ground_truth == 255).all()
     assert labels.sum() == 0
 
 
-def test_both_layouts_give_the_same_batches_and_truth(config, tmp_path):
+def test_both_layouts_give_the_same_batches_and_ground_truth(config, tmp_path):
     synthesise(tmp_path, "coco", images=24, seed=1)
     other = replace(
         coco(tmp_path),

@@ -132,8 +132,8 @@ def test_coco_masks_are_written_from_the_annotations(coco_folder):
     before = {file: np.array(Image.open(file)) for file in masks}
     shutil.rmtree(source.root / "SegmentationClass")
     main(["coco", str(coco_folder), "--write_masks"])
-    for file, truth in before.items():
-        assert (np.array(Image.open(file)) != truth)[truth != 255].mean() < 0.003
+    for file, ground_truth in before.items():
+        assert (np.array(Image.open(file)) != ground_truth)[ground_truth != 255].mean() < 0.003
 
 
 def test_coco_crowds_are_ignored_and_smaller_objects_lie_in_front(coco_folder):

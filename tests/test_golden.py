@@ -279,8 +279,8 @@ def test_dense_crf_and_pseudo_label(golden):
 def test_scores(golden):
     data = golden("scores")
     matrix = ConfusionMatrix(len(data["iou"]))
-    for truth, prediction in zip(data["gt"], data["pred"], strict=True):
-        matrix.add(prediction, truth)
+    for ground_truth, prediction in zip(data["gt"], data["pred"], strict=True):
+        matrix.add(prediction, ground_truth)
     assert matrix.miou() == pytest.approx(float(data["miou"]), rel=1e-6)
     assert matrix.pixel_accuracy() == pytest.approx(float(data["pacc"]), rel=1e-6)
     assert_close(matrix.iou().nan_to_num(0), data["iou"])

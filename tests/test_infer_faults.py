@@ -26,7 +26,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.parent.name != "images"}
 
 
-def test_killed_at_random_moments_it_goes_on_and_leaves_the_same_files(voc, checkpoint, tmp_path):
+def test_killed_at_random_moments_it_resumes_and_leaves_the_same_files(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_cam", "true")
     infer("voc", checkpoint, voc, tmp_path / "whole", *flags)
     out = tmp_path / "killed"
@@ -60,7 +60,7 @@ def test_a_stop_is_an_end_between_two_images(voc, checkpoint, tmp_path):
         time.sleep(0.01)
     process.terminate()
     told = process.communicate()[1]
-    assert process.returncode == 143 and "the same command goes on" in told and "Traceback" not in told
+    assert process.returncode == 143 and "the same command resumes" in told and "Traceback" not in told
     assert 0 < len((tmp_path / "images/0000_of_0001.jsonl").read_text().splitlines()) < 24
 
 
@@ -141,7 +141,7 @@ def test_results_of_other_settings_are_not_continued(voc, checkpoint, tmp_path, 
     assert "scales [1.0, 1.25, 1.5], not [1.0]" in told and "--output_folder" in told
 
 
-def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(voc, checkpoint, tmp_path, capsys):
+def test_a_full_disk_is_one_clear_error_and_the_same_command_resumes(voc, checkpoint, tmp_path, capsys):
     small = tmp_path / "small"
     small.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", small], capture_output=True)
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(voc, checkp
     flags = ("--num_classes", 9, "--infer_set", "train", "--save_cam", "true")
     try:
         told = complaint(capsys, "voc", checkpoint, voc, small / "out", *flags)
-        assert "No space left on device" in told and "goes on" in told
+        assert "No space left on device" in told and "resumes" in told
         journal = (small / "out/images/0000_of_0001.jsonl").read_bytes()
         done = [json.loads(line)["name"] for line in journal.splitlines() if line.endswith(b"}")]
         assert 0 < len(done) < 24
@@ -173,7 +173,7 @@ def test_two_processes_do_not_work_on_one_shard(voc, checkpoint, tmp_path, capsy
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(60)", journal], stdout=subprocess.PIPE)
     holder.stdout.readline()
     told = complaint(capsys, "voc", checkpoint, voc, tmp_path, "--num_classes", 9)
-    assert "another process is at work on shard 0 of 1" in told
+    assert "another process is working on shard 0 of 1" in told
     holder.kill()
     holder.wait()
     assert infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)["images"] == 2

@@ -1,4 +1,4 @@
-"""Views that the workers only crop: flip, colours and normalisation follow on the device, for a whole batch at once.
+"""Views that the workers only crop. Flip, colours and normalisation run on the device for a whole batch at once.
 
 The draws are those of `global_view`, made by the worker from the sample's own generator, and the arithmetic is Pillow's
 on 8-bit levels, step by step in its precisions: a view is the one that the worker would have made, but for one level in

@@ -1,4 +1,4 @@
-"""Batches of training views, and images with their truth for evaluation."""
+"""Batches of training views, and images with their ground truth for evaluation."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -31,10 +31,11 @@ def train_loader(
 ) -> Iterator[dict[str, Any]]:
     """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
 
-    Each is a dict of all that a step needs, with B = batch_size · accumulate: `view1`, `view2` float32 [B, 3, S, S],
-    `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32 [B, 3, S', S']. With `augment` on the device
-    the two views are `Drawn`. A batch depends on (config.seed, step, rank, world_size) and its size alone, not on the
-    workers or the step that a run resumed from. Raises UserError if the list or an image cannot be read.
+    Each is a dict of all that a step needs, with B = batch_size · accumulate, all micro-batches of the rank: `view1`,
+    `view2` float32 [B, 3, S, S], `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32
+    [B, 3, S', S']. With `augment` on the device the two views are `Drawn`. A batch depends only on
+    (config.seed, step, rank, world_size) and its size, not on the workers or the step that a run resumed from. Raises
+    UserError if the list or an image cannot be read.
     """
     items = source.items(config.train_set)
     images = config.batch_size * config.accumulate
@@ -55,8 +56,8 @@ def evaluation_images(
 ) -> Iterator[EvaluationImage]:
     """Every `world_size`-th image of `split`, from number `rank` on, one at a time.
 
-    Each is (name, normalised image float32 [3, H, W], truth uint8 [H, W], labels float32 [K]); where the split has no
-    truth, that is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
+    Each is (name, normalised image float32 [3, H, W], ground truth uint8 [H, W], labels float32 [K]); without
+    ground truth in the split it is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
     """
     return _without_errors(labelled_images(source, split, source.items(split)[rank::world_size], config.workers))
 
@@ -78,7 +79,7 @@ def labelled_images(
 
 
 def batches_of_one_size(samples: Iterable[EvaluationImage], batch_size: int) -> Iterator[list[EvaluationImage]]:
-    """Images of equal size together. Few are held back: when too many wait for their like, the most numerous go."""
+    """Batches of images of equal size. When too many images wait, the largest incomplete batch is yielded."""
     waiting: dict[torch.Size, list[EvaluationImage]] = {}
     for sample in samples:
         same_size = waiting.setdefault(sample[1].shape, [])
@@ -106,7 +107,7 @@ class TrainingViews(Dataset):
         self.local_view = local_view(config)
 
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any] | UserError:
-        """The sample, or what is wrong with its file: torch would bury a raised error in a worker's traceback."""
+        """The sample, or the UserError of its file: torch would bury a raised error in a worker's traceback."""
         index, n = sample
         item = self.items[index]
         try:
@@ -123,7 +124,7 @@ class TrainingViews(Dataset):
 
 
 class EvaluationImages(Dataset):
-    """The images of a split at their own size, with their truth."""
+    """The images of a split at their own size, with their ground truth."""
 
     def __init__(self, source: Source, split: str, items: list[Item]) -> None:
         self.source, self.split, self.items = source, split, items
@@ -132,17 +133,17 @@ class EvaluationImages(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> EvaluationImage | UserError:
-        """The image, or what is wrong with its files."""
+        """The image, or the UserError of its files."""
         item = self.items[index]
         try:
             image = read_image(self.source.image_file(item.name, self.split))
-            truth = self.source.truth(item.name, self.split, image.size)
+            ground_truth = self.source.ground_truth(item.name, self.split, image.size)
         except UserError as error:
             return error
-        if truth is None:
-            truth = np.full((image.height, image.width), IGNORED, np.uint8)
+        if ground_truth is None:
+            ground_truth = np.full((image.height, image.width), IGNORED, np.uint8)
         labels = multi_hot(item, len(self.source.class_names))
-        return item.name, normalise(image), torch.from_numpy(truth), labels
+        return item.name, normalise(image), torch.from_numpy(ground_truth), labels
 
 
 class _Batches:

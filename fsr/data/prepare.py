@@ -23,7 +23,7 @@ from fsr.data.source import Source
 from fsr.data.voc import VocSource
 from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.progress import with_progress
 
 ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
@@ -82,7 +82,7 @@ def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImag
     missing = [name for name in images if not source.mask_file(name, split).exists()]
 
     def write(name: str) -> None:
-        write_whole(source.mask_file(name, split), palette_png(draw_mask(images[name])))
+        write_atomically(source.mask_file(name, split), palette_png(draw_mask(images[name])))
 
     for _ in _in_threads(write, missing, f"writing masks of {split}"):
         pass
@@ -129,17 +129,17 @@ def _write_checked_lists(
 def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
-    classes, size, truth = (), None, None
+    classes, size, ground_truth = (), None, None
     try:
         size = read_image(source.image_file(name, split)).size
     except UserError as error:
         problems.append(str(error))
     try:
-        truth = source.truth(name, split, size) if with_mask else None
+        ground_truth = source.ground_truth(name, split, size) if with_mask else None
     except UserError as error:
         problems.append(str(error))
     try:
-        classes = classes_of(name, truth)
+        classes = classes_of(name, ground_truth)
     except UserError as error:
         problems.append(str(error))
     return _Finding(classes, tuple(problems))

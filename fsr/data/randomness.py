@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed the CPU generators of torch, NumPy and Python from `key`, and put them back as they were afterwards.
+    """Seed the CPU generators of torch, NumPy and Python from `key`, and restore their states at the end.
 
     torchvision draws from torch, timm's RandAugment from the other two. `torch.manual_seed` would reseed CUDA as well.
     """

@@ -1,4 +1,4 @@
-"""The report of an inference: its scores, and the images that are worth a look."""
+"""The report of an inference: its scores, and the worst images of each class."""
 
 import json
 from collections import defaultdict
@@ -10,11 +10,11 @@ from fsr.inference.journal import Results
 from fsr.inference.report import GalleryImage, write_report
 from fsr.inference.totals import TITLES, Totals
 
-UNION = "false positives and negatives as shares of the union of truth and CAM"
+UNION = "false positives and negatives as shares of the union of ground truth and CAM"
 
 
 def write_gallery(config: InferConfig, results: Results, totals: Totals, class_names: tuple[str, ...]) -> None:
-    """Write report.html from the results alone: no image is opened and no network asked again."""
+    """Write report.html from the saved results. Opens no image and runs no network."""
     shown = worst_of_each_class(results.records(), config.report_images)
     made = json.loads(results.settings_file.read_text())
     names = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
@@ -22,7 +22,7 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
     scores = totals.scores()
     main = ("crf", "segmentation") if config.crf else ("segmentation",)
     order = [kind for kind in (*main, *TITLES) if kind in scores]
-    columns = ["image", "truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
+    columns = ["image", "ground truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
     write_report(
         results.report_file,
         title=f"{config.dataset} {config.infer_set}: {config.checkpoint}",

@@ -19,7 +19,7 @@ _LONGEST_LINE = 1 << 24
 
 
 class Results:
-    """What an inference leaves behind. An image is done when its record is in the journal, after all its files."""
+    """The files of an inference. An image is done once its record is in the journal, written after all its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -36,15 +36,15 @@ class Results:
         return self.folder / kind / f"{name}.png"
 
     def preview_file(self, name: str) -> Path:
-        """The image, its truth, CAM and labels side by side, small."""
+        """The image, its ground truth, CAM and labels side by side, small."""
         return self.folder / "previews" / f"{name}.jpg"
 
     def overlay_file(self, name: str) -> Path:
-        """The image under the colours of its labels."""
+        """The image overlaid with the colours of its labels."""
         return self.folder / "overlays" / f"{name}.jpg"
 
     def cam_file(self, name: str, class_name: str) -> Path:
-        """The image under the heat map of a class."""
+        """The image overlaid with the heat map of a class."""
         return self.folder / "cam" / f"{name}_{class_name.replace(' ', '_')}.jpg"
 
     def logits_file(self, first: str) -> Path:
@@ -62,7 +62,7 @@ class Results:
             name = changed[0]
             raise UserError(
                 f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
-                "take another --output_folder or the same settings"
+                "choose another --output_folder or the same settings"
             )
 
     def start(self, settings: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class Results:
         yield from (record for name, record in skipped.items() if name not in seen)
 
     def remove_unfinished(self) -> None:
-        """Remove what killed processes were writing; nobody may be working here."""
+        """Remove the temporary files of killed processes. No process may be writing here meanwhile."""
         for kind in KINDS:
             for file in (self.folder / kind).glob(".*.[0-9]*"):
                 file.unlink(missing_ok=True)
@@ -110,13 +110,13 @@ class Journal:
         path = results.journal_folder / f"{shard:04d}_of_{shards:04d}.jsonl"
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (it stays open until `close`)
         try:
-            # POSIX's lock, unlike BSD's, is not passed on to the processes that read images and may live on a while.
+            # POSIX's lock, unlike BSD's, is not inherited by the loading workers, which may outlive this process.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise UserError(
-                    f"another process is at work on shard {shard} of {shards} in {results.folder}"
+                    f"another process is working on shard {shard} of {shards} in {results.folder}"
                 ) from None
             raise
         self._cut_unfinished_line()
@@ -128,7 +128,7 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
     def close(self) -> None:
-        """Make the records last, and let others work on the shard."""
+        """Flush the records to disk and release the shard."""
         os.fsync(self._file.fileno())
         self._file.close()
 

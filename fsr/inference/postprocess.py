@@ -1,4 +1,4 @@
-"""What becomes of one image after the network: CRF, label maps, files, and its counts for the scores."""
+"""Postprocessing of one image: CRF, label maps, files, and its counts for the scores."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from fsr.crf import INFERENCE, crf_pseudo_label, dense_crf
 from fsr.data.images import IGNORED
 from fsr.data.palette import palette_png
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.inference.config import InferConfig
 from fsr.inference.journal import Results
 from fsr.metrics import CamScores, ConfusionMatrix
@@ -24,26 +24,26 @@ JPEG_QUALITY = 85
 
 
 class Answer(NamedTuple):
-    """What the network says of one image, on the CPU."""
+    """The network's predictions for one image, on the CPU."""
 
     name: str
     image: np.ndarray  # uint8 [H, W, 3]
-    truth: Tensor | None  # uint8 [H, W]
+    ground_truth: Tensor | None  # uint8 [H, W]
     logits: Tensor  # [C, H, W] segmentation
     classes: Tensor  # [P] class ids from 1
     cams: Tensor  # [P, H, W] top CAMs in [0, 1]
     aux_cams: Tensor  # [P, H, W]
-    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are kept
+    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are saved
 
 
-Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, grids that are to be kept
+Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, logits to save
 
 
 @dataclass(frozen=True)
 class Finisher:
-    """Finishes answers as the configuration says, in any thread."""
+    """Postprocesses answers as the configuration says. Safe to call from several threads."""
 
-    config: InferConfig  # its thresholds are set
+    config: InferConfig  # with its thresholds set
     class_names: tuple[str, ...]
     results: Results
 
@@ -56,16 +56,16 @@ class Finisher:
         if self.config.pseudo_labels != "none":
             labels["pseudo_labels"] = torch.from_numpy(self._pseudo_label(answer))
         for kind, label in labels.items():
-            write_whole(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
+            write_atomically(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
         value, strongest = self._strongest(answer, answer.cams)
         self._draw(answer, labels, value)
         record = {"name": answer.name}
-        if answer.truth is not None:
+        if answer.ground_truth is not None:
             record |= self._counts(answer, labels, value, strongest)
         return record, answer.grids
 
     def final(self, labels: dict[str, Tensor]) -> Tensor:
-        """The segmentation that counts."""
+        """The segmentation after the CRF, if there is one."""
         return labels["crf" if self.config.crf else "segmentation"]
 
     def _strongest(self, answer: Answer, cams: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class Finisher:
         return value, answer.classes[best]
 
     def _pseudo_label(self, answer: Answer) -> np.ndarray:
-        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it stays open."""
+        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it is ignored."""
         high, low = self.config.high_threshold, self.config.low_threshold
         if len(answer.classes) == 0:
             return np.zeros(answer.image.shape[:2], np.uint8)
@@ -89,18 +89,18 @@ class Finisher:
         return ids[places].numpy()
 
     def _counts(self, answer: Answer, labels: dict[str, Tensor], value: Tensor, strongest: Tensor) -> dict[str, Any]:
-        """The image's counts, sparse; the mean IoU of its classes; and these, of truth and final segmentation."""
+        """The image's sparse counts, its mean IoU, and the classes in its ground truth or its prediction."""
         matrices = {kind: ConfusionMatrix(len(self.class_names)) for kind in labels}
         for kind, matrix in matrices.items():
-            matrix.add(labels[kind], answer.truth)
+            matrix.add(labels[kind], answer.ground_truth)
         cams = {kind: CamScores(len(self.class_names), self.config.bkg_threshold) for kind in ("cam", "aux_cam")}
-        cams["cam"].add(value, strongest, answer.truth)
-        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), answer.truth)
+        cams["cam"].add(value, strongest, answer.ground_truth)
+        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), answer.ground_truth)
         final = matrices["crf" if self.config.crf else "segmentation"]
         iou = final.miou()
-        seen = torch.unique(torch.cat([answer.truth.flatten(), self.final(labels).flatten()]))
+        seen = torch.unique(torch.cat([answer.ground_truth.flatten(), self.final(labels).flatten()]))
         return {
-            "iou": None if iou != iou else round(iou, 6),  # no pixel of the truth counts
+            "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
             "classes": [int(class_id) for class_id in seen if class_id not in (0, IGNORED)],
             "counts": {kind: sparse(scores.counts) for kind, scores in (matrices | cams).items()},
         }
@@ -109,14 +109,14 @@ class Finisher:
         """The pictures of an image."""
         final = self.final(labels)
         picture = torch.from_numpy(answer.image).permute(2, 0, 1) / 255
-        tiles = strip(picture, answer.truth, value, [labels["segmentation"]] + [final] * self.config.crf)
-        write_whole(self.results.preview_file(answer.name), jpeg(tiles))
+        tiles = strip(picture, answer.ground_truth, value, [labels["segmentation"]] + [final] * self.config.crf)
+        write_atomically(self.results.preview_file(answer.name), jpeg(tiles))
         if self.config.save_overlays:
-            write_whole(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
+            write_atomically(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
         if self.config.save_cam:
             for class_id, cam in zip(answer.classes.tolist(), answer.cams, strict=True):
                 file = self.results.cam_file(answer.name, self.class_names[class_id])
-                write_whole(file, jpeg(heat(picture, cam)))
+                write_atomically(file, jpeg(heat(picture, cam)))
 
 
 def sparse(counts: Tensor) -> list[int]:

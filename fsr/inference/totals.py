@@ -56,7 +56,7 @@ class Totals:
         return counts.at(self.threshold) if isinstance(counts, CamScores) else counts
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """mIoU, pixel accuracy and IoU of each class, as fractions, of each kind of labels; empty without truth."""
+        """mIoU, pixel accuracy and IoU by class of each kind of labels, as fractions. Empty without ground truth."""
         return {kind: label_quality(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fsr.errors import UserError
-from fsr.files import whole_file
+from fsr.files import atomic_file
 
 FOLDER = PurePosixPath("results/VOC2012/Segmentation/comp6_test_cls")
 
@@ -18,7 +18,7 @@ def write_archive(path: Path, label_files: dict[str, Path]) -> None:
 
     Raises UserError if a label map is not what the server takes.
     """
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, label_file in label_files.items():
                 content = label_file.read_bytes()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fsr.ops import reference
-from fsr.ops.native import warn_of_twin
+from fsr.ops.native import warn_of_reference
 
 
 def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
@@ -17,9 +17,9 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
     spoil the result around them, as in any sum.
 
     The gradient with respect to the values is the same filter of the incoming gradient (as released, exact up to the
-    order of the lattice's axes); the image gets none. The operator is `torch.ops.fsr.bilateral_filter`: native where
-    the extension has kernels for the device, else its plain-torch twin with one warning; it gives the same bits on
-    every run and for every number of threads.
+    order of the lattice's axes); the image gets none. The operator is `torch.ops.fsr.bilateral_filter`. It is
+    native where the extension has kernels for the device; elsewhere the plain-torch reference runs, with one warning.
+    Results are bit-identical on every run and for every number of threads.
 
     Args:
         image: [B, 3, H, W], finite.
@@ -66,10 +66,10 @@ def check_deviations(**deviations: float) -> None:
             raise ValueError(f"{name} must be a finite number above 0, got {sigma}")
 
 
-# The body is the twin, for devices that csrc/ registers no kernel for.
+# The body is the reference, for devices that csrc/ registers no kernel for.
 @torch.library.custom_op("fsr::bilateral_filter", mutates_args=())
 def _bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    warn_of_twin(values.device.type)
+    warn_of_reference(values.device.type)
     return reference.bilateral_filter(image, values, sigma_rgb, sigma_xy)
 
 
