@@ -25,10 +25,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from analysis.ranking import half_width, told, verdict
 from fsr.config import synthetic
 from fsr.run import Run
+from fsr.score_names import SEG_MIOU
 from fsr.train import train
 
 WAYS = {"float32": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
-SCORES = ("val/seg_miou", "val/cam_best_miou", "val/aux_cam_best_miou")
+SCORES = (SEG_MIOU, "val/cam_best_miou", "val/aux_cam_best_miou")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 
 

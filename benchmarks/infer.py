@@ -40,7 +40,7 @@ from fsr.models.network import Network
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import reference_inference as reference
 
-SCALES = (1.0, 1.25, 1.5)
+SCALES = InferConfig.scales
 
 
 @dataclass(frozen=True)

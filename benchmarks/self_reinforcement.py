@@ -24,13 +24,14 @@ from rich.table import Table
 
 from analysis.ranking import half_width
 from fsr.run import Run
+from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, SEG_MIOU
 
 SETTINGS = {
     "preset": [],
     "from start": ["--fsr_from", "0"],
     "none": ["--w_class", "0", "--w_patch", "0"],
 }
-SCORES = ("val/cam_miou", "val/cam_best_miou", "val/aux_cam_miou", "val/aux_cam_best_miou", "val/seg_miou")
+SCORES = (CAM_MIOU, "val/cam_best_miou", AUX_CAM_MIOU, "val/aux_cam_best_miou", SEG_MIOU)
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fsr import step as step_module
 from fsr.config import TrainConfig, voc
+from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_noise
 from fsr.models.network import Network
-from fsr.optim import build_optimizer, set_learning_rates, update_teacher
+from fsr.optim import build_optimizer, set_learning_rates
 from fsr.step import Batch, step_losses
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsr.data.images import IGNORED
 from fsr.models.encoder import Features
 from fsr.models.network import Network
-
-IGNORED = 255
 
 
 @torch.no_grad()
@@ -70,11 +69,4 @@ def training_label(cam: Tensor, labels: Tensor, low: float, high: float) -> Tens
     value, label = strongest_class(cam, labels)
     label[value <= high] = IGNORED
     label[value <= low] = 0
-    return label
-
-
-def evaluation_label(cam: Tensor, labels: Tensor, background: float) -> Tensor:
-    """Label map [B, H, W]: the strongest class above `background`, else background."""
-    value, label = strongest_class(cam, labels)
-    label[value <= background] = 0
     return label

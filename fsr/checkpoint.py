@@ -53,7 +53,7 @@ class TrainState:
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
         self.scores: dict[str, float] = {}  # of that evaluation
-        self.best = -1.0  # best val/seg_miou
+        self.best = -1.0  # best SEG_MIOU (fsr.score_names)
         self.seconds = 0.0  # time spent in this run, all attempts together
         self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0

@@ -9,6 +9,7 @@ import tyro
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def parse_command(program: str, arguments: Sequence[str]) -> tuple[TrainConfig, 
     preset = arguments[0] if arguments else "nothing"
     if preset in ("-h", "--help"):
         print(f"usage: {program} DATASET --run_folder DIR [--FIELD VALUE ...]   (DATASET: {presets}; each has --help)")
-        raise SystemExit(0)
+        raise SystemExit(ExitCode.DONE)
     if preset not in PRESETS:
         raise UserError(f"{program} expects a data set as its first argument, got {preset}; allowed: {presets}")
     words = {"true": "True", "false": "False"}  # the released flags' spelling

@@ -11,7 +11,7 @@ from pydensecrf import densecrf
 from torch import Tensor
 
 from fsr.bounded_map import bounded_map
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 from fsr.ops import mean_field
 
 

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 
+from fsr.exit_codes import ExitCode
+
 
 class UserError(Exception):
     """A mistake that only the user can mend: a bad value, a missing or damaged file.
@@ -14,7 +16,7 @@ class UserError(Exception):
 
 
 def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let the command `main` end with exit code 2 and one line on stderr when it raises a UserError."""
+    """Let the command `main` end with ExitCode.MISTAKE and one line on stderr when it raises a UserError."""
 
     @wraps(main)
     def command(*args, **kwargs) -> None:
@@ -22,7 +24,7 @@ def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(ExitCode.MISTAKE)
 
     return command
 

@@ -15,6 +15,7 @@ from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.network import Network
 from fsr.progress import with_progress
 from fsr.quality import cam_quality, label_quality
+from fsr.score_names import score_name
 
 # Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
 BATCHES = 4
@@ -24,7 +25,7 @@ class Evaluation(NamedTuple):
     """What an evaluation found."""
 
     scores: dict[str, float]
-    """Fractions, named val/SCORE for the student and val/teacher_SCORE for the teacher."""
+    """Fractions, named by fsr.score_names."""
     quality: dict[str, dict[str, Any]]
     """By network: segmentation, CAM and aux CAM class by class, and the CAMs' mIoU by threshold (fsr.quality)."""
 
@@ -104,6 +105,5 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
     for name, network in networks.items():
         network.train(modes[name])
         counts[name].reduce(device)
-        prefix = "val/" if name == "student" else f"val/{name}_"
-        scores |= {prefix + score: value for score, value in counts[name].scores().items()}
+        scores |= {score_name(score, name): value for score, value in counts[name].scores().items()}
     return Evaluation(scores, {name: counts[name].quality() for name in networks})

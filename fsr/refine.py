@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10

@@ -18,6 +18,7 @@ from fsr.pictures import draw
 from fsr.prefetch import Prefetcher
 from fsr.progress import TrainProgress
 from fsr.run import Run
+from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, PREFIX, SEG_MIOU, TEACHER_SEG_MIOU
 
 
 class RunLog:
@@ -64,11 +65,11 @@ class RunLog:
         for sample in itertools.islice(images, config.pictures):
             picture = draw(state.student, sample, config, self.device)
             self.board.add_image(f"validation/{sample[0]}", picture, state.step)
-        shown = ("val/cam_miou", "val/aux_cam_miou", "val/seg_miou", "val/teacher_seg_miou")
-        scores = "  ".join(f"{name.removeprefix('val/')} {state.scores[name]:.3f}" for name in shown)
+        shown = (CAM_MIOU, AUX_CAM_MIOU, SEG_MIOU, TEACHER_SEG_MIOU)
+        scores = "  ".join(f"{name.removeprefix(PREFIX)} {state.scores[name]:.3f}" for name in shown)
         self.progress.say(f"step {state.step}: {scores}")
-        if state.scores["val/seg_miou"] > state.best:
-            state.best = state.scores["val/seg_miou"]
+        if state.scores[SEG_MIOU] > state.best:
+            state.best = state.scores[SEG_MIOU]
             save_best(self.run.best_file, state, config, state.scores)
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:

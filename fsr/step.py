@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsr.cam import IGNORED, multi_scale_cams, training_label
+from fsr.cam import multi_scale_cams, training_label
 from fsr.config import TrainConfig
+from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss

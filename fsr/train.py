@@ -20,14 +20,17 @@ from fsr.config import TrainConfig
 from fsr.data.check import check_files
 from fsr.data.loaders import train_loader
 from fsr.data.source import Source, open_source
+from fsr.ema import update_teacher
 from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
+from fsr.exit_codes import ExitCode
 from fsr.masking import block_noise
-from fsr.optim import set_learning_rates, update_teacher
+from fsr.optim import set_learning_rates
 from fsr.prefetch import Prefetcher
 from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
+from fsr.score_names import SEG_MIOU
 from fsr.step import Batch, step_losses
 
 Outcome = Literal["finished", "stopped", "pruned"]
@@ -182,13 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         outcome = train(config, run, stop_requested=lambda: bool(received))
     except NotFiniteError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.INCOMPLETE)
     finally:
         distributed.stop()
     if outcome == "stopped":
         print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
-    print(f"finished: segmentation mIoU {run.result()['val/seg_miou']:.4f}; all scores in {run.result_file}")
+    print(f"finished: segmentation mIoU {run.result()[SEG_MIOU]:.4f}; all scores in {run.result_file}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from reference_step import reference_losses
 
 from fsr.config import TrainConfig, voc
+from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_noise
 from fsr.models.network import Network
-from fsr.optim import build_optimizer, set_learning_rates, update_teacher
+from fsr.optim import build_optimizer, set_learning_rates
 from fsr.schedules import teacher_momentum
 from fsr.step import Batch, named, step_losses
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fsr.errors import UserError
 
-IGNORED = 255
+IGNORED = 255  # pixels without a class, in masks, label maps and losses
 
 END_OF_IMAGE = b"\xff\xd9"  # in JPEG files
 _START_OF_SCAN = b"\xff\xda"

@@ -9,8 +9,6 @@ from torch import Tensor
 from fsr.cam import normalise_cam
 from fsr.models.network import Network
 
-SCALES = (1.0, 1.25, 1.5)
-
 
 class MultiScale(NamedTuple):
     """Fused predictions for B images of one size; image i has P_i classes."""
@@ -24,7 +22,7 @@ class MultiScale(NamedTuple):
 
 @torch.no_grad()
 def multi_scale_inference(
-    network: Network, images: Tensor, labels: Tensor | None, scales: tuple[float, ...] = SCALES
+    network: Network, images: Tensor, labels: Tensor | None, scales: tuple[float, ...]
 ) -> MultiScale:
     """Fuse the predictions for images [B, 3, H, W] over scales and horizontal flip (METHOD "Inference").
 

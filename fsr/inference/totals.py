@@ -26,7 +26,6 @@ class Totals:
     def __init__(self, num_classes: int, threshold: float) -> None:
         self.num_classes, self.threshold = num_classes, threshold
         self.images = 0
-        self.scored = 0
         self.skipped: dict[str, str] = {}  # name and reason
         self.kinds: dict[str, ConfusionMatrix | CamScores] = {}
 
@@ -36,7 +35,6 @@ class Totals:
             self.images += 1
             if "skipped" in record:
                 self.skipped[record["name"]] = record["skipped"]
-            self.scored += "counts" in record
             for kind, pairs in record.get("counts", {}).items():
                 index, count = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
                 self._of(kind).counts.view(-1).index_add_(0, index, count)
