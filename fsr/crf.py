@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydensecrf import densecrf
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.bounded_map import bounded_map
@@ -73,7 +73,7 @@ def dense_crf(
 
 
 def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings = INFERENCE) -> Tensor:
-    """The dense CRF of images of one size, where they are: on a GPU all at once, without waiting for it.
+    """The dense CRF of images of one size on their own device; a GPU computes them all at once, and is not waited for.
 
     Args:
         images: 8-bit colour values [B, 3, H, W].
@@ -89,9 +89,9 @@ def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings
 def dense_crf_stream(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], settings: CRFSettings = INFERENCE, workers: int | None = None
 ) -> Iterator[np.ndarray]:
-    """The marginals of many images and their probabilities, in their order, with an image on each core of this machine.
+    """The marginals of many images in their order, computed with one image on each core.
 
-    Takes and holds a few pairs at a time, see `bounded_map`.
+    Only a few pairs are in memory at a time, see `bounded_map`.
 
     Args:
         pairs: image uint8 [H, W, 3] and probabilities [C, H, W], see `dense_crf`.
@@ -105,6 +105,8 @@ def dense_crf_stream(
 
 
 def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings) -> np.ndarray:
+    from pydensecrf import densecrf  # an independent implementation, which only comparisons ask for
+
     classes, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, classes)
     energy = -np.log(np.clip(probabilities.astype(np.float32), 1e-5, 1))
@@ -121,32 +123,28 @@ def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSetti
 
 
 def crf_pseudo_label(
-    image: np.ndarray,
-    cams: np.ndarray,
-    classes: np.ndarray,
+    image: Tensor,
+    cams: Tensor,
+    classes: Tensor,
     high: float,
     low: float,
     settings: CRFSettings = PSEUDO_LABEL,
-) -> np.ndarray:
+) -> Tensor:
     """Pseudo label from the CAMs of the present classes, by two CRFs that differ in the background's score.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: 8-bit colour values [3, H, W].
         cams: [P, H, W] in [0, 1].
-        classes: label of each CAM, [P], counted from 1.
-        high: background score for what is surely foreground; that answer holds.
-        low: background score for what is surely background; between the two a pixel is ignored.
-        settings: of the CRFs.
+        classes: class id of each CAM, [P], counted from 1.
+        high: background score of the first CRF; its foreground is final.
+        low: background score of the second CRF; its background is final, and the rest is ignored.
+        settings: of both CRFs.
 
     Returns:
-        uint8 [H, W]: classes, 0 background, 255 ignored.
+        uint8 [H, W]: class ids, 0 background, 255 ignored.
     """
-    labels = np.concatenate([[0], classes]).astype(np.uint8)
-    sure, possible = (labels[_crf_argmax(image, cams, score, settings)] for score in (high, low))
-    return np.where(sure != 0, sure, np.where(possible != 0, IGNORED, 0)).astype(np.uint8)
-
-
-def _crf_argmax(image: np.ndarray, cams: np.ndarray, background: float, settings: CRFSettings) -> np.ndarray:
-    scores = np.concatenate([np.full((1, *image.shape[:2]), background, dtype=np.float32), cams])
-    exponentials = np.exp(scores - scores.max(0))
-    return dense_crf(image, exponentials / exponentials.sum(0), settings).argmax(0)
+    scores = torch.stack([F.pad(cams, (0, 0, 0, 0, 1, 0), value=background) for background in (high, low)])
+    marginals = dense_crf_batch(image.expand(2, -1, -1, -1), scores.softmax(1), settings)
+    ids = F.pad(classes, (1, 0)).to(torch.uint8)
+    sure, possible = ids[marginals.max(dim=1).indices]
+    return sure.masked_fill((sure == 0) & (possible != 0), IGNORED)

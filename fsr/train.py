@@ -133,7 +133,7 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     problem = None
     if distributed.rank() == 0:
         try:
-            source = open_source(config)
+            source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
@@ -143,7 +143,7 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     problem = distributed.from_first(problem)
     if problem:
         raise UserError(problem)
-    return open_source(config)
+    return open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
 
 
 def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainConfig, device: torch.device) -> None:

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
         with StopRequest() as stop:
-            sys.exit(130 if infer(config, stop) == "stopped" else 0)
+            sys.exit(130 if infer(config).answer_shard(config.shard, stop) == "stopped" else 0)
     places = {name: getattr(config, name).absolute() for name in ("checkpoint", "data_folder")}
     lists = config.list_folder.absolute() if config.list_folder else None
     folder = ResultsFolder(config.results_folder.absolute())

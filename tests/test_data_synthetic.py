@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import source_of
 
 from fsr.config import synthetic
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import draw_mask, read_annotations
 from fsr.data.scenes import draw_scene
-from fsr.data.source import open_source
 from fsr.data.synthetic import main, synthesise
 from fsr.errors import UserError
 
@@ -59,7 +59,7 @@ def test_every_object_is_largely_visible():
 
 
 def test_masks_are_palette_images_in_vocs_colours(synthetic_folder):
-    source = open_source(synthetic(synthetic_folder))
+    source = source_of(synthetic(synthetic_folder))
     with Image.open(source.mask_file(source.items("val")[0].name, "val")) as mask:
         assert mask.mode == "P"
         assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]

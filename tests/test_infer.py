@@ -16,11 +16,10 @@ import reference_inference as reference
 import torch
 from inference import SCALES, infer, read_labels
 from PIL import Image
-from tiny import tiny_config
+from tiny import source_of, tiny_config
 
 from fsr.checkpoint import load_network
 from fsr.data.palette import voc_palette
-from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.infer import main
 
@@ -32,7 +31,7 @@ def test_label_maps_and_scores_are_those_of_the_reference(dataset, checkpoint, r
     scores = infer(dataset, checkpoint, folder, tmp_path, *flags, "--high_thre", 0.5, "--low_thre", 0.25)["scores"]
 
     config = dataclasses.replace(tiny_config(folder), dataset=dataset)
-    source, (network, _) = open_source(config), load_network(checkpoint)
+    source, (network, _) = source_of(config), load_network(checkpoint)
     items = source.items("train")
     names = [item.name for item in items]
     answers = [reference.reference_answer(network, source.image_file(name, "train"), SCALES) for name in names]
@@ -78,7 +77,7 @@ def test_par_pseudo_labels_are_those_of_training(voc, checkpoint, tmp_path):
     from fsr.refine import refined_pseudo_label
 
     network, config = load_network(checkpoint)
-    source = open_source(config)
+    source = source_of(config)
     for item in source.items("train")[:6]:
         answer = reference.reference_answer(network, source.image_file(item.name, "train"), SCALES)
         labels = torch.zeros(1, 8)
@@ -93,7 +92,7 @@ def test_par_pseudo_labels_are_those_of_training(voc, checkpoint, tmp_path):
 def test_errors_of_a_region_add_up_and_are_those_counted_by_hand(voc, checkpoint, tmp_path):
     infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf")
     quality = json.loads((tmp_path / "cam_quality.json").read_text())
-    source = open_source(tiny_config(voc))
+    source = source_of(tiny_config(voc))
     names = [item.name for item in source.items("train")]
     ground_truths = [source.ground_truth(name, "train", None) for name in names]
     labels = read_labels(tmp_path / "pseudo_labels", names)
@@ -117,14 +116,14 @@ def test_errors_of_a_region_add_up_and_are_those_counted_by_hand(voc, checkpoint
 def test_label_maps_are_palette_pngs_and_pictures_are_kept_on_demand(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--save_cam", "True", "--save_overlays", "true", "--report", "true")
     scores = infer("voc", checkpoint, voc, tmp_path, *flags)
-    names = [item.name for item in open_source(tiny_config(voc)).items("val")]
+    names = [item.name for item in source_of(tiny_config(voc)).items("val")]
     for name in names:
         image = Image.open(tmp_path / "crf" / f"{name}.png")
         assert image.mode == "P" and image.getpalette()[: 3 * 9] == voc_palette()[:9].ravel().tolist()
         assert Image.open(tmp_path / "overlays" / f"{name}.jpg").size == image.size
         width, height = Image.open(tmp_path / "previews" / f"{name}.jpg").size
         assert width == 5 * 200 and abs(height - 200 * image.height / image.width) <= 1
-    classes = [class_id for item in open_source(tiny_config(voc)).items("val") for class_id in item.classes]
+    classes = [class_id for item in source_of(tiny_config(voc)).items("val") for class_id in item.classes]
     assert len(list((tmp_path / "cam").iterdir())) == len(classes)
     with open(tmp_path / "scores.csv") as file:
         rows = {row["class"]: row for row in csv.DictReader(file)}

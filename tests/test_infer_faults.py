@@ -13,10 +13,9 @@ import pytest
 import torch
 from inference import complaint, infer
 from PIL import Image
-from tiny import tiny_config
+from tiny import source_of, tiny_config
 
 from fsr.data.palette import palette_png
-from fsr.data.source import open_source
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -67,7 +66,7 @@ def test_a_stop_is_an_end_between_two_images(voc, checkpoint, tmp_path):
 def damaged(folder: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     """A copy of the data with a truncated image and a mask of another size, and these two."""
     copy = shutil.copytree(folder, tmp_path / "damaged")
-    source = open_source(tiny_config(copy))
+    source = source_of(tiny_config(copy))
     first, second = source.items("train")[3].name, source.items("train")[8].name
     image, mask = source.image_file(first, "train"), source.mask_file(second, "train")
     image.write_bytes(image.read_bytes()[:-400])
@@ -92,7 +91,7 @@ def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, chec
     said = capsys.readouterr().out
     assert "2 of 24 images could not be read" in said and image.name in said and mask.name in said
 
-    source = open_source(tiny_config(voc))
+    source = source_of(tiny_config(voc))
     image.write_bytes(source.image_file(image.stem, "train").read_bytes())
     mended = infer("voc", checkpoint, folder, tmp_path / "out", *flags, "--skip_bad", "true")
     assert set(mended["skipped"]) == {mask.stem} and mended["images"] == 24

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import flags, tiny_config
+from tiny import flags, source_of, tiny_config
 
 from fsr.checkpoint import TrainState, load_file, load_network
 from fsr.compare import COSTS, first_difference
-from fsr.data.source import open_source
 from fsr.errors import NotFiniteError, UserError
 from fsr.evaluate import evaluate
 from fsr.run import Run
@@ -343,7 +342,7 @@ def test_evaluation_on_two_ranks_equals_one_process(synthetic_folder, tmp_path):
     torchrun(synthetic_folder, tmp_path / "two", "scores")
     config = tiny_config(synthetic_folder)
     state = TrainState(config, torch.device("cpu"))
-    ours = evaluate({"student": state.student}, config, open_source(config), torch.device("cpu"))
+    ours = evaluate({"student": state.student}, config, source_of(config), torch.device("cpu"))
     assert json.loads((tmp_path / "two" / "scores.json").read_text()) == json.loads(json.dumps(ours))
 
 

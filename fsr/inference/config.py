@@ -4,14 +4,23 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from fsr.config import TrainConfig
 from fsr.errors import UserError
 
 THREADS_ON_SLURM = 4
 _PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint")
+
+
+class Thresholds(NamedTuple):
+    """The thresholds of an inference's CAMs."""
+
+    background: float
+    high: float
+    low: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +110,15 @@ class InferConfig:
     def results_folder(self) -> Path:
         """Where the results go."""
         return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
+
+    def thresholds(self, trained: TrainConfig) -> Thresholds:
+        """The thresholds given here, else those of the checkpoint. Raises UserError if they contradict each other."""
+        names = ("bkg_threshold", "high_threshold", "low_threshold")
+        given = {name: getattr(self, name) for name in names}
+        chosen = Thresholds(*(getattr(trained, name) if value is None else value for name, value in given.items()))
+        if chosen.low > chosen.high:
+            raise UserError(f"low_threshold must be at most high_threshold {chosen.high}, got {chosen.low}")
+        return chosen
 
     @property
     def cores(self) -> int:

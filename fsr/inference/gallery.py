@@ -17,8 +17,8 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
     """Write report.html from the saved results. Opens no image and runs no network."""
     shown = worst_of_each_class(results.records(), config.report_images)
     made = json.loads(results.settings_file.read_text())
-    names = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
-    chosen = {name: getattr(config, name) for name in names}
+    names = ("weights", "scales", "precision", "crf", "pseudo_labels")
+    chosen = {name: getattr(config, name) for name in names} | {"bkg_threshold": totals.threshold}
     scores = totals.scores()
     main = ("crf", "segmentation") if config.crf else ("segmentation",)
     order = [kind for kind in (*main, *TITLES) if kind in scores]

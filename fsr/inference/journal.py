@@ -70,26 +70,23 @@ class Results:
         if not self.settings_file.exists():
             write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """What the journals say of each image, once each, those that were skipped and never done at the end.
+    def journals(self) -> list[Path]:
+        """The journal files of all shards that somebody has worked on."""
+        return sorted(self.journal_folder.glob("*.jsonl"))
 
-        An unfinished last line is left out. Raises UserError for a damaged line.
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The journals' records, one for each image; those of images that were skipped and never done come last.
+
+        Leaves out an unfinished last line. Raises UserError for a damaged line.
         """
         seen, skipped = set(), {}
-        for file in sorted(self.journal_folder.glob("*.jsonl")):
-            with open(file, "rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if not line.endswith(b"\n"):
-                        break
-                    try:
-                        record = json.loads(line)
-                    except ValueError as error:
-                        raise UserError(f"line {number} of {file} is damaged ({error}); remove that line") from None
-                    if "skipped" in record:
-                        skipped[record["name"]] = record
-                    elif record["name"] not in seen:
-                        seen.add(record["name"])
-                        yield record
+        for file in self.journals():
+            for record in JournalReader(file).new_records():
+                if "skipped" in record:
+                    skipped[record["name"]] = record
+                elif record["name"] not in seen:
+                    seen.add(record["name"])
+                    yield record
         yield from (record for name, record in skipped.items() if name not in seen)
 
     def remove_unfinished(self) -> None:
@@ -97,6 +94,51 @@ class Results:
         for kind in KINDS:
             for file in (self.folder / kind).glob(".*.[0-9]*"):
                 file.unlink(missing_ok=True)
+
+
+class JournalReader:
+    """Reads a journal that other processes append to: each call of `new_records` resumes where the last one ended."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.offset = 0  # bytes read
+        self.lines = 0
+
+    def new_records(self) -> Iterator[dict[str, Any]]:
+        """The records since the last call, without an unfinished last line. Raises UserError for a damaged line.
+
+        Closing the file drops every lock that this process has on it, so no `Journal` of this file may be open.
+        """
+        with open(self.file, "rb") as lines:
+            lines.seek(self.offset)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self.offset += len(line)
+                self.lines += 1
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise UserError(
+                        f"line {self.lines} of {self.file} is damaged ({error}); remove that line"
+                    ) from None
+                yield record
+
+
+class DoneImages:
+    """The images that have a record in any journal. `update` reads only what was appended since its last call."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._readers: dict[Path, JournalReader] = {}
+        self.answered: set[str] = set()
+        self.skipped: set[str] = set()  # names of unreadable images; some may be answered later
+
+    def update(self) -> None:
+        """Take in what this and other processes have written to the journals."""
+        for file in self._results.journals():  # opened even if its size seems unchanged: NFS may show an old size
+            for record in self._readers.setdefault(file, JournalReader(file)).new_records():
+                (self.skipped if "skipped" in record else self.answered).add(record["name"])
 
 
 class Journal:

@@ -1,8 +1,8 @@
-"""An inference in many tasks: each takes shards of the images until none is left."""
+"""An inference in many jobs: each worker answers shard after shard until none is left."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fsr.errors import UserError
 from fsr.inference.config import InferConfig
@@ -13,26 +13,28 @@ from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import Outcome
 from launch.worker.training import Environment
 
-Infer = Callable[..., Literal["finished", "stopped", "shard done"]]
+if TYPE_CHECKING:
+    from fsr.infer import Inference
 
 
-def infer(config: InferConfig, stop: StopRequest) -> Literal["finished", "stopped", "shard done"]:
-    """The method's inference, imported inside the task."""
-    from fsr.infer import infer
+def infer(config: InferConfig) -> "Inference":
+    """Open the method's inference, imported inside the job: nothing else in launch needs torch."""
+    from fsr.infer import Inference
 
-    return infer(config, stop)
+    return Inference(config)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceWorker:
-    """What a task does of an inference. The journal of the images is all that has to be kept."""
+    """A worker of an inference. Its state is in the journals of the results; one opened inference serves all shards."""
 
     config: InferConfig
     folder: ResultsFolder
-    infer: Infer = infer
+    infer: Callable[[InferConfig], "Inference"] = infer
 
     def work(self, stop: StopRequest, environment: Environment, ranks: Rendezvous) -> Outcome:
-        """Take the shards that nobody works on, one after the other, until each was done or taken."""
+        """Answer the shards that no other worker is at, one after the other, until each was done or taken."""
+        inference = None
         for shard in range(self.config.shards):
             if stop():
                 break
@@ -40,7 +42,8 @@ class InferenceWorker:
             if not lock.try_acquire():
                 continue
             try:
-                end = self.infer(replace(self.config, shard=shard), stop)
+                inference = inference or self.infer(self.config)
+                end = inference.answer_shard(shard, stop)
             except UserError as error:
                 return Outcome(mistake=str(error))
             finally:
@@ -53,5 +56,5 @@ class InferenceWorker:
         return Outcome(stopped=True)
 
     def close_lost(self, task: str, since: float, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
-        """Nothing is open after a worker that died: what it had not done is missing in the journal."""
+        """A worker that died leaves nothing open: the images that it had not done are missing in the journals."""
         return False
