@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def bounded_map(work: Callable[[T], R], elements: Iterable[T], workers: int, waiting: int = 1) -> Iterator[R]:

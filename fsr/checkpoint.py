@@ -61,7 +61,7 @@ class TrainState:
     def snapshot(self) -> Callable[[Run], None]:
         """Copy the whole state to host memory and return a function that writes the copy as a run's checkpoint."""
         state = host_copy(self._content())
-        copied = torch.cuda.Event() if self.loss_sums.is_cuda else None
+        copied = torch.cuda.Event() if self.loss_sums.is_cuda else None  # type: ignore[no-untyped-call]  # torch
         if copied:
             copied.record()
 
@@ -130,7 +130,8 @@ def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return content
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -101,7 +101,9 @@ def dense_crf_stream(
     Yields:
         float32 [C, H, W] for each pair.
     """
-    return bounded_map(lambda pair: dense_crf(*pair, settings), pairs, workers or torch.get_num_threads(), waiting=2)
+    return bounded_map(
+        lambda pair: dense_crf(pair[0], pair[1], settings), pairs, workers or torch.get_num_threads(), waiting=2
+    )
 
 
 def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings) -> np.ndarray:
@@ -146,5 +148,5 @@ def crf_pseudo_label(
     scores = torch.stack([F.pad(cams, (0, 0, 0, 0, 1, 0), value=background) for background in (high, low)])
     marginals = dense_crf_batch(image.expand(2, -1, -1, -1), scores.softmax(1), settings)
     ids = F.pad(classes, (1, 0)).to(torch.uint8)
-    sure, possible = ids[marginals.max(dim=1).indices]
+    sure, possible = ids[marginals.max(dim=1).indices].unbind()
     return sure.masked_fill((sure == 0) & (possible != 0), IGNORED)

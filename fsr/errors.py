@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
 
 from fsr.exit_codes import ExitCode
+
+Arguments = ParamSpec("Arguments")
 
 
 class UserError(Exception):
@@ -15,11 +18,11 @@ class UserError(Exception):
     """
 
 
-def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
+def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Let the command `main` end with ExitCode.MISTAKE and one line on stderr when it raises a UserError."""
 
     @wraps(main)
-    def command(*args, **kwargs) -> None:
+    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
         except UserError as error:

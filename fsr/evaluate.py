@@ -12,6 +12,7 @@ from fsr.config import TrainConfig
 from fsr.data.loaders import batches_of_one_size, evaluation_images
 from fsr.data.source import Source
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
+from fsr.models.encoder import Features
 from fsr.models.network import Network
 from fsr.progress import with_progress
 from fsr.quality import cam_quality, label_quality
@@ -45,8 +46,9 @@ class Scores:
         """Count a network's predictions for images [B, 3, H, W], ground truth [B, H, W] and labels [B, K]."""
         precise = self.config.precision == "fp32"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
-            seen = network.encoder(images)
-            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=seen)
+            seen: Features = network.encoder(images)
+            features = seen.top, seen.aux
+            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=features)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
         logits = F.interpolate(logits.float(), size=ground_truth.shape[-2:], mode="bilinear", align_corners=False)
@@ -68,7 +70,7 @@ class Scores:
         scores = {"seg_miou": self.segmentation.miou(), "seg_pixel_accuracy": self.segmentation.pixel_accuracy()}
         for name, cam in (("cam", self.cam), ("aux_cam", self.aux_cam)):
             curve = cam.curve()
-            best = max(curve, key=curve.get)
+            best = max(curve, key=curve.__getitem__)
             scores |= {
                 f"{name}_miou": curve[self.config.bkg_threshold],
                 f"{name}_best_miou": curve[best],
@@ -101,7 +103,7 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
         views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
         for name, network in networks.items():
             counts[name].add(network.eval(), views, ground_truth, labels)
-    scores = {}
+    scores: dict[str, float] = {}
     for name, network in networks.items():
         network.train(modes[name])
         counts[name].reduce(device)

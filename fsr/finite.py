@@ -18,7 +18,7 @@ class FiniteGuard:
         self.found = torch.zeros((), device=device)  # 1 once a loss was not finite
         self.step = torch.zeros((), dtype=torch.int64, device=device)  # of that loss
         self.losses = torch.zeros(len(names), dtype=torch.float64, device=device)  # of that step
-        optimizer.found_inf = self.found
+        optimizer.found_inf = self.found  # type: ignore[attr-defined]  # fused optimizers read it; torch declares it nowhere
 
     def watch(self, step: int, losses: Tensor) -> None:
         """Check the losses [names] of a step, which are equal on all ranks, before its optimizer step."""

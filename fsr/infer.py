@@ -162,7 +162,9 @@ def readable(
 
 def write_down(finished: list[Finished], results: Results, journal: Journal) -> None:
     """Write the logits of these images to one file, if they are saved, then the images' records; empties the list."""
-    arrays = {f"{record['name']}/{i}": grid for record, logits in finished for i, grid in enumerate(logits)}
+    arrays: dict[str, Any] = {
+        f"{record['name']}/{i}": grid for record, logits in finished for i, grid in enumerate(logits)
+    }
     if arrays:
         with atomic_file(results.logits_file(finished[0][0]["name"])) as file:
             np.savez(file, **arrays)

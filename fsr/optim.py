@@ -1,5 +1,7 @@
 """AdamW with the method's parameter groups."""
 
+from typing import Any
+
 import torch
 
 from fsr.config import TrainConfig
@@ -18,7 +20,7 @@ def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
     factors = {"encoder": 1.0, "heads": config.head_lr_factor}
     if config.cls_lr_factor != 1:
         factors["cls_blocks"] = config.cls_lr_factor
-    groups = {
+    groups: dict[tuple[str, bool], dict[str, Any]] = {
         (part, decays): {
             "params": [],
             "name": part,

@@ -21,19 +21,19 @@ class Prefetcher:
         self.device = device
         self._batches = iter(batches)
         self._on_gpu = device.type == "cuda"
-        self._copies = torch.cuda.Stream(device) if self._on_gpu else None
+        self._copies = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]  # torch
         self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._waited_s = 0.0
 
     def next(self) -> Batch:
         """The next batch; StopIteration after the last. Raises UserError if an image cannot be read."""
         if not self._on_gpu:
-            asked = time.perf_counter()
+            started = time.perf_counter()
             loaded = next(self._batches)
-            self._waited_s += time.perf_counter() - asked
+            self._waited_s += time.perf_counter() - started
             return as_batch(loaded, self.device)
         compute = torch.cuda.current_stream(self.device)
-        asked, ready = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        asked, ready = _timer(), _timer()
         asked.record(compute)  # passes when the step before is done
         loaded = next(self._batches)
         with torch.cuda.stream(self._copies):
@@ -57,11 +57,15 @@ class Prefetcher:
 
 def as_batch(loaded: dict[str, Any], device: torch.device) -> Batch:
     """A loader's batch on the device. The host counts the classes here, so it need not ask the device later."""
-    views = (_view(loaded[name], device) for name in ("view1", "view2"))
+    view1, view2 = (_view(loaded[name], device) for name in ("view1", "view2"))
     labels, *local_crops = (
         tensor.to(device, non_blocking=True) for tensor in (loaded["labels"], *loaded["local_crops"])
     )
-    return Batch(*views, labels, local_crops, int(loaded["labels"].sum(1).max()))
+    return Batch(view1, view2, labels, local_crops, int(loaded["labels"].sum(1).max()))
+
+
+def _timer() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 def _view(loaded: torch.Tensor | Drawn, device: torch.device) -> torch.Tensor:

@@ -17,7 +17,7 @@ def label_quality(matrix: ConfusionMatrix) -> dict[str, Any]:
 def cam_quality(counts: CamScores) -> dict[str, Any]:
     """Quality and errors of the CAM at its background threshold, and its mIoU at every other."""
     matrix, curve = counts.at(counts.threshold), counts.curve()
-    best = max(curve, key=curve.get)
+    best = max(curve, key=curve.__getitem__)
     return {
         **label_quality(matrix),
         **region_errors(matrix),

@@ -92,7 +92,8 @@ class Run:
         """What provenance.json says of each start, oldest first."""
         if not self.provenance_file.exists():
             return []
-        return json.loads(self.provenance_file.read_text())["attempts"]
+        attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
+        return attempts
 
 
 def provenance() -> dict[str, Any]:

@@ -4,12 +4,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsr import distributed
@@ -25,6 +24,7 @@ from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
 from fsr.exit_codes import ExitCode
 from fsr.masking import block_noise
+from fsr.models.network import Network
 from fsr.optim import set_learning_rates
 from fsr.prefetch import Prefetcher
 from fsr.run import Run
@@ -64,12 +64,12 @@ def train(
         return "finished"
     state = TrainState(config, device)
     state.resume(run, device)
-    student = state.student.train()
+    student: Network | DistributedDataParallel = state.student.train()
     state.teacher.train()
     if distributed.world_size() > 1:
         # With find_unused_parameters the gradient buckets keep their layout. Without it DDP rebuilds them after the
         # first step, and a resumed run would sum gradients in another order.
-        student = DistributedDataParallel(student, find_unused_parameters=True, gradient_as_bucket_view=True)
+        student = DistributedDataParallel(state.student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
     prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
     writer = BackgroundWriter()
@@ -146,7 +146,13 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     return open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
 
 
-def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainConfig, device: torch.device) -> None:
+def one_step(
+    student: Network | DistributedDataParallel,
+    state: TrainState,
+    batch: Batch,
+    config: TrainConfig,
+    device: torch.device,
+) -> None:
     """One optimizer step of the student and one EMA step of the teacher. The host does not wait for a GPU."""
     step = state.step
     state.optimizer.zero_grad()
@@ -157,9 +163,12 @@ def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainC
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         noise = block_noise(len(micro_batch.labels), config).to(device, non_blocking=True)
         last = index + 1 == config.accumulate
-        with nullcontext() if last or distributed.world_size() == 1 else student.no_sync():
+        sync: AbstractContextManager[None] = nullcontext()
+        if isinstance(student, DistributedDataParallel) and not last:
+            sync = student.no_sync()  # the gradients of all micro-batches are reduced with the last one
+        with sync:
             losses = step_losses(student, state.teacher, state.reinforcement, micro_batch, noise, step, config)
-            (losses["loss"] / config.accumulate).backward()
+            torch.autograd.backward(losses["loss"] / config.accumulate)
         sums += torch.stack([losses[name].detach().double() for name in LOSSES])
     means = distributed.mean(sums / config.accumulate)
     state.guard.watch(step, means)
@@ -192,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if outcome == "stopped":
         print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
-    print(f"finished: segmentation mIoU {run.result()[SEG_MIOU]:.4f}; all scores in {run.result_file}")
+    result = run.result() or {}
+    print(f"finished: segmentation mIoU {result[SEG_MIOU]:.4f}; all scores in {run.result_file}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsr.cam import multi_scale_cams, strongest_class, training_label
+from fsr.cam import multi_scale_aux_cam, multi_scale_cams, strongest_class, training_label
 from fsr.config import TrainConfig, voc
 from fsr.crf import CRFSettings, crf_pseudo_label, dense_crf
 from fsr.ema import update_teacher
@@ -100,7 +100,7 @@ def test_network_outputs_of_two_views_and_local_crops(golden):
     def outputs(images, mask=None):
         seen = network.encoder(images, mask)
         top_logits, aux_logits = network.classify(seen)
-        top_cam, aux_cam = network.cams(seen)
+        top_cam, aux_cam = network.top_cam(seen.top), network.aux_cam(seen.aux)
         cls = network.encoder.class_token(seen.last, mask)
         tokens = torch.cat([cls[:, None], seen.top.flatten(2).transpose(1, 2)], dim=1)
         return {
@@ -143,10 +143,9 @@ def test_multi_scale_cams_and_labels_from_them(golden):
     assert_close(aux_cam, data["aux_cam"])
     labels = data["cls_label"]
     assert_close(cam * labels[:, :, None, None], data["valid_cam"])
-    aux_alone = multi_scale_cams(network, data["input"], (1.0, 0.5, 1.5), with_top=False)
-    assert aux_alone[0] is None
-    assert torch.equal(aux_alone[1], aux_cam)
-    seen = network.encoder(data["input"])
+    assert torch.equal(multi_scale_aux_cam(network, data["input"], (1.0, 0.5, 1.5)), aux_cam)
+    features = network.encoder(data["input"])
+    seen = features.top, features.aux
     for ours, theirs in zip(
         multi_scale_cams(network, data["input"], (1.0, 0.5, 1.5), seen=seen), (cam, aux_cam), strict=True
     ):

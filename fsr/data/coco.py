@@ -67,10 +67,12 @@ class CocoSource(PreparedSet):
         def masks() -> Iterator[tuple[Path, np.ndarray, tuple[int, ...]]]:
             for item in items[:MASKS_TO_RECOGNISE]:
                 file = self.mask_file(item.name, split)
+                if file is None:
+                    continue
                 try:
                     yield file, read_mask(file, None, ANY_VALUE), item.classes
                 except UserError:
-                    continue  # whoever reads this image is told
+                    continue  # the reader of this image reports it
 
         self._tables[split] = recognise(masks(), layouts(CLASS_OF_CATEGORY))
 

@@ -37,7 +37,7 @@ def layouts(class_of_category: dict[int, int]) -> dict[str, np.ndarray]:
 
 def to_classes(values: np.ndarray, table: np.ndarray, file: Path) -> np.ndarray:
     """Classes of a mask's values, uint8 [H, W]. Raises UserError for a value that means none."""
-    classes = table[values]
+    classes: np.ndarray = table[values]
     impossible = classes == _IMPOSSIBLE
     if impossible.any():
         raise UserError(f"mask {file} has the value {values[impossible].min()}, which is no class in its folder's way")

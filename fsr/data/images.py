@@ -22,7 +22,7 @@ def read_image(file: Path) -> Image.Image:
     try:
         content = file.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            picture = image.convert("RGB")
+            picture: Image.Image = image.convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"image {file} cannot be read: {reason(error)}") from None
     # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.

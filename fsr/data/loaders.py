@@ -98,7 +98,7 @@ def multi_hot(item: Item, num_classes: int) -> torch.Tensor:
     return labels
 
 
-class TrainingViews(Dataset):
+class TrainingViews(Dataset[dict[str, Any] | UserError]):
     """Sample (index, n): the views of image `index`, drawn for the n-th sample of the run."""
 
     def __init__(self, config: TrainConfig, source: Source, items: list[Item]) -> None:
@@ -123,7 +123,7 @@ class TrainingViews(Dataset):
             }
 
 
-class EvaluationImages(Dataset):
+class EvaluationImages(Dataset[EvaluationImage | UserError]):
     """The images of a split at their own size, with their ground truth."""
 
     def __init__(self, source: Source, split: str, items: list[Item]) -> None:
@@ -178,10 +178,11 @@ def _stack(samples: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    return default_collate(samples)
+    batch: dict[str, Any] = default_collate(samples)
+    return batch
 
 
-def _as_is(sample: EvaluationImage | UserError) -> EvaluationImage | UserError:
+def _as_is(sample: Any) -> Any:
     return sample
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import tyro
@@ -26,6 +26,8 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
 
+T = TypeVar("T")
+R = TypeVar("R")
 ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
 
 
@@ -70,7 +72,9 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
     names = {split: sorted(images[split]) for split in images}
-    without_masks = tuple(split for split in ("train",) if not source.mask_file(names[split][0], split).parent.is_dir())
+    without_masks = tuple(
+        split for split in ("train",) if not _mask_file(source, names[split][0], split).parent.is_dir()
+    )
     for split in without_masks:
         print(f"{split}: no masks; --write_masks makes them, but only an evaluation on this set needs them")
     for split in images.keys() - without_masks:
@@ -78,11 +82,17 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
     _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
 
 
+def _mask_file(source: CocoSource, name: str, split: str) -> Path:
+    file = source.mask_file(name, split)
+    assert file is not None, f"{split} has no masks"
+    return file
+
+
 def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImage]) -> None:
-    missing = [name for name in images if not source.mask_file(name, split).exists()]
+    missing = [name for name in images if not _mask_file(source, name, split).exists()]
 
     def write(name: str) -> None:
-        write_atomically(source.mask_file(name, split), palette_png(draw_mask(images[name])))
+        write_atomically(_mask_file(source, name, split), palette_png(draw_mask(images[name])))
 
     for _ in _in_threads(write, missing, f"writing masks of {split}"):
         pass
@@ -129,7 +139,8 @@ def _write_checked_lists(
 def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
-    classes, size, ground_truth = (), None, None
+    classes: tuple[int, ...] = ()
+    size = ground_truth = None
     try:
         size = read_image(source.image_file(name, split)).size
     except UserError as error:
@@ -145,7 +156,7 @@ def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of:
     return _Finding(classes, tuple(problems))
 
 
-def _in_threads(work: Callable, arguments: list, label: str) -> Iterator:
+def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:
     """`map(work, arguments)` with progress on all processors; Pillow decodes and compresses without Python's lock."""
     threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:

@@ -96,7 +96,7 @@ def _add_clutter(pixels: np.ndarray, rng: np.random.Generator) -> None:
     """Paint a plain greyish shape of no class, in the outline of some pair."""
     colour = rng.uniform(0.2, 0.8) + rng.uniform(-0.05, 0.05, 3)
     centre, diameter = rng.uniform(0, SIDE, 2), rng.uniform(0.15, 0.4) * SIDE
-    pixels[_filled(_outline(rng.integers(4), centre, diameter, rng.uniform(0, 2 * np.pi)))] = colour
+    pixels[_filled(_outline(int(rng.integers(4)), centre, diameter, rng.uniform(0, 2 * np.pi)))] = colour
 
 
 def _places(diameters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +124,8 @@ def _outline(pair: int, centre: np.ndarray, diameter: float, turn: float) -> np.
     )[pair]
     radius = radius * (diameter / 2) / np.sqrt((radius**2).mean())
     corners = centre + radius[:, None] * np.stack([np.cos(_ANGLES + turn), np.sin(_ANGLES + turn)], axis=1)
-    return corners.clip(0, SIDE - 1)
+    inside: np.ndarray = corners.clip(0, SIDE - 1)
+    return inside
 
 
 def _filled(outline: np.ndarray) -> np.ndarray:

@@ -53,10 +53,9 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
 
 def worst_of_each_class(records: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """At most `limit` images: the worst of each class in turn, so that no class is missing; skipped images are not."""
-    brief = [
-        {name: record[name] for name in ("name", "iou", "classes") if name in record}
-        for record in records
-        if "skipped" not in record
+    fields = ("name", "iou", "classes")
+    brief: list[dict[str, Any]] = [
+        {name: record[name] for name in fields if name in record} for record in records if "skipped" not in record
     ]
     brief.sort(key=lambda record: (record.get("iou") is None, record.get("iou") or 0, record["name"]))
     places: dict[int, int] = defaultdict(int)  # how many worse images a class has

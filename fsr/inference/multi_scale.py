@@ -1,12 +1,14 @@
 """Multi-scale inference with horizontal flip: one prediction of an image from several sizes of it."""
 
+import functools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import normalise_cam
+from fsr.cam import normalise_cam, resized
+from fsr.models.encoder import Features
 from fsr.models.network import Network
 
 
@@ -30,20 +32,17 @@ def multi_scale_inference(
     CAMs is taken. CAMs are made for the classes in `labels` [B, K]; without labels, for those that the top classifier
     predicts (the likeliest if it predicts none).
     """
-    size = images.shape[-2:]
+    size = (images.shape[2], images.shape[3])
     grids, top_grids, aux_grids = [], [], []
     for scale in scales:
-        scaled = images
-        if scale != 1:
-            to = (int(scale * size[0]), int(scale * size[1]))
-            scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        seen = network.encoder(torch.cat([scaled, scaled.flip(-1)]))
-        top, aux = network.cams(seen)
+        scaled = resized(images, scale)
+        seen: Features = network.encoder(torch.cat([scaled, scaled.flip(-1)]))
         grids.append(_with_flip(network.decoder(seen.top)))
-        top_grids.append(_with_flip(top))
-        aux_grids.append(_with_flip(aux))
+        top_grids.append(_with_flip(network.top_cam(seen.top)))
+        aux_grids.append(_with_flip(network.aux_cam(seen.aux)))
         if labels is None:
             labels = _predicted(network.classify(seen)[0][: len(images)])
+    assert labels is not None, "there is at least one scale"
     classes = [present.nonzero()[:, 0] for present in labels]
     return MultiScale(
         fuse_logits(grids, size),
@@ -56,10 +55,11 @@ def multi_scale_inference(
 
 def fuse_logits(grids: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Segmentation logits [B, C, H, W] from those of each scale [B, C, h, w]: their maximum at the image's size."""
-    fused = None
-    for grid in grids:
+    first, *others = grids
+    fused = F.interpolate(first.float(), size=size, mode="bilinear", align_corners=False)
+    for grid in others:
         logits = F.interpolate(grid.float(), size=size, mode="bilinear", align_corners=False)
-        fused = logits if fused is None else torch.maximum(fused, logits, out=fused)
+        torch.maximum(fused, logits, out=fused)
     return fused
 
 
@@ -83,4 +83,5 @@ def _fuse_cams(grids: list[Tensor], image: int, classes: Tensor, size: tuple[int
     if len(classes) == 0:
         return grids[0].new_empty(0, *size)
     chosen = (grid[image : image + 1, classes] for grid in grids)
-    return normalise_cam(sum(F.interpolate(cam, size=size, mode="bilinear", align_corners=False) for cam in chosen))[0]
+    cams = (F.interpolate(cam, size=size, mode="bilinear", align_corners=False) for cam in chosen)
+    return normalise_cam(functools.reduce(torch.add, cams))[0]

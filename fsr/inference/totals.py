@@ -59,7 +59,7 @@ class Totals:
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:
         """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""
-        quality = {}
+        quality: dict[str, dict[str, Any]] = {}
         for kind in ("cam", "aux_cam", "pseudo_labels"):
             if kind not in self.kinds:
                 continue

@@ -41,7 +41,10 @@ def check_archive(path: Path, names: set[str]) -> None:
             if place.parent != FOLDER or place.suffix != ".png" or place.stem not in left:
                 raise UserError(f"archive {path} holds {member.name}, which the server does not expect there")
             left.remove(place.stem)
-            with Image.open(archive.extractfile(member)) as image:
+            content = archive.extractfile(member)
+            if content is None:
+                raise UserError(f"archive {path} holds {member.name}, which is no file")
+            with Image.open(content) as image:
                 if image.mode != "P" or np.asarray(image).max() > 20:
                     raise UserError(f"label map {member.name} must be a palette PNG of classes 0 to 20")
     if left:

@@ -14,6 +14,9 @@ class SelfReinforcement(nn.Module):
     accumulates M micro-batches has the centres of a step with M times the ranks.
     """
 
+    class_centre: Tensor  # [1, outputs]
+    patch_centre: Tensor  # [1, 1, outputs]
+
     def __init__(
         self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9, *, micro_batches: int = 1
     ) -> None:

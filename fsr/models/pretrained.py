@@ -63,6 +63,6 @@ def resize_position(position: Tensor, tokens: int) -> Tensor:
     if position.shape[1] == tokens:
         return position
     before, after = (round((count - 1) ** 0.5) for count in (position.shape[1], tokens))
-    grid = position[:, 1:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
+    grid = torch.unflatten(position[:, 1:], 1, (before, before)).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
     return torch.cat([position[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

@@ -1,6 +1,7 @@
 """The bilateral filter of an image, on the permutohedral lattice."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
     """
     check_pair("image", image, "values", values)
     check_deviations(sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
-    return _bilateral_filter(image.detach().float(), values.float(), sigma_rgb, sigma_xy).to(values.dtype)
+    result: Tensor = _bilateral_filter(image.detach().float(), values.float(), sigma_rgb, sigma_xy)
+    return result.to(values.dtype)
 
 
 def check_pair(image_name: str, image: Tensor, values_name: str, values: Tensor) -> None:
@@ -78,12 +80,12 @@ def _(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tenso
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
-def _keep_image(ctx, inputs: tuple[Tensor, Tensor, float, float], output: Tensor) -> None:  # noqa: ANN001
+def _keep_image(ctx: Any, inputs: tuple[Tensor, Tensor, float, float], output: Tensor) -> None:
     image, _, *ctx.sigmas = inputs
     ctx.save_for_backward(image)
 
 
-def _filter_gradient(ctx, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # noqa: ANN001
+def _filter_gradient(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
     return None, _bilateral_filter(*ctx.saved_tensors, gradient, *ctx.sigmas), None, None
 
 

@@ -52,7 +52,7 @@ def mean_field(
             raise ValueError(f"{name} must be a finite number, got {weight}")
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
-    return _mean_field(
+    marginals: Tensor = _mean_field(
         image.detach().float(),
         logits.detach().float(),
         iterations,
@@ -62,6 +62,7 @@ def mean_field(
         bilateral_xy_std,
         bilateral_rgb_std,
     )
+    return marginals
 
 
 # The body is the reference, for devices that csrc/ registers no kernel for.
