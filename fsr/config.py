@@ -16,6 +16,16 @@ class TrainConfig:
 
     Points of the schedule are fractions of the run (`warmup`, `fsr_from`, `aff_from`, …), so that a shorter
     run keeps its shape. Raises UserError for a value that is not allowed.
+
+    Example:
+        A run on VOC of a tenth of the length; its warm-up shrinks with it.
+
+        >>> config = dataclasses.replace(voc(Path("data")), iterations=2_000)
+        >>> config.warmup_steps, voc().warmup_steps
+        (150, 1500)
+        >>> dataclasses.replace(config, mask_ratio=1.2)
+        Traceback (most recent call last):
+        fsr.errors.UserError: mask_ratio must be in (0, 1], got 1.2
     """
 
     # Data

@@ -54,6 +54,20 @@ def dense_crf(
 
     Returns:
         Marginals, float32 [C, H, W].
+
+    Raises:
+        ValueError: for shapes, types or a backend that do not fit, and for probabilities that are not finite.
+
+    Example:
+        An uncertain pixel takes the class of its black neighbours.
+
+        >>> image = np.zeros((8, 8, 3), np.uint8)
+        >>> image[:, 4:] = 255
+        >>> probabilities = np.full((2, 8, 8), 0.1, np.float32)
+        >>> probabilities[0, :, :4] = probabilities[1, :, 4:] = 0.9
+        >>> probabilities[:, 3, 1] = 0.4, 0.6
+        >>> dense_crf(image, probabilities).argmax(0)[3]
+        array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     height, width = image.shape[:2]
     if image.dtype != np.uint8 or image.shape != (height, width, 3):
@@ -100,6 +114,11 @@ def dense_crf_stream(
 
     Yields:
         float32 [C, H, W] for each pair.
+
+    Example:
+        >>> pairs = ((np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5)) for _ in range(3))
+        >>> [marginals.shape for marginals in dense_crf_stream(pairs, workers=2)]
+        [(2, 8, 8), (2, 8, 8), (2, 8, 8)]
     """
     return bounded_map(
         lambda pair: dense_crf(pair[0], pair[1], settings), pairs, workers or torch.get_num_threads(), waiting=2

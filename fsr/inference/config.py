@@ -28,6 +28,11 @@ class InferConfig:
     """One inference: its images, its checkpoint, what it saves. Raises UserError for a value that is not allowed.
 
     Aliases are the released code's flags and those of its relatives.
+
+    Example:
+        >>> config = InferConfig(dataset="voc", checkpoint=Path("runs/voc/best.pt"), data_folder=Path("data"))
+        >>> config.results_folder.as_posix(), config.scales
+        ('runs/voc/infer_val', (1.0, 1.25, 1.5))
     """
 
     dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]

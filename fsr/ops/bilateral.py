@@ -35,6 +35,16 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
         ValueError: for shapes, types, devices or standard deviations that do not fit; for an image that is not finite,
             and for one that spans more lattice cells than can be numbered. The native CUDA kernel does not look for the
             last two, for it would have to wait for the device: there the whole result is NaN.
+
+    Example:
+        A value spreads over the pixels of its own colour, not across an edge.
+
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> image[..., 4:] = 255
+        >>> values = torch.zeros(1, 1, 8, 8)
+        >>> values[..., 3, 1] = 1
+        >>> (bilateral_filter(image, values, sigma_rgb=15, sigma_xy=10)[0, 0, 3] > 0.01).tolist()
+        [True, True, True, True, False, False, False, False]
     """
     check_pair("image", image, "values", values)
     check_deviations(sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
