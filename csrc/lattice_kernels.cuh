@@ -49,7 +49,7 @@ struct Pixels {
   }
 };
 
-// What the device finds out about all points, and what follows from it.
+// What the device computes from all points: their range, and the numbering of vertices that follows from it.
 template <int D>
 struct Summary {
   int32_t low[D], high[D];

@@ -93,7 +93,7 @@ class Inference:
         if trained.num_classes != wanted:
             raise UserError(
                 f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
-                f"but {config.dataset} wants {wanted} (--num_classes)"
+                f"but {config.dataset} has {wanted} (--num_classes)"
             )
         return network, config.thresholds(trained)
 

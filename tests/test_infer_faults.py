@@ -107,7 +107,7 @@ def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, chec
 def test_a_checkpoint_of_another_class_count_architecture_or_no_checkpoint(voc, coco, checkpoint, tmp_path, capsys):
     out = tmp_path / "out"
     told = complaint(capsys, "voc", checkpoint, voc, out)
-    assert "9 classes" in told and "voc wants 21" in told
+    assert "9 classes" in told and "voc has 21" in told
     assert "does not exist" in complaint(capsys, "voc", tmp_path / "none.pt", voc, out)
     (tmp_path / "junk.pt").write_bytes(b"junk")
     assert "cannot be read" in complaint(capsys, "voc", tmp_path / "junk.pt", voc, out)

@@ -20,7 +20,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 class Drawn(NamedTuple):
-    """Cropped pictures and what was drawn for them; without B for a single one."""
+    """Cropped pictures and the random draws for them; a single one has no dimension B."""
 
     picture: Tensor  # [B, 3, S, S] uint8
     flip: Tensor  # [B] bool

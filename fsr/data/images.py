@@ -1,4 +1,4 @@
-"""Reading pictures and masks; whatever is wrong with a file becomes one sentence that names it."""
+"""Reads pictures and masks. Every problem with a file becomes a UserError of one sentence that names the file."""
 
 from io import BytesIO
 from pathlib import Path
@@ -61,5 +61,5 @@ def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the file name that the caller tells anyway."""
+    """The reason of an error, without the file name, which the caller adds."""
     return getattr(error, "strerror", None) or ("not a picture" if "cannot identify" in str(error) else str(error))

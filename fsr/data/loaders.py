@@ -65,7 +65,7 @@ def evaluation_images(
 def labelled_images(
     source: Source, split: str, items: list[Item], workers: int
 ) -> Iterator[EvaluationImage | UserError]:
-    """The images `items` of `split` in their order, as `evaluation_images` gives them, or what is wrong with one."""
+    """The images `items` of `split` in their order, as `evaluation_images` yields them, or a UserError in its place."""
     return iter(
         DataLoader(
             EvaluationImages(source, split, items),

@@ -76,7 +76,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
         split for split in ("train",) if not _mask_file(source, names[split][0], split).parent.is_dir()
     )
     for split in without_masks:
-        print(f"{split}: no masks; --write_masks makes them, but only an evaluation on this set needs them")
+        print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
     _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
@@ -96,7 +96,7 @@ def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImag
 
     for _ in _in_threads(write, missing, f"writing masks of {split}"):
         pass
-    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} were there")
+    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} existed already")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Finding:
 def _write_checked_lists(
     source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
 ) -> None:
-    """Decode all files, print what is bad, and write the lists if nothing is."""
+    """Decode all files and print what is bad. Write the lists if no file is bad."""
 
     def files(name: str, split: str) -> tuple[Path, Path | None]:
         mask_file = None if split in without_masks else source.mask_file(name, split)

@@ -1,4 +1,4 @@
-"""What VOC and COCO have in common: a folder, class names, and lists that were prepared."""
+"""The base of VOC and COCO: a folder, class names, and prepared lists."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -42,7 +42,7 @@ class PreparedSet(ABC):
         return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
 
     def has_ground_truth(self, split: str) -> bool:
-        """Whether the images of a set have masks: nobody but the evaluation server has those of a test set."""
+        """Whether the images of a set have masks. Only the evaluation server has those of a test set."""
         return not split.startswith("test")
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Random draws that depend on a key alone, not on what was drawn before or in which process."""
+"""Random draws that depend only on a key, not on earlier draws or the process."""
 
 import random
 from collections.abc import Iterator

@@ -43,13 +43,13 @@ def denormalise(view: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation, kept like `_levels`."""
+    """Mean and standard deviation, cached like `_levels`."""
     return _MEAN.to(device), _STD.to(device)
 
 
 @lru_cache
 def _levels(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standard deviation and mean in 8-bit levels; kept, for to bring them to a GPU is to wait for it."""
+    """Standard deviation and mean in 8-bit levels. Cached, because copying them to a GPU makes the host wait."""
     return 255 * _STD.to(device, dtype), 255 * _MEAN.to(device, dtype)
 
 

@@ -1,4 +1,4 @@
-"""The folder of an inference: every path in it, and the journal of the images that are done."""
+"""The folder of an inference: every path in it, and the journals of the images that are done."""
 
 import errno
 import fcntl

@@ -14,7 +14,7 @@ from fsr.models.projector import Projector
 
 
 class StudentOutput(NamedTuple):
-    """What the losses read of the student."""
+    """The student's outputs that the losses read."""
 
     top_logits: Tensor  # [B, K] view 1
     aux_logits: Tensor  # [B, K] view 1
