@@ -11,7 +11,7 @@ from analysis.load import RUNS, load
 from analysis.notebook import begin
 from analysis.ranking import ranking
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import whole_file
+from fsr.files import atomic_file
 from fsr.score_names import SEG_MIOU
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             if figure is None:  # this study searches no parameter that could have an effect
                 continue
             path = options.out / f"{name}_{study}.png"
-            with whole_file(path) as file:
+            with atomic_file(path) as file:
                 figure.savefig(file, format="png")
             print(f"wrote {path}")
 

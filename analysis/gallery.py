@@ -41,7 +41,8 @@ def main() -> None:
     options = tyro.cli(Options)
     network, config = load_network(Run(options.run).best_file)
     config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
-    samples = evaluation_images(config, open_source(config), config.val_set, 0, 1)
+    source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
+    samples = evaluation_images(config, source, config.val_set, 0, 1)
     rows = itertools.islice(samples, options.first, options.first + options.images)
     pictures = [draw(network, sample, config, torch.device("cpu")) for sample in rows]
     pixels = (torch.cat(pictures, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

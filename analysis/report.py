@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 
 from analysis.load import RUNS, study_folder
 from fsr.errors import reports_user_errors
-from fsr.files import whole_file
+from fsr.files import atomic_file
 from fsr.progress import with_progress
 
 FOLDER = Path(__file__).parent
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         execute(notebook, options.study, options.runs)
     except CellExecutionError as error:
         sys.exit(f"error: a notebook failed: {error}")
-    with whole_file(out) as file:
+    with atomic_file(out) as file:
         file.write(page(notebook, ", ".join(options.study)).encode())
     print(f"wrote {out}")
 

@@ -1,4 +1,4 @@
-"""The bilateral filter of a training step against pydensecrf's CRF, the plain-torch twin, and the memory's bandwidth.
+"""The bilateral filter of a training step against pydensecrf's CRF, the plain-torch reference and a memory copy.
 
     python benchmarks/bilateral_filter.py
 
@@ -51,7 +51,7 @@ def main() -> None:
         for c, v in values.items()
     }
     kinds["pydensecrf's CRF"] = lambda: dense_crf(photo, labels, backend="pydensecrf")
-    kinds["twin, 21 channels"] = lambda: reference.bilateral_filter(images, values[21], SIGMA_RGB, SIGMA_XY)
+    kinds["reference, 21 channels"] = lambda: reference.bilateral_filter(images, values[21], SIGMA_RGB, SIGMA_XY)
     kinds["copy"] = lambda: target.copy_(source)
     times = medians(interleaved(kinds, options.repeats))
 
@@ -59,7 +59,7 @@ def main() -> None:
     crf = times["pydensecrf's CRF"]
     result = {"fraction_of_pydensecrf": round(times["native, 21 channels"] / crf, 5)}
     print(f"a copy moves {bandwidth / 1e9:.1f} GB/s; pydensecrf's CRF takes {1e3 * crf:.0f} ms")
-    print(f"twin, 21 channels: {1e3 * times['twin, 21 channels']:.1f} ms")
+    print(f"reference, 21 channels: {1e3 * times['reference, 21 channels']:.1f} ms")
     for channels in CHANNELS:
         taken = times[f"native, {channels} channels"]
         floor = (images.nbytes + 2 * values[channels].nbytes) / bandwidth

@@ -2,7 +2,7 @@
 
     python benchmarks/checkpoint.py --folder DIR
 
-The paper's settings for VOC (ViT-B at 448 pixels) with AdamW's state; medians. Steps go on while a checkpoint is
+The paper's settings for VOC (ViT-B at 448 pixels) with AdamW's state; medians. Steps continue while a checkpoint is
 written, so a run pays for the stall alone, once every `save_every` steps. The same bytes written alone are what
 the disk allows. All take turns, so that what else the machine does meets all of them. The last line is JSON.
 """

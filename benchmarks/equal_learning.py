@@ -3,7 +3,7 @@
     python benchmarks/equal_learning.py --out runs/equal_learning --seeds 0 5 7
 
 CPUs without units for bf16 multiply it a hundred times slower than float32. There, products of bf16 tensors are
-computed in float32 and rounded to bf16 afterwards, which is what such units do. Runs that are there already are read,
+computed in float32 and then rounded to bf16, which is what such units do. Runs that are there already are read,
 not repeated. Prints means, and differences from float32 in pairs with 95 % intervals; the last line is JSON.
 """
 
@@ -25,10 +25,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from analysis.intervals import half_width, mean_and_interval, verdict
 from fsr.config import synthetic
 from fsr.run import Run
+from fsr.score_names import SEG_MIOU
 from fsr.train import train
 
 WAYS = {"float32": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
-SCORES = ("val/seg_miou", "val/cam_best_miou", "val/aux_cam_best_miou")
+SCORES = (SEG_MIOU, "val/cam_best_miou", "val/aux_cam_best_miou")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 
 

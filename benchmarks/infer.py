@@ -1,12 +1,12 @@
-"""Inference end to end against the plain twin of the tests: JPEG files in, label maps and scores out.
+"""Inference end to end against the reference implementation of the tests: JPEG files in, label maps and scores out.
 
     python benchmarks/infer.py
 
-ViT-S/16, 224 px, 21 classes, three scales and mirror. The twin is tests/plain_inference.py: one image at a time in the
-order of the released code (the whole network twice a scale, with the projector), everything in memory, then pydensecrf
-in joblib's processes. `single_pass` is the twin without that waste. All take turns on the same images; medians of the
-turns, with the network in memory for all. The last line is JSON; `speedup` is with CRF against the twin with
-pydensecrf.
+ViT-S/16, 224 px, 21 classes, three scales with horizontal flip. The reference is tests/reference_inference.py: one
+image at a time in the order of the released code (the whole network twice a scale, with the projector), everything in
+memory, then pydensecrf in joblib's processes. `single_pass` is the reference without that waste. All take turns on the
+same images; medians of the turns, with the network in memory for all. The last line is JSON; `speedup` is with CRF
+against the reference with pydensecrf.
 """
 
 import contextlib
@@ -30,17 +30,16 @@ from fsr.config import TrainConfig, voc
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.voc import VocSource
-from fsr.files import write_whole
-from fsr.infer import answer_all, open_images, summarise
+from fsr.files import write_atomically
+from fsr.infer import Inference
 from fsr.inference.config import InferConfig
-from fsr.inference.journal import Results
 from fsr.metrics import ConfusionMatrix
 from fsr.models.network import Network
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import plain_inference as plain
+import reference_inference as reference
 
-SCALES = (1.0, 1.25, 1.5)
+SCALES = InferConfig.scales
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Options:
     backbone: str = "vit_small_patch16_224"
     """timm's ViT."""
     precision: str = "fp32"
-    """fp32 or bf16 for ours; the twin's is fp32."""
+    """fp32 or bf16 for ours; the reference runs in fp32."""
     jobs: int = 2
     """Processes of pydensecrf, and threads of ours."""
     batch_size: int = 4
@@ -74,6 +73,7 @@ def main() -> None:
         )
         torch.manual_seed(0)
         network = Network(config).eval()
+        torch.save({"student": network.state_dict(), "config": config.to_json()}, folder / "best.pt")
         turns: dict[str, list[float]] = defaultdict(list)
         for turn in range(-1, options.repeats):
             items = VocSource(folder).items("val")[: 2 if turn < 0 else None]  # a short one first, to warm up
@@ -84,8 +84,8 @@ def main() -> None:
             print(f"turn {turn}:", {name: round(taken, 2) for name, taken in times.items()}, flush=True)
     times = medians(turns)
     result = {
-        "speedup": round(times["twin"] / times["ours"], 2),
-        "speedup_without_crf": round(times["twin_without_crf"] / times["ours_without_crf"], 2),
+        "speedup": round(times["reference"] / times["ours"], 2),
+        "speedup_without_crf": round(times["reference_without_crf"] / times["ours_without_crf"], 2),
         "speedup_over_single_pass": round(times["single_pass"] / times["ours"], 2),
         "images_per_s": {name: round(options.images / taken, 3) for name, taken in times.items()},
         "precision": options.precision,
@@ -96,12 +96,12 @@ def main() -> None:
 def one_turn(network: Network, config: TrainConfig, folder: Path, options: Options) -> dict[str, float]:
     """Seconds of each way through the images."""
     times = {
-        "ours": seconds(lambda: ours(network, folder, options, crf=True)),
-        "ours_without_crf": seconds(lambda: ours(network, folder, options, crf=False)),
+        "ours": ours(folder, options, crf=True),
+        "ours_without_crf": ours(folder, options, crf=False),
     }
-    network_s, crf_s, rest_s = twin(network, config, folder, options, released_order=True)
-    times |= {"twin": network_s + crf_s + rest_s, "twin_without_crf": network_s + rest_s}
-    times["single_pass"] = sum(twin(network, config, folder, options, released_order=False))
+    network_s, crf_s, rest_s = run_reference(network, config, folder, options, released_order=True)
+    times |= {"reference": network_s + crf_s + rest_s, "reference_without_crf": network_s + rest_s}
+    times["single_pass"] = sum(run_reference(network, config, folder, options, released_order=False))
     return times
 
 
@@ -113,15 +113,15 @@ def write_data(folder: Path, options: Options) -> None:
     for seed in range(options.images):
         name = f"{seed:06d}"
         Image.fromarray(picture(options.size, options.size, seed)).save(source.image_file(name, "val"), quality=95)
-        truth = probabilities(21, options.size, options.size, seed).argmax(0).astype(np.uint8)
-        write_whole(source.mask_file(name, "val"), palette_png(truth))
-        classes = [int(class_id) for class_id in np.bincount(truth.ravel()).argsort()[::-1] if class_id > 0][:2]
+        ground_truth = probabilities(21, options.size, options.size, seed).argmax(0).astype(np.uint8)
+        write_atomically(source.mask_file(name, "val"), palette_png(ground_truth))
+        classes = [int(class_id) for class_id in np.bincount(ground_truth.ravel()).argsort()[::-1] if class_id > 0][:2]
         items.append(Item(name, tuple(sorted(classes))))
     write_list(source.list_folder / "val.txt", items)
 
 
-def ours(network: Network, folder: Path, options: Options, crf: bool) -> None:
-    """What the command does once its checkpoint is loaded."""
+def ours(folder: Path, options: Options, crf: bool) -> float:
+    """Seconds of the command once its checkpoint is loaded."""
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         config = InferConfig(
             dataset="voc",
@@ -131,42 +131,42 @@ def ours(network: Network, folder: Path, options: Options, crf: bool) -> None:
             output_folder=Path(out),
             crf=crf,
             precision=options.precision,
-            bkg_threshold=voc().bkg_threshold,
             threads=options.jobs,
             batch_size=options.batch_size,
         )
-        source, results = open_images(config), Results(config.results_folder)
-        items = source.items(config.infer_set)
-        answer_all(config, network, source, results, items, lambda: False)
-        summarise(config, source, results, items, {})
+        inference = Inference(config)
+        _ = inference.network  # loads it
+        return seconds(lambda: inference.answer_shard(0))
 
 
-def twin(
+def run_reference(
     network: Network, config: TrainConfig, folder: Path, options: Options, released_order: bool
 ) -> tuple[float, float, float]:
-    """The same label maps and scores, plainly; seconds of the network, of the CRF and of the rest."""
+    """The same label maps and scores by the reference; seconds of the network, of the CRF and of the rest."""
     source = VocSource(folder, folder)
     items = source.items("val")
     files = [source.image_file(item.name, "val") for item in items]
-    answers: list[plain.PlainAnswer] = []
-    network_s = seconds(lambda: answers.extend(plain.plain_answer(network, f, SCALES, released_order) for f in files))
+    answers: list[reference.ReferenceAnswer] = []
+    network_s = seconds(
+        lambda: answers.extend(reference.reference_answer(network, f, SCALES, released_order) for f in files)
+    )
     crf: list[np.ndarray] = []
-    crf_s = seconds(lambda: crf.extend(plain.crf_labels(answers, options.jobs)))
+    crf_s = seconds(lambda: crf.extend(reference.crf_labels(answers, options.jobs)))
 
     def write_and_score() -> None:
         labels = {"segmentation": [answer.logits.argmax(0).astype(np.uint8) for answer in answers], "crf": crf}
         for kind in ("cam", "aux_cam"):
             labels[kind] = [
-                plain.cam_label(getattr(answer, kind), item.classes, config.bkg_threshold)
+                reference.cam_label(getattr(answer, kind), item.classes, config.bkg_threshold)
                 for answer, item in zip(answers, items, strict=True)
             ]
-        truths = [source.truth(item.name, "val", None) for item in items]
+        ground_truths = [source.ground_truth(item.name, "val", None) for item in items]
         with tempfile.TemporaryDirectory() as out:
             for kind, maps in labels.items():
                 matrix = ConfusionMatrix(21)
-                for item, label, truth in zip(items, maps, truths, strict=True):
+                for item, label, ground_truth in zip(items, maps, ground_truths, strict=True):
                     (Path(out) / f"{kind}_{item.name}.png").write_bytes(palette_png(label))
-                    matrix.add(torch.from_numpy(label), torch.from_numpy(truth))
+                    matrix.add(torch.from_numpy(label), torch.from_numpy(ground_truth))
                 matrix.miou()
 
     return network_s, crf_s, seconds(write_and_score)

@@ -5,7 +5,7 @@
 The preset was chosen looking at seeds 0, 4, 5, 7, 8 and 9; others are fresh, hence the default.
 
 Prints means with 95 % confidence intervals (Student's t over seeds) and paired differences; the last line is JSON.
-The runs stay in --runs, so that an interrupted comparison goes on where it was.
+The runs stay in --runs, so that an interrupted comparison resumes.
 """
 
 import json
@@ -24,13 +24,14 @@ from rich.table import Table
 
 from analysis.intervals import half_width
 from fsr.run import Run
+from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, SEG_MIOU
 
 SETTINGS = {
     "preset": [],
     "from start": ["--fsr_from", "0"],
     "none": ["--w_class", "0", "--w_patch", "0"],
 }
-SCORES = ("val/cam_miou", "val/cam_best_miou", "val/aux_cam_miou", "val/aux_cam_best_miou", "val/seg_miou")
+SCORES = (CAM_MIOU, "val/cam_best_miou", AUX_CAM_MIOU, "val/aux_cam_best_miou", SEG_MIOU)
 
 
 @dataclass(frozen=True)

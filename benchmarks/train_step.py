@@ -1,4 +1,4 @@
-"""A training step against the plain one of tests/plain_step.py: time by part, images/s, memory, share of the limit.
+"""A training step against the reference of tests/reference_step.py: time by part, images/s, memory, share of the limit.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --model vit_base_patch16_224 --size 448 --batch 1 --repeats 1 --parts False
@@ -36,14 +36,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fsr import step as step_module
 from fsr.config import TrainConfig, voc
+from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_noise
 from fsr.models.network import Network
-from fsr.optim import build_optimizer, set_learning_rates, update_teacher
+from fsr.optim import build_optimizer, set_learning_rates
 from fsr.step import Batch, step_losses
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from plain_step import plain_losses
+from reference_step import reference_losses
 
 UNCERTAIN, RANDOM = 5000, 0  # steps of 20 000
 TRIALS = 3
@@ -88,7 +89,7 @@ class Options:
     """Only measure the peak memory of this kind."""
 
     def config(self, **changes: str | int | bool) -> TrainConfig:
-        """The paper's settings in this size, without drop path, which the plain step does not have."""
+        """The paper's settings in this size, without drop path, which the reference does not have."""
         side = self.size // 7 if self.size % 112 == 0 else 16
         own = {"backbone": self.model, "crop_size": self.size, "batch_size": self.batch, "block_size": side}
         return dataclasses.replace(voc(), pretrained="none", drop_path=0.0, **(own | changes))
@@ -124,10 +125,10 @@ class Trained:
         parts = self.student, self.teacher, self.reinforcement
         self.learn(step_losses(*parts, self.batch, self.noise, step, self.config))
 
-    def plain(self) -> None:
-        """One step of tests/plain_step.py."""
+    def reference(self) -> None:
+        """One step of tests/reference_step.py."""
         parts = self.student, self.teacher, self.centres
-        self.learn(plain_losses(*parts, self.batch[:3], self.noise, UNCERTAIN, self.config))
+        self.learn(reference_losses(*parts, self.batch[:3], self.noise, UNCERTAIN, self.config))
 
     def learn(self, losses: dict[str, torch.Tensor]) -> None:
         """Backward pass, optimizer and EMA."""
@@ -156,7 +157,7 @@ def main() -> None:
     rates = {name: matmul_rate(kind) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     print("matrix products: " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in rates.items()))
     kinds: dict[str, Callable[[], object]] = {
-        "plain, fp32": exact.plain,
+        "reference, fp32": exact.reference,
         "fp32": exact.fast,
         "fp32, random masks": lambda: exact.fast(RANDOM),
     }
@@ -171,19 +172,19 @@ def main() -> None:
         )
         kinds["fp32, compiled"] = compiled.fast
     times = medians(interleaved(kinds, options.repeats))
-    table = Table("step", "s", "images/s", "× plain")
+    table = Table("step", "s", "images/s", "× reference")
     for name, taken in times.items():
-        speedup = times["plain, fp32"] / taken
+        speedup = times["reference, fp32"] / taken
         table.add_row(name, f"{taken:.2f}", f"{options.batch / taken:.2f}", f"{speedup:.2f}")
     Console().print(table)
-    peak = {kind: memory_in_own_process(options, kind) for kind in ("plain", "fast")}
+    peak = {kind: memory_in_own_process(options, kind) for kind in ("reference", "fast")}
     print("peak memory: " + ", ".join(f"{kind} {mb:.0f} MB" for kind, mb in peak.items()))
     result = {
-        "speedup_fp32": round(times["plain, fp32"] / times["fp32"], 3),
-        "speedup_bf16": round(times["plain, fp32"] / times["bf16"], 3) if "bf16" in times else None,
-        "speedup_compiled": round(times["plain, fp32"] / times["fp32, compiled"], 3) if options.compile else None,
-        "speedup_random_masks": round(times["plain, fp32"] / times["fp32, random masks"], 3),
-        "peak_memory_ratio": round(peak["fast"] / peak["plain"], 3),
+        "speedup_fp32": round(times["reference, fp32"] / times["fp32"], 3),
+        "speedup_bf16": round(times["reference, fp32"] / times["bf16"], 3) if "bf16" in times else None,
+        "speedup_compiled": round(times["reference, fp32"] / times["fp32, compiled"], 3) if options.compile else None,
+        "speedup_random_masks": round(times["reference, fp32"] / times["fp32, random masks"], 3),
+        "peak_memory_ratio": round(peak["fast"] / peak["reference"], 3),
     }
     if options.parts:
         flops = count_flops(exact)
@@ -218,7 +219,11 @@ def matmul_rate(kind: torch.dtype) -> float:
 
 def count_flops(trained: Trained) -> dict[str, int]:
     """Floating-point operations of the products in each kind of step."""
-    work = {"plain, fp32": trained.plain, "fp32": trained.fast, "fp32, random masks": lambda: trained.fast(RANDOM)}
+    work = {
+        "reference, fp32": trained.reference,
+        "fp32": trained.fast,
+        "fp32, random masks": lambda: trained.fast(RANDOM),
+    }
     counts = {}
     for name, step in work.items():
         # The counter does not know the CPU's fused attention, but what it is made of.

@@ -1,4 +1,4 @@
-// What Python sees: fsr/ops defines the operators and their schemas, importing fsr._C gives them kernels.
+// The Python module fsr._C: fsr/ops defines the operators and their schemas, importing fsr._C registers the kernels.
 #include <Python.h>
 #include <torch/library.h>
 

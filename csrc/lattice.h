@@ -1,8 +1,8 @@
 // The permutohedral lattice: what its CPU and CUDA kernels share.
 //
 // Adams, Baek & Davis, "Fast high-dimensional filtering using the permutohedral lattice" (2010), in the variant of
-// Kraehenbuehl & Koltun's dense CRF (2011). fsr/ops/reference.py says the same in plain torch, and is what the kernels
-// are tested against.
+// Kraehenbuehl & Koltun's dense CRF (2011). fsr/ops/reference.py is the reference implementation in plain torch; the
+// tests compare the kernels with it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -156,7 +156,7 @@ struct Numbering {
   }
 };
 
-// The Python wrappers have better words for it; this guards the memory of who calls the operators without them.
+// Guards the memory of callers that bypass the Python wrappers, which check the same with better messages.
 inline void check_sizes(const at::Tensor& image, const at::Tensor& values) {
   TORCH_CHECK_VALUE(
       image.dim() == 4 && values.dim() == 4 && image.size(0) == values.size(0) && image.size(1) == 3 &&

@@ -66,7 +66,7 @@ class VertexTable {
   int shift_ = 0;
 };
 
-// Fewer numbers than these are worked off before another thread has woken up.
+// Fewer numbers than these are done before another thread has woken up.
 constexpr int64_t kWorthAThread = 1 << 18;
 
 // Calls work(i) for i in [0, count) on all threads.

@@ -13,8 +13,8 @@
 
 namespace fsr {
 
-// Memory without its first write: zeros that nobody reads would cost as much as a pass of the filter. Large arrays lie on
-// huge pages where the system has them, for rows are read in no order that its small pages would suit.
+// Memory that is not initialised: writing zeros would cost as much as a pass of the filter. Large arrays use huge pages
+// where the system has them, because rows are read in random order.
 template <class T>
 class Array {
  public:

@@ -1,8 +1,8 @@
 // The permutohedral lattice on CUDA: the bilateral filter and the dense CRF's mean field.
 //
-// All images of a batch at once, on the caller's stream, and without asking the device for anything: how many vertices there
-// are is known to the device alone, so memory is made for the most there can be, and kernels stop at the count. Every sum
-// is made by one thread in a fixed order: the same bits on every run. An image that is not finite, or whose points span too
+// Computes all images of a batch at once on the caller's stream, and never waits for the device. Only the device knows the
+// number of vertices, so memory is allocated for the largest possible number and kernels stop at the count. Every sum
+// is made by one thread in a fixed order: bit-identical on every run. An image that is not finite, or whose points span too
 // many cells, makes the whole result NaN.
 //
 // Only c10's CUDA headers are included: ATen's want those of libraries that a lean toolkit lacks.

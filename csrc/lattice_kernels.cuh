@@ -49,7 +49,7 @@ struct Pixels {
   }
 };
 
-// What the device finds out about all points, and what follows from it.
+// What the device computes from all points: their range, and the numbering of vertices that follows from it.
 template <int D>
 struct Summary {
   int32_t low[D], high[D];
@@ -269,7 +269,7 @@ __global__ void softmax(const float* scores, int64_t all_points, int64_t points,
       result[first + c * points] = value;
       sum += value;
     }
-    // fmaxf passes over NaN: it comes back through the sum.
+    // fmaxf passes over NaN: the sum restores it.
     for (int64_t c = 0; c < channels; ++c) result[first + c * points] /= sum;
   }
 }

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-// Fused operations round otherwise, and ties would fall otherwise than on other machines. On x86-64 they are kept out by
-// not compiling for processors that have them; elsewhere setup.py forbids them.
+// Fused operations round differently, so ties would be broken differently than on other machines. On x86-64 this file is
+// compiled for processors without them; elsewhere setup.py forbids them.
 #ifdef __FMA__
 #error "Compile without -march: the kernels choose their instructions when they run"
 #endif

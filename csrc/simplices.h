@@ -1,4 +1,4 @@
-// Where points lie in the lattice, eight at a time.
+// The lattice simplex of each point, eight points at a time.
 #pragma once
 
 #include "lattice.h"

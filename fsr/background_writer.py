@@ -1,4 +1,4 @@
-"""Writing in the background, so that training goes on meanwhile."""
+"""Writes in the background while training continues."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,37 +8,37 @@ import torch
 
 
 class BackgroundWriter:
-    """Does one piece of writing at a time, in a thread of its own. What it raises comes up in the calling thread."""
+    """Runs one piece of writing at a time in a thread of its own, and raises its errors in the calling thread."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "writer")
         self._pending: Future[None] | None = None
 
     def write(self, work: Callable[[], None]) -> None:
-        """Start `work`, after what was started before. Raises what that raised."""
+        """Wait for the writing before this one, raise its error if it had one, and start `work`."""
         self.wait()
         self._pending = self._thread.submit(work)
 
     def check(self) -> None:
-        """Raise what the writing raised, if it has ended; does not wait."""
+        """Raise the error of a writing that has ended. Does not wait for one that has not."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when everything is written. Raises what the writing raised."""
+        """Return when everything is written. Raises the error of the writing."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Let what was started come to its end, and raise nothing: something else has gone wrong already."""
+        """Wait for the writing and hide its error: the caller is already handling another one."""
         self._thread.shutdown()
 
 
 def host_copy(state: Any) -> Any:
-    """A copy of nested dictionaries and lists whose tensors lie in host memory.
+    """A copy of nested dictionaries and lists, with every tensor in host memory.
 
-    From a GPU the copies are only queued: call `torch.cuda.synchronize` or wait for an event before reading them.
+    Copies from a GPU are only queued: synchronise or wait for an event before you read them.
     """
     if isinstance(state, torch.Tensor):
         copy = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)

@@ -1,4 +1,4 @@
-"""Work on a long stream with all cores, a few elements at a time."""
+"""Applies a function to a long stream on all cores, holding only a few elements in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,14 +7,16 @@ from typing import TypeVar
 
 import torch
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def bounded_map(work: Callable[[T], R], elements: Iterable[T], workers: int, waiting: int = 1) -> Iterator[R]:
-    """`work` of each element in its order, `workers` at a time; at most `waiting` more are taken from `elements`.
+    """Yield `work` of each element in the order of `elements`. `workers` elements are worked on at a time.
 
-    So a whole data set may pass through. Whatever makes the elements runs in the caller's thread, beside the work on
-    those before. Each worker has one thread of torch: more would compete with the other workers for the cores.
+    At most `waiting` more elements are taken from `elements` in advance, so a whole data set may pass through. The
+    iterator `elements` runs in the caller's thread, beside the workers. Each worker uses one thread of torch: more
+    would compete with the other workers for the cores.
     """
     threads = torch.get_num_threads()
     pending: deque[Future[R]] = deque()

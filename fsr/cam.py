@@ -1,13 +1,14 @@
 """Class activation maps, and labels from them."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsr.data.images import IGNORED
 from fsr.models.encoder import Features
 from fsr.models.network import Network
-
-IGNORED = 255
 
 
 @torch.no_grad()
@@ -16,40 +17,73 @@ def multi_scale_cams(
     images: Tensor,
     scales: tuple[float, ...],
     *,
-    with_top: bool = True,
-    seen: Features | None = None,
+    seen: tuple[Tensor, Tensor] | None = None,
     classes: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Top and aux multi-scale CAM of images [B, 3, H, W], each [B, K, H, W] in [0, 1] (METHOD "Multi-scale CAM").
 
-    Image and mirror at each scale, maximum of the two, summed over scales, then normalised per image and class.
-    Without `with_top` only the aux CAM is made, from two blocks less, and the top one is None. `seen` are the features
-    of the images as they are, if they are at hand. `classes` [B, W] are those that are wanted of each image, counted
-    from 0 without the background: the CAMs are then [B, W, H, W].
+    The CAM at a scale is the maximum over the image and its horizontal flip. CAMs are summed over the scales, then
+    normalised per image and class.
+
+    Args:
+        network: in training mode with drop path, or in evaluation mode without.
+        images: network input [B, 3, H, W].
+        scales: of the image.
+        seen: top and aux features of the images at scale 1, if the caller has them already.
+        classes: selects classes of each image, [B, W], counted from 0 without the background. The CAMs are then
+            [B, W, H, W].
     """
-    size = images.shape[-2:]
-    sums: list[Tensor | None] = [None, None]
-    for scale in scales:
-        scaled = images
-        if scale != 1:
-            to = (int(scale * size[0]), int(scale * size[1]))
-            scaled = F.interpolate(images, size=to, mode="bilinear", align_corners=False)
-        mirrored = scaled.flip(-1)
-        known = scale == 1 and seen is not None
-        new = network.encoder(mirrored if known else torch.cat([scaled, mirrored]), with_top=with_top)
-        cams = network.cams(new)
-        if known:
-            cams = [None if b is None else torch.cat([a, b]) for a, b in zip(network.cams(seen), cams, strict=True)]
-        for i, cam in enumerate(cams):
-            if cam is not None:
-                if classes is not None:
-                    cam = cam.gather(1, classes.repeat(2, 1)[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
-                cam = F.interpolate(cam.float(), size=size, mode="bilinear", align_corners=False)
-                plain, flipped = cam.chunk(2)
-                cam = torch.maximum(plain, flipped.flip(-1))
-                sums[i] = cam if sums[i] is None else sums[i] + cam
-    top, aux = sums
-    return None if top is None else normalise_cam(top), normalise_cam(aux)
+    cams = (_cams_at(scale, network, images, seen, classes) for scale in scales)
+    top, aux = functools.reduce(lambda sums, new: (sums[0] + new[0], sums[1] + new[1]), cams)
+    return normalise_cam(top), normalise_cam(aux)
+
+
+def _cams_at(
+    scale: float, network: Network, images: Tensor, seen: tuple[Tensor, Tensor] | None, classes: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Top and aux CAM of one scale, see `multi_scale_cams`."""
+    scaled = resized(images, scale)
+    flipped = scaled.flip(-1)
+    if scale == 1 and seen is not None:
+        new: Features = network.encoder(flipped)
+        top = torch.cat([network.top_cam(seen[0]), network.top_cam(new.top)])
+        aux = torch.cat([network.aux_cam(seen[1]), network.aux_cam(new.aux)])
+    else:
+        new = network.encoder(torch.cat([scaled, flipped]))
+        top, aux = network.top_cam(new.top), network.aux_cam(new.aux)
+    return _with_flip(top, images, classes), _with_flip(aux, images, classes)
+
+
+@torch.no_grad()
+def multi_scale_aux_cam(
+    network: Network, images: Tensor, scales: tuple[float, ...], *, classes: Tensor | None = None
+) -> Tensor:
+    """The aux CAM of `multi_scale_cams` alone, for which the encoder stops two blocks early."""
+
+    def at(scale: float) -> Tensor:
+        scaled = resized(images, scale)
+        aux = network.encoder.aux_features(torch.cat([scaled, scaled.flip(-1)]))
+        return _with_flip(network.aux_cam(aux), images, classes)
+
+    return normalise_cam(functools.reduce(torch.add, map(at, scales)))
+
+
+def resized(images: Tensor, scale: float) -> Tensor:
+    """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels."""
+    if scale == 1:
+        return images
+    height, width = images.shape[-2:]
+    size = (int(scale * height), int(scale * width))
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _with_flip(cam: Tensor, images: Tensor, classes: Tensor | None) -> Tensor:
+    """The maximum over images and their flips of a CAM [2B, K, h, w], at the images' size: [B, K or W, H, W]."""
+    if classes is not None:
+        cam = cam.gather(1, classes.repeat(2, 1)[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
+    cam = F.interpolate(cam.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+    upright, flipped = cam.chunk(2)
+    return torch.maximum(upright, flipped.flip(-1))
 
 
 def normalise_cam(cam: Tensor) -> Tensor:
@@ -69,11 +103,4 @@ def training_label(cam: Tensor, labels: Tensor, low: float, high: float) -> Tens
     value, label = strongest_class(cam, labels)
     label[value <= high] = IGNORED
     label[value <= low] = 0
-    return label
-
-
-def evaluation_label(cam: Tensor, labels: Tensor, background: float) -> Tensor:
-    """Label map [B, H, W]: the strongest class above `background`, else background."""
-    value, label = strongest_class(cam, labels)
-    label[value <= background] = 0
     return label

@@ -1,4 +1,4 @@
-"""The state of a training run, and its file: saved whole or not at all, resumed bit for bit."""
+"""The state of a training run and its file. A checkpoint is written atomically; a resumed run is bit-identical."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ from fsr import distributed
 from fsr.background_writer import host_copy
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.files import whole_file
+from fsr.files import atomic_file
 from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
@@ -25,7 +25,7 @@ from fsr.run import Run
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
-# Nothing reads the checksums of a checkpoint, torch.load neither, and they take longer than the writing itself.
+# Nothing reads the checksums of a checkpoint, not even torch.load, and computing them takes longer than writing.
 torch.serialization.set_crc32_options(False)
 
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
@@ -36,7 +36,7 @@ VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed
 class TrainState:
     """Everything that a run carries from one step to the next.
 
-    There are no random states among it: every draw is a function of (seed, rank, step).
+    It holds no random states: every draw is a function of (seed, rank, step).
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
@@ -45,37 +45,37 @@ class TrainState:
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         if config.compile:
             for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
-                block.compile()  # one by one: they are alike, and what is compiled for the first serves them all
+                block.compile()  # one by one: blocks are alike, so the code compiled for the first serves all
         self.optimizer = build_optimizer(self.student, config)
-        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, parts=config.accumulate)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=config.accumulate)
         self.reinforcement.to(device)
         self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
         self.scores: dict[str, float] = {}  # of that evaluation
-        self.best = -1.0  # best val/seg_miou
+        self.best = -1.0  # best SEG_MIOU (fsr.score_names)
         self.seconds = 0.0  # time spent in this run, all attempts together
         self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
 
     def snapshot(self) -> Callable[[Run], None]:
-        """Copy the whole state to host memory; the result writes it as a run's checkpoint, whenever it is called."""
-        kept = host_copy(self._content())
-        copied = torch.cuda.Event() if self.loss_sums.is_cuda else None
+        """Copy the whole state to host memory and return a function that writes the copy as a run's checkpoint."""
+        state = host_copy(self._content())
+        copied = torch.cuda.Event() if self.loss_sums.is_cuda else None  # type: ignore[no-untyped-call]  # torch
         if copied:
             copied.record()
 
         def write(run: Run) -> None:
             if copied:
                 copied.synchronize()
-            _write(kept, run)
+            _write(state, run)
 
         return write
 
     def save(self, run: Run) -> None:
         """Write the whole state as the run's checkpoint, and return when it is on the disk.
 
-        In host memory it is written as it lies: to fill new memory with a copy can take longer than the writing.
+        On a CPU the state is written without a copy: filling new memory can take longer than writing the file.
         """
         if self.loss_sums.is_cuda:
             self.snapshot()(run)
@@ -88,9 +88,9 @@ class TrainState:
         return parts | {name: getattr(self, name) for name in VALUES}
 
     def resume(self, run: Run, device: torch.device) -> None:
-        """Take over the run's checkpoint, if there is one; where it is damaged or missing, the one before.
+        """Load the run's checkpoint, if there is one. Where it is damaged or missing, load the previous checkpoint.
 
-        Raises UserError if none can be read, or if it is of another network.
+        Raises UserError if no checkpoint can be read, or if it belongs to another network.
         """
         present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
         for path in present:
@@ -99,9 +99,9 @@ class TrainState:
             except UserError as error:
                 if path == present[-1]:
                     raise
-                print(f"{error}; going on from {present[-1].name}", file=sys.stderr)
+                print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
                 if distributed.rank() == 0:
-                    path.unlink()  # or the next save would put it in the place of the good one
+                    path.unlink()  # or the next save would replace the good previous checkpoint with it
             else:
                 self._take(state, path)
                 return
@@ -118,30 +118,31 @@ class TrainState:
 
 
 def _write(content: dict[str, Any], run: Run) -> None:
-    """The checkpoint before stays, in case this one gets damaged."""
-    with whole_file(run.checkpoint_file) as file:
+    """Write a checkpoint. The one before becomes the previous checkpoint, in case this one gets damaged."""
+    with atomic_file(run.checkpoint_file) as file:
         torch.save(content, file)
         if run.checkpoint_file.exists():
             os.replace(run.checkpoint_file, run.previous_checkpoint_file)
 
 
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Tensors and plain values of a checkpoint. Raises UserError if it is missing or cannot be read."""
+    """Tensors and values of a checkpoint. Raises UserError if the file is missing or cannot be read."""
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return content
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> None:
-    """Write the weights of student and teacher with the configuration and scores that they belong to."""
+    """Save the weights of student and teacher with their configuration and scores."""
     weights: dict[str, dict[str, Tensor]] = {
         "student": state.student.state_dict(),
         "teacher": state.teacher.state_dict(),
     }
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(weights | {"step": state.step, "config": config.to_json(), "scores": scores}, file)
 
 
@@ -170,7 +171,7 @@ def load_network(
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
         config = architecture(state, path, dataset, heads)
-    with torch.device("meta"):  # without memory, and without drawing weights that would be thrown away
+    with torch.device("meta"):  # allocates no memory and draws no weights: the checkpoint replaces them
         network = Network(config)
     own = network.state_dict()
     check_names(state, own, path)

@@ -9,14 +9,15 @@ import tyro
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Where a run lives and what it is."""
+    """The folder and the configuration of a run."""
 
     run_folder: Path
-    """Folder of the run: configuration, metrics, checkpoints, result. A run that is there goes on."""
+    """Folder of the run: configuration, metrics, checkpoints, result. A run in it resumes."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig]
 
 
@@ -29,9 +30,9 @@ def parse_command(program: str, arguments: Sequence[str]) -> tuple[TrainConfig, 
     preset = arguments[0] if arguments else "nothing"
     if preset in ("-h", "--help"):
         print(f"usage: {program} DATASET --run_folder DIR [--FIELD VALUE ...]   (DATASET: {presets}; each has --help)")
-        raise SystemExit(0)
+        raise SystemExit(ExitCode.DONE)
     if preset not in PRESETS:
-        raise UserError(f"{program} wants a data set first, got {preset}; allowed: {presets}")
+        raise UserError(f"{program} expects a data set as its first argument, got {preset}; allowed: {presets}")
     words = {"true": "True", "false": "False"}  # the released flags' spelling
     command, unknown = tyro.cli(
         TrainCommand,
@@ -44,5 +45,5 @@ def parse_command(program: str, arguments: Sequence[str]) -> tuple[TrainConfig, 
     if unknown:
         flags = [f"--{field.name}" for field in fields(TrainConfig)] + ["--run_folder"]
         near = get_close_matches(unknown[0].replace("-", "_").replace("__", "--", 1), flags, n=3, cutoff=0.3)
-        raise UserError(f"unknown flag {unknown[0]}; nearest allowed: {', '.join(near) or 'none'} (all: --help)")
+        raise UserError(f"unknown option {unknown[0]}; nearest allowed: {', '.join(near) or 'none'} (all: --help)")
     return command.config, command.run_folder

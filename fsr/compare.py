@@ -1,4 +1,4 @@
-"""Whether two runs came to the same, bit for bit."""
+"""Whether two runs are bit-identical."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ PLACES = ("data_folder", "list_folder", "workers")
 
 
 def first_difference(run: Run, other: Run) -> str | None:
-    """What differs first in checkpoint, best weights, metrics and result; None if all is equal but costs and places.
+    """The first difference in checkpoint, best weights, metrics and result; None if only costs and paths differ.
 
     Raises UserError if a checkpoint is missing or cannot be read.
     """

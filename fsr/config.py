@@ -1,4 +1,4 @@
-"""Every knob of a training run, in one frozen dataclass, and the three presets. Imports no torch."""
+"""Every setting of a training run in one frozen dataclass, and the three presets. Imports no torch."""
 
 import dataclasses
 import math
@@ -16,6 +16,16 @@ class TrainConfig:
 
     Points of the schedule are fractions of the run (`warmup`, `fsr_from`, `aff_from`, …), so that a shorter
     run keeps its shape. Raises UserError for a value that is not allowed.
+
+    Example:
+        A run on VOC of a tenth of the length; its warm-up shrinks with it.
+
+        >>> config = dataclasses.replace(voc(Path("data")), iterations=2_000)
+        >>> config.warmup_steps, voc().warmup_steps
+        (150, 1500)
+        >>> dataclasses.replace(config, mask_ratio=1.2)
+        Traceback (most recent call last):
+        fsr.errors.UserError: mask_ratio must be in (0, 1], got 1.2
     """
 
     # Data
@@ -60,7 +70,7 @@ class TrainConfig:
     projector_bottleneck: int = 256
     """Width of the projector before its last layer."""
     out_dim: int = 4096
-    """Outputs of the projector, the number of prototypes that student and teacher are compared on."""
+    """Outputs of the projector: the prototypes on which student and teacher are compared."""
     drop_path: float = 0.1
     """Highest rate of stochastic depth."""
     drop_path_in_targets: bool = True
@@ -84,8 +94,9 @@ class TrainConfig:
     use_solar: bool = False
     """Solarisation of the views (p .2)."""
     augment: Literal["workers", "device"] = "workers"
-    """Who flips, recolours and normalises the two views: the loading `workers`, or the `device`, for whole batches and
-    with the same draws. `device` does neither use_aa nor use_gauss; local crops are small and stay with the workers."""
+    """Where the two views are flipped, recoloured and normalised: in the loading `workers`, or on the `device` for
+    whole batches with the same random draws. `device` supports neither use_aa nor use_gauss. The workers always make
+    the local crops."""
 
     # CAMs and labels
     cam_scales: tuple[float, ...] = (1.0, 0.5, 1.5)
@@ -139,9 +150,10 @@ class TrainConfig:
     iterations: int = 20_000
     """Optimizer steps."""
     batch_size: int = 2
-    """Images that a rank works on at a time."""
+    """Images of a micro-batch: what one rank computes at a time."""
     accumulate: int = 1
-    """Batches of a rank that make one step: N ranks that accumulate M learn what N · M ranks do."""
+    """Gradient accumulation: micro-batches of one optimizer step. The global batch has ranks · accumulate ·
+    batch_size images, so N ranks that accumulate M micro-batches learn what N · M ranks learn."""
     lr: float = 6e-5
     """Peak learning rate of the encoder."""
     head_lr_factor: float = 10.0
@@ -169,7 +181,7 @@ class TrainConfig:
     log_every: int = 50
     """Steps between two records of the losses."""
     save_every: int = 500
-    """Steps between two checkpoints: what a killed run can lose."""
+    """Steps between two checkpoints; a killed run loses at most that many."""
     workers: int = 4
     """Data loading processes per rank."""
     pictures: int = 4
@@ -361,7 +373,7 @@ def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
         high_threshold=0.5,
         low_threshold=0.25,
         bkg_threshold=0.35,
-        fsr_from=0.5,  # from the start, the targets of a teacher that has learned nothing yet did harm (README)
+        fsr_from=0.5,  # from step 0, the targets of an untrained teacher lowered the scores (README)
         aff_from=0.2,
         seg_from=0.3,
         reg_from=0.3,

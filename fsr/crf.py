@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydensecrf import densecrf
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.bounded_map import bounded_map
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 from fsr.ops import mean_field
 
 
@@ -54,6 +54,20 @@ def dense_crf(
 
     Returns:
         Marginals, float32 [C, H, W].
+
+    Raises:
+        ValueError: for shapes, types or a backend that do not fit, and for probabilities that are not finite.
+
+    Example:
+        An uncertain pixel takes the class of its black neighbours.
+
+        >>> image = np.zeros((8, 8, 3), np.uint8)
+        >>> image[:, 4:] = 255
+        >>> probabilities = np.full((2, 8, 8), 0.1, np.float32)
+        >>> probabilities[0, :, :4] = probabilities[1, :, 4:] = 0.9
+        >>> probabilities[:, 3, 1] = 0.4, 0.6
+        >>> dense_crf(image, probabilities).argmax(0)[3]
+        array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     height, width = image.shape[:2]
     if image.dtype != np.uint8 or image.shape != (height, width, 3):
@@ -73,7 +87,7 @@ def dense_crf(
 
 
 def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings = INFERENCE) -> Tensor:
-    """The dense CRF of images of one size, where they are: on a GPU all at once, without waiting for it.
+    """The dense CRF of images of one size on their own device; a GPU computes them all at once, and is not waited for.
 
     Args:
         images: 8-bit colour values [B, 3, H, W].
@@ -89,9 +103,9 @@ def dense_crf_batch(images: Tensor, probabilities: Tensor, settings: CRFSettings
 def dense_crf_stream(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], settings: CRFSettings = INFERENCE, workers: int | None = None
 ) -> Iterator[np.ndarray]:
-    """The marginals of many images and their probabilities, in their order, with an image on each core of this machine.
+    """The marginals of many images in their order, computed with one image on each core.
 
-    Takes and holds a few pairs at a time, see `bounded_map`.
+    Only a few pairs are in memory at a time, see `bounded_map`.
 
     Args:
         pairs: image uint8 [H, W, 3] and probabilities [C, H, W], see `dense_crf`.
@@ -100,11 +114,20 @@ def dense_crf_stream(
 
     Yields:
         float32 [C, H, W] for each pair.
+
+    Example:
+        >>> pairs = ((np.zeros((8, 8, 3), np.uint8), np.full((2, 8, 8), 0.5)) for _ in range(3))
+        >>> [marginals.shape for marginals in dense_crf_stream(pairs, workers=2)]
+        [(2, 8, 8), (2, 8, 8), (2, 8, 8)]
     """
-    return bounded_map(lambda pair: dense_crf(*pair, settings), pairs, workers or torch.get_num_threads(), waiting=2)
+    return bounded_map(
+        lambda pair: dense_crf(pair[0], pair[1], settings), pairs, workers or torch.get_num_threads(), waiting=2
+    )
 
 
 def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSettings) -> np.ndarray:
+    from pydensecrf import densecrf  # an independent implementation, which only comparisons ask for
+
     classes, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, classes)
     energy = -np.log(np.clip(probabilities.astype(np.float32), 1e-5, 1))
@@ -121,32 +144,28 @@ def _pydensecrf(image: np.ndarray, probabilities: np.ndarray, settings: CRFSetti
 
 
 def crf_pseudo_label(
-    image: np.ndarray,
-    cams: np.ndarray,
-    classes: np.ndarray,
+    image: Tensor,
+    cams: Tensor,
+    classes: Tensor,
     high: float,
     low: float,
     settings: CRFSettings = PSEUDO_LABEL,
-) -> np.ndarray:
+) -> Tensor:
     """Pseudo label from the CAMs of the present classes, by two CRFs that differ in the background's score.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: 8-bit colour values [3, H, W].
         cams: [P, H, W] in [0, 1].
-        classes: label of each CAM, [P], counted from 1.
-        high: background score for what is surely foreground; that answer holds.
-        low: background score for what is surely background; between the two a pixel is ignored.
-        settings: of the CRFs.
+        classes: class id of each CAM, [P], counted from 1.
+        high: background score of the first CRF; its foreground is final.
+        low: background score of the second CRF; its background is final, and the rest is ignored.
+        settings: of both CRFs.
 
     Returns:
-        uint8 [H, W]: classes, 0 background, 255 ignored.
+        uint8 [H, W]: class ids, 0 background, 255 ignored.
     """
-    labels = np.concatenate([[0], classes]).astype(np.uint8)
-    sure, possible = (labels[_crf_argmax(image, cams, score, settings)] for score in (high, low))
-    return np.where(sure != 0, sure, np.where(possible != 0, IGNORED, 0)).astype(np.uint8)
-
-
-def _crf_argmax(image: np.ndarray, cams: np.ndarray, background: float, settings: CRFSettings) -> np.ndarray:
-    scores = np.concatenate([np.full((1, *image.shape[:2]), background, dtype=np.float32), cams])
-    exponentials = np.exp(scores - scores.max(0))
-    return dense_crf(image, exponentials / exponentials.sum(0), settings).argmax(0)
+    scores = torch.stack([F.pad(cams, (0, 0, 0, 0, 1, 0), value=background) for background in (high, low)])
+    marginals = dense_crf_batch(image.expand(2, -1, -1, -1), scores.softmax(1), settings)
+    ids = F.pad(classes, (1, 0)).to(torch.uint8)
+    sure, possible = ids[marginals.max(dim=1).indices].unbind()
+    return sure.masked_fill((sure == 0) & (possible != 0), IGNORED)

@@ -9,13 +9,14 @@ from torch import Tensor
 
 
 def start() -> torch.device:
-    """Join the process group that torchrun's environment describes, if any, and give this rank's device.
+    """Join the process group that torchrun's environment describes, if any, and return this rank's device.
 
-    nccl for tensors on GPUs, one a rank; gloo for those on CPUs, among them what the ranks agree on between steps.
+    The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
+    between steps.
     """
     device = own_device()
     if device.type == "cuda":
-        # A resumed run must equal an unbroken one bit for bit.
+        # A resumed run must be bit-identical to an uninterrupted one.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():

@@ -1,27 +1,33 @@
-"""What a user did wrong, told in one sentence."""
+"""Errors that a user can mend, reported in one sentence."""
 
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
+
+from fsr.exit_codes import ExitCode
+
+Arguments = ParamSpec("Arguments")
 
 
 class UserError(Exception):
     """A mistake that only the user can mend: a bad value, a missing or damaged file.
 
-    Its message is one sentence: what was wanted, what came, what is allowed. Commands print it without a traceback.
+    Its message is one sentence: what was expected, what was found, what is allowed. Commands print it without a
+    traceback.
     """
 
 
-def reports_user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let the command `main` end with exit code 2 and one line on stderr when it raises a UserError."""
+def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Let the command `main` end with ExitCode.MISTAKE and one line on stderr when it raises a UserError."""
 
     @wraps(main)
-    def command(*args, **kwargs) -> None:
+    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(ExitCode.MISTAKE)
 
     return command
 

@@ -1,4 +1,4 @@
-"""Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, exact."""
+"""Scores of a network's CAMs and segmentation: streamed over the images, sharded over ranks, summed exactly."""
 
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ from fsr.config import TrainConfig
 from fsr.data.loaders import batches_of_one_size, evaluation_images
 from fsr.data.source import Source
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
+from fsr.models.encoder import Features
 from fsr.models.network import Network
 from fsr.progress import with_progress
 from fsr.quality import cam_quality, label_quality
+from fsr.score_names import score_name
 
 # Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
 BATCHES = 4
@@ -24,7 +26,7 @@ class Evaluation(NamedTuple):
     """What an evaluation found."""
 
     scores: dict[str, float]
-    """Fractions, named val/SCORE for the student and val/teacher_SCORE for the teacher."""
+    """Fractions, named by fsr.score_names."""
     quality: dict[str, dict[str, Any]]
     """By network: segmentation, CAM and aux CAM class by class, and the CAMs' mIoU by threshold (fsr.quality)."""
 
@@ -40,18 +42,19 @@ class Scores:
         self.f1 = torch.zeros(2, dtype=torch.float64)  # sum, images
 
     @torch.no_grad()
-    def add(self, network: Network, images: Tensor, truth: Tensor, labels: Tensor) -> None:
-        """Count a network's answers for images [B, 3, H, W], truth [B, H, W] and labels [B, K]."""
+    def add(self, network: Network, images: Tensor, ground_truth: Tensor, labels: Tensor) -> None:
+        """Count a network's predictions for images [B, 3, H, W], ground truth [B, H, W] and labels [B, K]."""
         precise = self.config.precision == "fp32"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
-            seen = network.encoder(images)
-            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=seen)
+            seen: Features = network.encoder(images)
+            features = seen.top, seen.aux
+            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=features)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
-        logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
-        self.segmentation.add(logits.max(dim=1).indices, truth)
-        self.cam.add(*strongest_class(cam, labels), truth)
-        self.aux_cam.add(*strongest_class(aux_cam, labels), truth)
+        logits = F.interpolate(logits.float(), size=ground_truth.shape[-2:], mode="bilinear", align_corners=False)
+        self.segmentation.add(logits.max(dim=1).indices, ground_truth)
+        self.cam.add(*strongest_class(cam, labels), ground_truth)
+        self.aux_cam.add(*strongest_class(aux_cam, labels), ground_truth)
         f1 = class_f1(top_logits > 0, labels > 0).cpu()
         self.f1 += torch.tensor([f1.sum(), len(f1)], dtype=torch.float64)
 
@@ -67,7 +70,7 @@ class Scores:
         scores = {"seg_miou": self.segmentation.miou(), "seg_pixel_accuracy": self.segmentation.pixel_accuracy()}
         for name, cam in (("cam", self.cam), ("aux_cam", self.aux_cam)):
             curve = cam.curve()
-            best = max(curve, key=curve.get)
+            best = max(curve, key=curve.__getitem__)
             scores |= {
                 f"{name}_miou": curve[self.config.bkg_threshold],
                 f"{name}_best_miou": curve[best],
@@ -85,7 +88,7 @@ class Scores:
 
 
 def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device) -> Evaluation:
-    """How well the networks, named student and teacher, do on the validation list.
+    """Scores of the networks, named student and teacher, on the validation list.
 
     Every image is counted once, whatever the number of ranks.
     """
@@ -97,13 +100,12 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
         images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
     for batch in batches_of_one_size(images, BATCHES * config.batch_size):
         _, *tensors = zip(*batch, strict=True)
-        views, truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
+        views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
         for name, network in networks.items():
-            counts[name].add(network.eval(), views, truth, labels)
-    scores = {}
+            counts[name].add(network.eval(), views, ground_truth, labels)
+    scores: dict[str, float] = {}
     for name, network in networks.items():
         network.train(modes[name])
         counts[name].reduce(device)
-        prefix = "val/" if name == "student" else f"val/{name}_"
-        scores |= {prefix + score: value for score, value in counts[name].scores().items()}
+        scores |= {score_name(score, name): value for score, value in counts[name].scores().items()}
     return Evaluation(scores, {name: counts[name].quality() for name in networks})

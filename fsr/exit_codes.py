@@ -4,14 +4,15 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """A command that a signal stopped may also end with 128 and the signal's number, as shells do."""
+    """How a command or a worker ended. A command that a signal stopped ends with 128 + the signal's number."""
 
     DONE = 0
+    """Everything was done."""
     INCOMPLETE = 1
     """The command worked, but something is missing, failed or unequal."""
     MISTAKE = 2
     """The user has to mend something; one sentence on stderr says what."""
     BROKEN = 75
-    """Inside a job only: a trial broke here, and the batch script restarts the ranks."""
+    """A worker only: a trial broke here, and the batch script restarts the ranks."""
     INTERRUPTED = 130
-    """Ctrl-C or a stop; everything is saved, and the same command resumes."""
+    """Ctrl-C or a stop; everything is saved, the same command resumes."""

@@ -1,4 +1,4 @@
-"""A run's networks as the released implementation keeps them: `python -m fsr.export BEST.PT FOLDER`."""
+"""Saves a run's networks in the released implementation's format: `python -m fsr.export BEST.PT FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import tyro
 
 from fsr.checkpoint import load_network
 from fsr.errors import reports_user_errors
-from fsr.files import whole_file
+from fsr.files import atomic_file
 
 
 def export(
@@ -20,11 +20,11 @@ def export(
 
     Args:
         checkpoint: A run's best.pt or checkpoint.pt.
-        folder: Where to write; it is made if it is not there.
+        folder: Where to write; made if it does not exist.
     """
     for weights in ("student", "teacher"):
         network, _ = load_network(checkpoint, weights)
-        with whole_file(folder / f"{weights}.pth") as file:
+        with atomic_file(folder / f"{weights}.pth") as file:
             torch.save(network.state_dict(), file)
         print(folder / f"{weights}.pth")
 

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Atomic writes: after a crash a file is either the old one or the whole new one."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its place, after fsync, only when the block ends without an error."""
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing. It replaces `path`, after fsync, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -23,12 +23,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, making its folder."""
-    with whole_file(path) as file:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically. Makes the folder of `path`."""
+    with atomic_file(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON; what JSON does not know is written as its string."""
-    write_whole(path, (json.dumps(value, indent=2, default=str) + "\n").encode())
+    """Write `value` to `path` atomically as indented JSON. Values that JSON does not know become strings."""
+    write_atomically(path, (json.dumps(value, indent=2, default=str) + "\n").encode())

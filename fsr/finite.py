@@ -7,10 +7,10 @@ from fsr.errors import NotFiniteError
 
 
 class FiniteGuard:
-    """From the first loss that is not finite on, keeps every optimizer step from doing anything.
+    """Stops every optimizer step from the first loss on that is not finite.
 
-    It does so on the device, through the flag that the fused optimizers have for gradient scalers, so that the host
-    need not wait for each step's losses before it queues the next.
+    It uses the flag on the device that fused optimizers have for gradient scalers, so the host need not wait for the
+    losses of a step before it queues the next one.
     """
 
     def __init__(self, optimizer: torch.optim.AdamW, names: tuple[str, ...], device: torch.device) -> None:
@@ -18,17 +18,17 @@ class FiniteGuard:
         self.found = torch.zeros((), device=device)  # 1 once a loss was not finite
         self.step = torch.zeros((), dtype=torch.int64, device=device)  # of that loss
         self.losses = torch.zeros(len(names), dtype=torch.float64, device=device)  # of that step
-        optimizer.found_inf = self.found
+        optimizer.found_inf = self.found  # type: ignore[attr-defined]  # fused optimizers read it; torch declares it nowhere
 
     def watch(self, step: int, losses: Tensor) -> None:
-        """Look at the losses [names] of a step, the same on all ranks, before its optimizer step."""
+        """Check the losses [names] of a step, which are equal on all ranks, before its optimizer step."""
         first = ~losses.isfinite().all() & (self.found == 0)
         self.losses.copy_(torch.where(first, losses, self.losses))
         self.step.masked_fill_(first, step)
         self.found.masked_fill_(first, 1)
 
     def check(self) -> None:
-        """Raise NotFiniteError if a loss was not finite; waits for the device."""
+        """Raise NotFiniteError if a loss was not finite. Waits for the device."""
         if self.found:
             losses = zip(self.names, self.losses.tolist(), strict=True)
             wrong = ", ".join(f"{name} {loss}" for name, loss in losses if loss - loss)

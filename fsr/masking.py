@@ -24,7 +24,7 @@ def block_mask(noise: Tensor, uncertain: Tensor | None, config: TrainConfig) -> 
     masked = torch.zeros_like(noise, dtype=torch.bool).scatter_(1, chosen, True)
     side = config.crop_size // config.block_size
     patches = config.block_size // config.patch_size
-    grid = masked.unflatten(1, (side, side))
+    grid = torch.unflatten(masked, 1, (side, side))
     return grid.repeat_interleave(patches, dim=1).repeat_interleave(patches, dim=2)
 
 

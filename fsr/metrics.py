@@ -7,17 +7,17 @@ from fsr import distributed
 
 
 class ConfusionMatrix:
-    """Pixels by truth (row) and prediction (column). Counts add up over images, and over ranks by `reduce`."""
+    """Pixels by ground truth (row) and prediction (column). Counts add up over images, and over ranks by `reduce`."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def add(self, prediction: Tensor, truth: Tensor) -> None:
-        """Count label maps of equal shape; a pixel whose truth or prediction is no class (255) is left out."""
+    def add(self, prediction: Tensor, ground_truth: Tensor) -> None:
+        """Count label maps of equal shape; a pixel whose ground truth or prediction is no class (255) is left out."""
         n = self.num_classes
-        pair = truth.long() * n + prediction.long()
-        pair = pair[(truth < n) & (prediction < n)]
+        pair = ground_truth.long() * n + prediction.long()
+        pair = pair[(ground_truth < n) & (prediction < n)]
         self.counts += torch.bincount(pair, minlength=n * n).view(n, n).cpu()
 
     def reduce(self, device: torch.device) -> None:
@@ -25,13 +25,13 @@ class ConfusionMatrix:
         self.counts = distributed.total(self.counts.to(device)).cpu()
 
     def iou(self) -> Tensor:
-        """Intersection over union of each class, [C]; NaN for a class in neither truth nor prediction."""
+        """Intersection over union of each class, [C]; NaN for a class in neither ground truth nor prediction."""
         counts = self.counts.double()
         both = counts.diagonal()
         return both / (counts.sum(0) + counts.sum(1) - both)
 
     def miou(self) -> float:
-        """Mean IoU over the classes that are present in the truth."""
+        """Mean IoU over the classes that are present in the ground truth."""
         return self.iou()[self.counts.sum(1) > 0].mean().item()
 
     def pixel_accuracy(self) -> float:
@@ -46,16 +46,16 @@ class CamScores:
         self.threshold = threshold
         self.thresholds = sorted({round(0.05 * i, 2) for i in range(1, 20)} | {threshold})
         self.num_classes = num_classes
-        # Pixels by truth, strongest class and how many thresholds its value exceeds.
+        # Pixels by ground truth, strongest class and how many thresholds its value exceeds.
         shape = (num_classes, num_classes, len(self.thresholds) + 1)
         self.counts = torch.zeros(shape, dtype=torch.int64)
 
-    def add(self, value: Tensor, label: Tensor, truth: Tensor) -> None:
-        """Count CAMs given as `strongest_class` gives them, against truth of the same shape."""
-        known = truth < self.num_classes
+    def add(self, value: Tensor, label: Tensor, ground_truth: Tensor) -> None:
+        """Count CAMs given as `strongest_class` gives them, against ground truth of the same shape."""
+        known = ground_truth < self.num_classes
         # Not right: a value equal to a threshold is background.
         exceeded = torch.bucketize(value[known], value.new_tensor(self.thresholds))
-        cell = (truth[known].long() * self.num_classes + label[known]) * self.counts.shape[2] + exceeded
+        cell = (ground_truth[known].long() * self.num_classes + label[known]) * self.counts.shape[2] + exceeded
         self.counts += torch.bincount(cell, minlength=self.counts.numel()).view(self.counts.shape).cpu()
 
     def reduce(self, device: torch.device) -> None:
@@ -75,10 +75,10 @@ class CamScores:
         return {threshold: self.at(threshold).miou() for threshold in self.thresholds}
 
 
-def class_f1(prediction: Tensor, truth: Tensor) -> Tensor:
+def class_f1(prediction: Tensor, ground_truth: Tensor) -> Tensor:
     """F1 of each image's classes, 2 TP / (2 TP + FP + FN): [N, K] bool and [N, K] bool to [N].
 
     An image without any class, of which none was predicted, has F1 0.
     """
-    hits = (prediction & truth).sum(1).double()
-    return 2 * hits / (prediction.sum(1) + truth.sum(1)).clamp(min=1)
+    hits = (prediction & ground_truth).sum(1).double()
+    return 2 * hits / (prediction.sum(1) + ground_truth.sum(1)).clamp(min=1)

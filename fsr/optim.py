@@ -1,8 +1,8 @@
-"""AdamW with the method's parameter groups, and the EMA teacher."""
+"""AdamW with the method's parameter groups."""
+
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fsr.config import TrainConfig
 from fsr.models.network import Network
@@ -20,7 +20,7 @@ def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
     factors = {"encoder": 1.0, "heads": config.head_lr_factor}
     if config.cls_lr_factor != 1:
         factors["cls_blocks"] = config.cls_lr_factor
-    groups = {
+    groups: dict[tuple[str, bool], dict[str, Any]] = {
         (part, decays): {
             "params": [],
             "name": part,
@@ -45,10 +45,3 @@ def set_learning_rates(optimizer: torch.optim.AdamW, step: int, config: TrainCon
     factor = lr_factor(step, config.warmup_steps, config.iterations)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-
-
-@torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move all of the teacher's parameters towards the student's: momentum · teacher + (1 − momentum) · student."""
-    follow = get_ema_multi_avg_fn(momentum)
-    follow(list(teacher.parameters()), [parameter.detach() for parameter in student.parameters()], None)

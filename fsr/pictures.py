@@ -1,4 +1,4 @@
-"""Pictures of what a network sees: one row an image, one column a stage of the method."""
+"""Pictures of a network's predictions: one row an image, one column a stage of the method."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network
 from fsr.step import pseudo_label_of
 
-COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "truth")
+COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "ground truth")
 
 
 @torch.no_grad()
@@ -25,10 +25,10 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     """
     training = network.training
     network.eval()
-    _, image, truth, labels = sample
+    _, image, ground_truth, labels = sample
     size = (config.crop_size, config.crop_size)
     view = F.interpolate(image[None].to(device), size=size, mode="bilinear", align_corners=False)
-    truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].long()
+    ground_truth = F.interpolate(ground_truth[None, None].float(), size=size, mode="nearest")[0, 0].long()
     labels = labels[None].to(device)
     cam, aux_cam = multi_scale_cams(network, view, config.cam_scales)
     noise = torch.rand(1, (config.crop_size // config.block_size) ** 2, generator=torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
         picture * (1 - 0.8 * mask),
         colours(pseudo_label_of(view, cam, labels, config)[0]),
         colours(logits.argmax(1)[0]),
-        colours(truth),
+        colours(ground_truth),
     )
     network.train(training)
     return torch.cat([column.cpu() for column in columns], dim=2)
@@ -72,10 +72,10 @@ def overlay(picture: Tensor, label: Tensor) -> Tensor:
 PREVIEW_WIDTH = 200
 
 
-def strip(picture: Tensor, truth: Tensor | None, cam: Tensor, labels: list[Tensor]) -> Tensor:
-    """Small tiles of an image side by side: itself [3, H, W], truth, CAM and label maps, each [H, W]; [3, h, n w].
+def strip(picture: Tensor, ground_truth: Tensor | None, cam: Tensor, labels: list[Tensor]) -> Tensor:
+    """Small tiles side by side, [3, h, n w]: the image [3, H, W], ground truth, CAM and label maps, each [H, W].
 
-    Without truth its tile stays black.
+    Without ground truth its tile stays black.
     """
     height, width = picture.shape[-2:]
     size = (max(1, round(PREVIEW_WIDTH / width * height)), PREVIEW_WIDTH)
@@ -88,7 +88,7 @@ def strip(picture: Tensor, truth: Tensor | None, cam: Tensor, labels: list[Tenso
 
     picture, cam = small(picture).clamp(0, 1), small(cam[None])[0].clamp(0, 1)
     maps = [
-        torch.zeros_like(cam, dtype=torch.int64) if truth is None else small_label(truth),
+        torch.zeros_like(cam, dtype=torch.int64) if ground_truth is None else small_label(ground_truth),
         *map(small_label, labels),
     ]
     first, *others = map(colours, maps)

@@ -1,4 +1,4 @@
-"""The batches of a run on its device, and how long the device had none."""
+"""Prefetches the batches of a run to its device, and measures how long the device waited for them."""
 
 import time
 from collections.abc import Iterator
@@ -11,29 +11,29 @@ from fsr.step import Batch
 
 
 class Prefetcher:
-    """The loader's batches as `Batch`es on the device.
+    """Iterates over the loader's batches as `Batch`es on the device.
 
-    On a GPU each is copied, and its views finished, on a stream of its own while the step before it runs, which the
-    host has only queued; so the host may wait for the loader without the device standing still.
+    On a GPU the prefetcher copies the next batch and finishes its views on a separate stream while the step before
+    still runs. The host only queues that step, so it can wait for the loader while the device is busy.
     """
 
     def __init__(self, batches: Iterator[dict[str, Any]], device: torch.device) -> None:
         self.device = device
         self._batches = iter(batches)
         self._on_gpu = device.type == "cuda"
-        self._copies = torch.cuda.Stream(device) if self._on_gpu else None
+        self._copies = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]  # torch
         self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._waited_s = 0.0
 
     def next(self) -> Batch:
         """The next batch; StopIteration after the last. Raises UserError if an image cannot be read."""
         if not self._on_gpu:
-            asked = time.perf_counter()
+            started = time.perf_counter()
             loaded = next(self._batches)
-            self._waited_s += time.perf_counter() - asked
+            self._waited_s += time.perf_counter() - started
             return as_batch(loaded, self.device)
         compute = torch.cuda.current_stream(self.device)
-        asked, ready = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        asked, ready = _timer(), _timer()
         asked.record(compute)  # passes when the step before is done
         loaded = next(self._batches)
         with torch.cuda.stream(self._copies):
@@ -41,12 +41,12 @@ class Prefetcher:
             ready.record()
         compute.wait_event(ready)
         for tensor in (*batch[:3], *batch.local_crops):
-            tensor.record_stream(compute)  # else its memory could be given away before the step has read it
+            tensor.record_stream(compute)  # else its memory could be reused before the step has read it
         self._waits.append((asked, ready))
         return batch
 
     def waited_s(self) -> float:
-        """Seconds that the device had no batch since the last call; waits for the device."""
+        """Seconds since the last call in which the device waited for a batch. Synchronises with the device."""
         if self._on_gpu:
             torch.cuda.synchronize(self.device)
             self._waited_s = sum(max(0.0, asked.elapsed_time(ready)) for asked, ready in self._waits) / 1000
@@ -56,12 +56,16 @@ class Prefetcher:
 
 
 def as_batch(loaded: dict[str, Any], device: torch.device) -> Batch:
-    """A loader's batch on the device. The host counts what it would otherwise have to ask the device for."""
-    views = (_view(loaded[name], device) for name in ("view1", "view2"))
+    """A loader's batch on the device. The host counts the classes here, so it need not ask the device later."""
+    view1, view2 = (_view(loaded[name], device) for name in ("view1", "view2"))
     labels, *local_crops = (
         tensor.to(device, non_blocking=True) for tensor in (loaded["labels"], *loaded["local_crops"])
     )
-    return Batch(*views, labels, local_crops, int(loaded["labels"].sum(1).max()))
+    return Batch(view1, view2, labels, local_crops, int(loaded["labels"].sum(1).max()))
+
+
+def _timer() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 def _view(loaded: torch.Tensor | Drawn, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How far long work is: a live bar on a terminal, plain lines in a log file."""
+"""Shows the progress of long work: a live bar on a terminal, lines of text in a log file."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class TrainProgress:
-    """Steps done, rate and time left: a live bar on a terminal, plain lines elsewhere."""
+    """Steps done, rate and time left: a live bar on a terminal, lines of text elsewhere."""
 
     def __init__(self, first_step: int, iterations: int) -> None:
         self.first_step, self.iterations = first_step, iterations
@@ -51,7 +51,7 @@ class TrainProgress:
         return rate
 
     def say(self, line: str) -> None:
-        """One line of news."""
+        """Print one line."""
         if self.bar:
             self.bar.console.print(line, highlight=False)
         else:
@@ -59,7 +59,7 @@ class TrainProgress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to another display for a while."""
+        """Hide the bar while another one is shown."""
         if self.bar:
             self.bar.stop()
         yield
@@ -67,7 +67,7 @@ class TrainProgress:
             self.bar.start()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar."""
         if self.bar:
             self.bar.stop()
 

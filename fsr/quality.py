@@ -1,4 +1,4 @@
-"""How good label maps and CAMs are, class by class, as JSON values: shares, and None for what does not exist."""
+"""Quality of label maps and CAMs, class by class, as JSON values: fractions, and None where undefined."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def label_quality(matrix: ConfusionMatrix) -> dict[str, Any]:
 def cam_quality(counts: CamScores) -> dict[str, Any]:
     """Quality and errors of the CAM at its background threshold, and its mIoU at every other."""
     matrix, curve = counts.at(counts.threshold), counts.curve()
-    best = max(curve, key=curve.get)
+    best = max(curve, key=curve.__getitem__)
     return {
         **label_quality(matrix),
         **region_errors(matrix),
@@ -29,10 +29,10 @@ def cam_quality(counts: CamScores) -> dict[str, Any]:
 
 
 def region_errors(matrix: ConfusionMatrix) -> dict[str, Any]:
-    """Precision and recall of each class's region, and of the foreground as one; what its errors are of its union.
+    """Precision, recall and errors of each class's region; precision and recall of the whole foreground.
 
-    `false_positive` and `false_negative` are shares of the union of truth and prediction, so that with the IoU they add
-    up to 1. A class in neither is None.
+    `false_positive` and `false_negative` are fractions of the union of ground truth and prediction. With the IoU they
+    add up to 1. A class in neither is None.
     """
     counts = matrix.counts.double()
     hits, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)

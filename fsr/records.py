@@ -15,9 +15,9 @@ def is_evaluation(record: Record) -> bool:
 
 
 def read_records(file: Path) -> tuple[list[Record], list[str]]:
-    """The whole records of a file, oldest first, and what is wrong with each damaged line.
+    """The complete records of a file, oldest first, and a message for each damaged line.
 
-    Nothing for a file that is not there. The line that a writer is at has no end yet, and is no damage.
+    A missing file has no records. An unfinished last line is being written and does not count as damage.
     """
     if not file.exists():
         return [], []

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
@@ -37,7 +37,8 @@ def pixel_affinity(image: Tensor, table: Tensor) -> Tensor:
     deviation = around - around.mean(dim=3, keepdim=True)
     spread = torch.linalg.vector_norm(deviation, dim=3, keepdim=True) / (len(table[0]) - 1) ** 0.5
     colour = -(((around - pixels[..., None]) / (spread + 1e-8) / STEEPNESS) ** 2).mean(dim=1)
-    return colour.softmax(dim=-1) + POSITION_WEIGHT * position_affinity(image.device)
+    affinity: Tensor = colour.softmax(dim=-1) + POSITION_WEIGHT * position_affinity(image.device)
+    return affinity
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +60,7 @@ def refine(image: Tensor, masks: Tensor) -> Tensor:
     pixels = masks.flatten(2).transpose(1, 2).flatten(0, 1)  # [B * hw, C]
     for _ in range(ITERATIONS):
         pixels = F.embedding_bag(table, pixels, mode="sum", per_sample_weights=affinity)
-    return pixels.unflatten(0, (batch, h, w)).permute(0, 3, 1, 2).contiguous()
+    return torch.unflatten(pixels, 0, (batch, h, w)).permute(0, 3, 1, 2).contiguous()
 
 
 @torch.no_grad()

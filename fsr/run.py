@@ -12,7 +12,7 @@ from typing import Any
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.files import write_json, write_whole
+from fsr.files import write_atomically, write_json
 from fsr.records import read_records
 
 
@@ -44,16 +44,16 @@ class Run:
                 name = changed[0]
                 raise UserError(
                     f"run folder {self.folder} holds a run with {name} {before[name]}, not {now[name]}; "
-                    "take another --run_folder or the same settings"
+                    "choose another --run_folder or the same settings"
                 )
         else:
             write_json(self.config_file, config.to_json())
 
-        for unfinished in self.folder.glob(".*.[0-9]*"):  # what a killed process was writing
+        for unfinished in self.folder.glob(".*.[0-9]*"):  # temporary files of killed processes
             unfinished.unlink()
 
     def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self.checkpoint_file.exists() or self.previous_checkpoint_file.exists()
 
     def config(self) -> TrainConfig:
@@ -77,9 +77,9 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget the records after `step`, which a resumed run will write again."""
+        """Remove the records after `step`, which the resumed run will write again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        write_whole(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_atomically(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def record_attempt(self, device: str, first_step: int) -> None:
         """Add this start (host, versions, commit, command) to provenance.json."""
@@ -92,7 +92,8 @@ class Run:
         """What provenance.json says of each start, oldest first."""
         if not self.provenance_file.exists():
             return []
-        return json.loads(self.provenance_file.read_text())["attempts"]
+        attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
+        return attempts
 
 
 def provenance() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes."""
+"""The run log: everything that a run records while it trains."""
 
 import itertools
 import resource
@@ -18,25 +18,26 @@ from fsr.pictures import draw
 from fsr.prefetch import Prefetcher
 from fsr.progress import TrainProgress
 from fsr.run import Run
+from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, PREFIX, SEG_MIOU, TEACHER_SEG_MIOU
 
 
 class RunLog:
-    """Writes down a run as it goes, on rank 0: metrics.jsonl, TensorBoard, progress, best weights and the result."""
+    """Records a run on rank 0: metrics.jsonl, TensorBoard, progress, best weights and the result."""
 
     def __init__(self, config: TrainConfig, run: Run, source: Source, state: TrainState, device: torch.device) -> None:
         self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
         run.record_attempt(device_name(device), state.step)
-        run.rewind(state.step)  # what a lost attempt recorded after its checkpoint comes again
+        run.rewind(state.step)  # an attempt that was lost recorded steps after its checkpoint, which are repeated now
         self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
         self.progress = TrainProgress(state.step, config.iterations)
         self.recorded = time.monotonic()
-        start = "going on" if state.step else "starting"
+        start = "resuming" if state.step else "starting"
         self.progress.say(
             f"{start} in {run.folder} at step {state.step} of {config.iterations} on {device_name(device)}"
         )
 
     def losses(self, prefetcher: Prefetcher) -> None:
-        """Show that a step is done, and record the mean losses when their interval is."""
+        """Show the progress; at the end of each logging interval, record the mean losses."""
         state = self.state
         self.progress.step(state.step)
         if state.step % self.config.log_every:
@@ -54,7 +55,7 @@ class RunLog:
         self._scalars(state.step, values)
 
     def scores(self, quality: dict[str, dict[str, Any]]) -> None:
-        """Record an evaluation, with its quality by class and pictures; keep the weights if they are the best."""
+        """Record an evaluation with its quality by class and pictures; save the weights if they are the best."""
         state, config = self.state, self.config
         write_json(
             self.run.quality_file, {"step": state.step, "class_names": self.source.class_names, "networks": quality}
@@ -64,11 +65,11 @@ class RunLog:
         for sample in itertools.islice(images, config.pictures):
             picture = draw(state.student, sample, config, self.device)
             self.board.add_image(f"validation/{sample[0]}", picture, state.step)
-        shown = ("val/cam_miou", "val/aux_cam_miou", "val/seg_miou", "val/teacher_seg_miou")
-        scores = "  ".join(f"{name.removeprefix('val/')} {state.scores[name]:.3f}" for name in shown)
+        shown = (CAM_MIOU, AUX_CAM_MIOU, SEG_MIOU, TEACHER_SEG_MIOU)
+        scores = "  ".join(f"{name.removeprefix(PREFIX)} {state.scores[name]:.3f}" for name in shown)
         self.progress.say(f"step {state.step}: {scores}")
-        if state.scores["val/seg_miou"] > state.best:
-            state.best = state.scores["val/seg_miou"]
+        if state.scores[SEG_MIOU] > state.best:
+            state.best = state.scores[SEG_MIOU]
             save_best(self.run.best_file, state, config, state.scores)
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:

@@ -1,8 +1,10 @@
-"""What the scores of an evaluation are called: in records and results, and as people say it."""
+"""Names of the scores of an evaluation, in records and results, and their titles for people."""
 
+PREFIX = "val/"
 SEG_MIOU = "val/seg_miou"
 CAM_MIOU = "val/cam_miou"
 AUX_CAM_MIOU = "val/aux_cam_miou"
+TEACHER_SEG_MIOU = "val/teacher_seg_miou"
 MAIN_SCORES = (SEG_MIOU, CAM_MIOU, AUX_CAM_MIOU)
 
 TITLES = {
@@ -15,8 +17,13 @@ TITLES = {
 
 
 def is_score(name: str) -> bool:
-    """Whether a value of a record is a score of an evaluation: all of them are called `val/…`."""
-    return name.startswith("val/")
+    """Whether a value of a record is a score of an evaluation: all their names are `val/…`."""
+    return name.startswith(PREFIX)
+
+
+def score_name(score: str, network: str) -> str:
+    """The name of a network's score: `val/SCORE` for the student, `val/teacher_SCORE` for the teacher."""
+    return PREFIX + score if network == "student" else f"{PREFIX}{network}_{score}"
 
 
 def title_of(score: str) -> str:

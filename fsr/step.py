@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from fsr.cam import IGNORED, multi_scale_cams, training_label
+from fsr.cam import multi_scale_aux_cam, multi_scale_cams, training_label
 from fsr.config import TrainConfig
+from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_mask, uncertain_blocks
-from fsr.models.encoder import Features
-from fsr.models.network import Network
+from fsr.models.network import Network, StudentOutput
 from fsr.refine import refined_pseudo_label
 from fsr.schedules import teacher_temperature
 
@@ -37,15 +38,16 @@ class Batch(NamedTuple):
         present, classes = self.labels.sort(dim=1, descending=True, stable=True)
         return classes[:, : max(most, 1)], present[:, : max(most, 1)]
 
-    def split(self, parts: int) -> Iterator["Batch"]:
-        """The same images in `parts` batches of one size."""
-        views = zip(*(images.chunk(parts) for images in self[:3]), strict=True)
-        for part, images in enumerate(views):
-            yield Batch(*images, [crop.chunk(parts)[part] for crop in self.local_crops], self.most_classes)
+    def split(self, micro_batches: int) -> Iterator["Batch"]:
+        """The same images as `micro_batches` batches of equal size."""
+        view1, view2, labels = (images.chunk(micro_batches) for images in (self.view1, self.view2, self.labels))
+        for i in range(micro_batches):
+            crops = [crop.chunk(micro_batches)[i] for crop in self.local_crops]
+            yield Batch(view1[i], view2[i], labels[i], crops, self.most_classes)
 
 
 def step_losses(
-    student: nn.Module,
+    student: Network | DistributedDataParallel,
     teacher: Network,
     reinforcement: SelfReinforcement,
     batch: Batch,
@@ -55,9 +57,10 @@ def step_losses(
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 
-    `student` is a Network or DDP around one; `noise` [B, blocks] is the draw for the mask. Updates the centres.
+    `noise` [B, blocks] is the draw for the mask. Updates the centres.
     """
-    network = getattr(student, "module", student)
+    network = student.module if isinstance(student, DistributedDataParallel) else student
+    assert isinstance(network, Network)
     weights = config.loss_weights(step)
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
@@ -67,10 +70,12 @@ def step_losses(
     with torch.no_grad(), autocast, targets_of(teacher, config):
         teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
     with autocast:
-        out = student(batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches)
+        out: StudentOutput = student(
+            batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches
+        )
     with autocast, targets_of(network, config):
         # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
-        own = Features(out.aux_features.detach(), out.features.detach())
+        own = out.features.detach(), out.aux_features.detach()
         seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
         cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
@@ -122,7 +127,7 @@ def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config:
     uncertain = None
     if not config.masks_at_random(step):
         classes, present = batch.present()
-        _, aux_cam = multi_scale_cams(network, batch.view2, config.cam_scales, with_top=False, classes=classes)
+        aux_cam = multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
         uncertain = uncertain_blocks(aux_cam, present, config)
     return block_mask(noise, uncertain, config)
 

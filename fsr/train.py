@@ -4,12 +4,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsr import distributed
@@ -20,21 +19,25 @@ from fsr.config import TrainConfig
 from fsr.data.check import check_files
 from fsr.data.loaders import train_loader
 from fsr.data.source import Source, open_source
+from fsr.ema import update_teacher
 from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
+from fsr.exit_codes import ExitCode
 from fsr.masking import block_noise
-from fsr.optim import set_learning_rates, update_teacher
+from fsr.models.network import Network
+from fsr.optim import set_learning_rates
 from fsr.prefetch import Prefetcher
 from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
+from fsr.score_names import SEG_MIOU
 from fsr.step import Batch, step_losses
 
 Outcome = Literal["finished", "stopped", "pruned"]
 
 
 def never(*_: object) -> bool:
-    """The answer for a run that nobody stops and nobody prunes."""
+    """The default of `stop_requested` and `prune`."""
     return False
 
 
@@ -45,13 +48,15 @@ def train(
     stop_requested: Callable[[], bool] = never,
     prune: Callable[[int, dict[str, float]], bool] = never,
 ) -> Outcome:
-    """Train until the run is finished, stopped or pruned; goes on from the run folder's checkpoint if there is one.
+    """Train until the run is finished, stopped or pruned. Resumes from the run folder's checkpoint, if there is one.
 
-    `stop_requested` is asked on every rank between two steps: if any says yes, all save one checkpoint and leave.
-    `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run equals an unbroken one
-    bit for bit on the same device and world size. Raises UserError for what the user must mend, before any training
-    starts, and NotFiniteError for a loss that is not finite, which no weight takes in: at once on a CPU; on a GPU at
-    the next record, evaluation or checkpoint (to look is to wait), and until then the weights stand still.
+    `stop_requested` is asked on every rank between two steps: if any rank says yes, all save one checkpoint and return.
+    `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run is bit-identical to an
+    uninterrupted one on the same device and world size.
+
+    Raises UserError for what the user must mend, before any training starts. Raises NotFiniteError for a loss that is
+    not finite; the weights do not change from that step on. A CPU raises it at once, a GPU at the next record,
+    evaluation or checkpoint, because checking makes the host wait for the device.
     """
     device = distributed.start()
     source = open_run(config, run)
@@ -59,12 +64,12 @@ def train(
         return "finished"
     state = TrainState(config, device)
     state.resume(run, device)
-    student = state.student.train()
+    student: Network | DistributedDataParallel = state.student.train()
     state.teacher.train()
     if distributed.world_size() > 1:
-        # Looking for unused parameters keeps the gradient buckets as they are from the first step on; DDP would
-        # otherwise lay them out anew after it, and a resumed run would sum in another order.
-        student = DistributedDataParallel(student, find_unused_parameters=True, gradient_as_bucket_view=True)
+        # With find_unused_parameters the gradient buckets keep their layout. Without it DDP rebuilds them after the
+        # first step, and a resumed run would sum gradients in another order.
+        student = DistributedDataParallel(state.student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
     prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
     writer = BackgroundWriter()
@@ -81,7 +86,7 @@ def train(
         state.guard.check()
         state.seconds = time.monotonic() - started
         if run_log and leaving:
-            state.save(run)  # nothing trains meanwhile, so it needs no copy
+            state.save(run)  # training has stopped, so no copy is needed
         elif run_log:
             write = state.snapshot()
             writer.write(lambda: write(run))
@@ -124,11 +129,11 @@ def train(
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:
-    """Check the data and start or reopen the run folder, on rank 0; every rank hears what is wrong with it."""
+    """Check the data and start or reopen the run folder on rank 0. Every rank raises the UserError of rank 0."""
     problem = None
     if distributed.rank() == 0:
         try:
-            source = open_source(config)
+            source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
@@ -138,23 +143,32 @@ def open_run(config: TrainConfig, run: Run) -> Source:
     problem = distributed.from_first(problem)
     if problem:
         raise UserError(problem)
-    return open_source(config)
+    return open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
 
 
-def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainConfig, device: torch.device) -> None:
-    """One optimizer step of the student and one EMA step of the teacher; the host waits for nothing on a GPU."""
+def one_step(
+    student: Network | DistributedDataParallel,
+    state: TrainState,
+    batch: Batch,
+    config: TrainConfig,
+    device: torch.device,
+) -> None:
+    """One optimizer step of the student and one EMA step of the teacher. The host does not wait for a GPU."""
     step = state.step
     state.optimizer.zero_grad()
     sums = torch.zeros_like(state.loss_sums)
-    for part, images in enumerate(batch.split(config.accumulate)):
-        # Drawn as on the rank that would have this part, were there as many ranks.
-        key = (config.seed, distributed.rank() * config.accumulate + part, step)
+    for index, micro_batch in enumerate(batch.split(config.accumulate)):
+        # With one micro-batch a rank, this one would be on rank `rank * accumulate + index`: the same draws.
+        key = (config.seed, distributed.rank() * config.accumulate + index, step)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        noise = block_noise(len(images.labels), config).to(device, non_blocking=True)
-        last = part + 1 == config.accumulate
-        with nullcontext() if last or distributed.world_size() == 1 else student.no_sync():
-            losses = step_losses(student, state.teacher, state.reinforcement, images, noise, step, config)
-            (losses["loss"] / config.accumulate).backward()
+        noise = block_noise(len(micro_batch.labels), config).to(device, non_blocking=True)
+        last = index + 1 == config.accumulate
+        sync: AbstractContextManager[None] = nullcontext()
+        if isinstance(student, DistributedDataParallel) and not last:
+            sync = student.no_sync()  # the gradients of all micro-batches are reduced with the last one
+        with sync:
+            losses = step_losses(student, state.teacher, state.reinforcement, micro_batch, noise, step, config)
+            torch.autograd.backward(losses["loss"] / config.accumulate)
         sums += torch.stack([losses[name].detach().double() for name in LOSSES])
     means = distributed.mean(sums / config.accumulate)
     state.guard.watch(step, means)
@@ -171,7 +185,7 @@ def one_step(student: nn.Module, state: TrainState, batch: Batch, config: TrainC
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.train`: train one run; SIGINT and SIGTERM save a checkpoint and leave."""
+    """`python -m fsr.train`: train one run. On SIGINT and SIGTERM it saves a checkpoint and ends."""
     config, run_folder = parse_command("python -m fsr.train", sys.argv[1:] if arguments is None else arguments)
     run = Run(run_folder)
     received: list[int] = []
@@ -180,13 +194,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         outcome = train(config, run, stop_requested=lambda: bool(received))
     except NotFiniteError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.INCOMPLETE)
     finally:
         distributed.stop()
     if outcome == "stopped":
-        print(f"stopped; the same command goes on from {run.checkpoint_file}", file=sys.stderr)
+        print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
-    print(f"finished: segmentation mIoU {run.result()['val/seg_miou']:.4f}; all scores in {run.result_file}")
+    result = run.result() or {}
+    print(f"finished: segmentation mIoU {result[SEG_MIOU]:.4f}; all scores in {run.result_file}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
         with StopRequest() as stop:
-            stopped = method.infer(config, stop) == "stopped"
+            stopped = method.open_inference(config).answer_shard(config.shard, stop) == "stopped"
         sys.exit(ExitCode.INTERRUPTED if stopped else ExitCode.DONE)
     places = {name: getattr(config, name).absolute() for name in ("checkpoint", "data_folder")}
     lists = config.list_folder.absolute() if config.list_folder else None

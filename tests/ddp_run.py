@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import tiny_config
+from tiny import source_of, tiny_config
 
 from fsr import distributed
 from fsr.checkpoint import TrainState
-from fsr.data.source import open_source
 from fsr.evaluate import evaluate
 from fsr.run import Run
 from fsr.train import train
@@ -33,7 +32,7 @@ def main() -> None:
     if what == "scores":
         device = distributed.start()
         state = TrainState(config, device)
-        found = evaluate({"student": state.student}, config, open_source(config), device)
+        found = evaluate({"student": state.student}, config, source_of(config), device)
         if distributed.rank() == 0:
             run_folder.mkdir(exist_ok=True)
             (run_folder / "scores.json").write_text(json.dumps(found))

@@ -11,9 +11,10 @@ from PIL import Image
 from fsr.config import TrainConfig
 from fsr.data.palette import palette_png
 from fsr.infer import main
+from fsr.inference.config import InferConfig
 from fsr.models.network import Network
 
-SCALES = (1.0, 1.25, 1.5)
+SCALES = InferConfig.scales
 SIZES = ((128, 128), (100, 77), (61, 90), (128, 128), (100, 77))  # width, height; some are no multiple of the patch
 
 

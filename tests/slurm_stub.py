@@ -15,7 +15,7 @@ import signal
 import time
 from pathlib import Path
 
-from fsr.files import whole_file, write_json
+from fsr.files import atomic_file, write_json
 from launch.state.attempts import AttemptLog
 
 
@@ -51,7 +51,7 @@ def train(config, run, *, stop_requested, prune):
     said = {file.name: file.read_text() for file in Path(config.data_folder).iterdir()}
 
     def save(seconds=0.0):
-        with whole_file(run.checkpoint_file) as file:
+        with atomic_file(run.checkpoint_file) as file:
             time.sleep(seconds)
             file.write(json.dumps(state).encode())
 

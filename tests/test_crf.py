@@ -1,5 +1,8 @@
 """The dense CRF and the pseudo labels made with it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -161,14 +164,19 @@ def test_bad_inputs_are_named(image, probabilities, message):
         dense_crf(image, probabilities)
 
 
+def planes(image: np.ndarray) -> torch.Tensor:
+    """An image [H, W, 3] as a tensor [3, H, W]."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
 def test_pseudo_label_ignores_what_only_the_low_threshold_calls_foreground(halves):
     image = halves[0].copy()
     image[:, 10:20] = (40, 200, 40)
     score = np.zeros((32, 40), dtype=np.float32)
     score[:, 10:20] = 0.5
     score[:, 20:] = 1
-    label = crf_pseudo_label(image, score[None], np.array([7]), high=0.7, low=0.25)
-    assert label.dtype == np.uint8
+    label = crf_pseudo_label(planes(image), torch.from_numpy(score)[None], torch.tensor([7]), high=0.7, low=0.25)
+    assert label.dtype == torch.uint8
     assert (label[:, :10] == 0).all()
     assert (label[:, 10:20] == 255).all()
     assert (label[:, 20:] == 7).all()
@@ -176,5 +184,11 @@ def test_pseudo_label_ignores_what_only_the_low_threshold_calls_foreground(halve
 
 def test_pseudo_label_of_an_image_without_classes_is_background(halves):
     image, _ = halves
-    label = crf_pseudo_label(image, np.zeros((0, 32, 40), np.float32), np.array([], dtype=np.int64), 0.7, 0.25)
+    none = torch.zeros(0, dtype=torch.int64)
+    label = crf_pseudo_label(planes(image), torch.zeros(0, 32, 40), none, 0.7, 0.25)
     assert (label == 0).all()
+
+
+def test_only_a_comparison_imports_pydensecrf():
+    code = "import fsr.infer, fsr.crf, sys; sys.exit('pydensecrf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

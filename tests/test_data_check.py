@@ -5,10 +5,10 @@ import time
 
 import pytest
 from PIL import Image
+from tiny import source_of
 
 from fsr.config import synthetic
 from fsr.data.check import check_files
-from fsr.data.source import open_source
 from fsr.errors import UserError
 
 
@@ -16,7 +16,7 @@ from fsr.errors import UserError
 def source(synthetic_folder, tmp_path):
     """A set that a test may damage."""
     shutil.copytree(synthetic_folder, tmp_path / "data")
-    return open_source(synthetic(tmp_path / "data"))
+    return source_of(synthetic(tmp_path / "data"))
 
 
 def sentence(source, with_masks=True):

@@ -56,9 +56,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_source_reads_the_same_truth_from_masks_of_any_layout(way, folder):
+def test_a_source_reads_the_same_ground_truth_from_masks_of_any_layout(way, folder):
     """The synthetic classes are 1..8; here they become 73..80, where COCO's ids have gaps before them."""
-    truths, lists = {}, {}
+    ground_truths, lists = {}, {}
     source = CocoSource(folder)
     for split in ("train", "val"):
         items = [Item(item.name, tuple(c + 72 for c in item.classes)) for item in source.items(split)]
@@ -66,14 +66,14 @@ def test_a_source_reads_the_same_truth_from_masks_of_any_layout(way, folder):
             file = source.mask_file(item.name, split)
             classes = np.array(Image.open(file))
             classes[(classes > 0) & (classes < 255)] += 72
-            truths[item.name] = classes
+            ground_truths[item.name] = classes
             file.write_bytes(palette_png(WAYS[way][classes]))
         write_list(source.list_folder / f"{split}.txt", items)
         lists[split] = items
     source = CocoSource(folder)
     for split, items in lists.items():
         for item in items:
-            assert np.array_equal(source.truth(item.name, split, None), truths[item.name])
+            assert np.array_equal(source.ground_truth(item.name, split, None), ground_truths[item.name])
 
 
 def test_a_value_that_means_no_class_is_an_error(folder):
@@ -84,10 +84,10 @@ def test_a_value_that_means_no_class_is_an_error(folder):
     classes[0, 0] = 95
     file.write_bytes(palette_png(classes))
     with pytest.raises(UserError, match=rf"{file.name} holds the values .*95"):
-        source.truth(last.name, "train", None)
+        source.ground_truth(last.name, "train", None)
     source.recognise_masks("train", source.items("train")[:-1])  # as in a set larger than what is looked at
     with pytest.raises(UserError, match=rf"{file.name} has the value 95"):
-        source.truth(last.name, "train", None)
+        source.ground_truth(last.name, "train", None)
 
 
 def test_preparing_accepts_masks_of_another_layout(folder, tmp_path, capsys):
@@ -98,4 +98,4 @@ def test_preparing_accepts_masks_of_another_layout(folder, tmp_path, capsys):
     main(["coco", str(copy)])
     assert "val: 2 images" in capsys.readouterr().out
     name = source.items("val")[0].name
-    assert np.array_equal(CocoSource(copy).truth(name, "val", None), source.truth(name, "val", None))
+    assert np.array_equal(CocoSource(copy).ground_truth(name, "val", None), source.ground_truth(name, "val", None))

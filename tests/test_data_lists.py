@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import source_of
 
 from fsr.config import synthetic
 from fsr.data.lists import Item, read_list, write_list
 from fsr.data.loaders import multi_hot
-from fsr.data.source import open_source
 from fsr.errors import UserError
 
 names = st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True)
@@ -31,7 +31,7 @@ def test_labels_are_one_exactly_at_the_classes_of_the_image(class_ids):
 
 
 def test_a_missing_list_names_the_command_that_makes_it(synthetic_folder):
-    source = open_source(synthetic(synthetic_folder))
+    source = source_of(synthetic(synthetic_folder))
     with pytest.raises(UserError) as raised:
         source.items("minival")
     file = synthetic_folder / "VOCdevkit/VOC2012/ImageSets/fsr/minival.txt"
@@ -66,4 +66,4 @@ def test_an_empty_list_is_refused(tmp_path):
 
 def test_a_missing_data_set_is_named(tmp_path):
     with pytest.raises(UserError, match=r"holds no synthetic set; make it with `python -m fsr.data.synthetic "):
-        open_source(synthetic(tmp_path))
+        source_of(synthetic(tmp_path))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import source_of
 
 from fsr.config import coco, synthetic
 from fsr.data.lists import Item, write_list
 from fsr.data.loaders import evaluation_images, train_loader
-from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fsr.errors import UserError
@@ -24,7 +24,7 @@ def config(synthetic_folder):
 
 
 def batches(config, rank=0, world_size=1, first_step=0, last_step=4):
-    return list(train_loader(config, open_source(config), rank, world_size, first_step, last_step))
+    return list(train_loader(config, source_of(config), rank, world_size, first_step, last_step))
 
 
 def assert_equal(left, right):
@@ -84,7 +84,7 @@ def test_ranks_share_an_epoch_without_overlap(config):
     ranks = [batches(config, rank, 3, 0, 2) for rank in range(3)]
     shared = torch.cat([ranks[rank][step]["labels"] for step in range(2) for rank in range(3)])
     expected = torch.zeros(24, 8)
-    for row, item in enumerate(open_source(config).items("train")):
+    for row, item in enumerate(source_of(config).items("train")):
         expected[row, [class_id - 1 for class_id in item.classes]] = 1
     assert torch.equal(whole, shared)
     assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, expected.tolist()))
@@ -126,7 +126,7 @@ def test_an_unreadable_image_is_one_sentence_even_from_a_worker(config, tmp_path
 def test_grey_and_cmyk_pictures_are_read_as_rgb(config, tmp_path, mode):
     folder = tmp_path / "data"
     shutil.copytree(config.data_folder, folder)
-    source = open_source(replace(config, data_folder=folder))
+    source = source_of(replace(config, data_folder=folder))
     picture = source.image_file(source.items("val")[0].name, "val")
     Image.open(picture).convert(mode).save(picture)
     image = next(iter(evaluation_images(config, source, "val", 0, 1)))[1]
@@ -136,26 +136,26 @@ def test_grey_and_cmyk_pictures_are_read_as_rgb(config, tmp_path, mode):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_image_once_over_all_ranks(config, workers):
     config = replace(config, workers=workers)
-    source = open_source(config)
+    source = source_of(config)
     shares = [list(evaluation_images(config, source, "train", rank, 5)) for rank in range(5)]
     names = [name for share in shares for name, *_ in share]
     assert sorted(names) == sorted(item.name for item in source.items("train"))
-    name, image, truth, labels = shares[3][1]
+    name, image, ground_truth, labels = shares[3][1]
     assert name == source.items("train")[8].name
     assert (image.shape, image.dtype) == ((3, 128, 128), torch.float32)
-    assert (truth.shape, truth.dtype) == ((128, 128), torch.uint8)
-    assert set(truth.unique().tolist()) - {0, 255} == set((labels.nonzero().flatten() + 1).tolist())
+    assert (ground_truth.shape, ground_truth.dtype) == ((128, 128), torch.uint8)
+    assert set(ground_truth.unique().tolist()) - {0, 255} == set((labels.nonzero().flatten() + 1).tolist())
 
 
-def test_a_set_without_truth_is_ignored_everywhere(config, tmp_path):
+def test_a_set_without_ground_truth_is_ignored_everywhere(config, tmp_path):
     config = replace(config, list_folder=tmp_path)
     write_list(tmp_path / "test.txt", [Item("2012_000000", ())])
-    ((_, _, truth, labels),) = evaluation_images(config, open_source(config), "test", 0, 1)
-    assert (truth == 255).all()
+    ((_, _, ground_truth, labels),) = evaluation_images(config, source_of(config), "test", 0, 1)
+    assert (ground_truth == 255).all()
     assert labels.sum() == 0
 
 
-def test_both_layouts_give_the_same_batches_and_truth(config, tmp_path):
+def test_both_layouts_give_the_same_batches_and_ground_truth(config, tmp_path):
     synthesise(tmp_path, "coco", images=24, seed=1)
     other = replace(
         coco(tmp_path),
@@ -170,8 +170,8 @@ def test_both_layouts_give_the_same_batches_and_truth(config, tmp_path):
     )
     assert_equal(batches(config, last_step=2), batches(other, last_step=2))
     pairs = zip(
-        evaluation_images(config, open_source(config), "val", 0, 1),
-        evaluation_images(other, open_source(other), "val", 0, 1),
+        evaluation_images(config, source_of(config), "val", 0, 1),
+        evaluation_images(other, source_of(other), "val", 0, 1),
         strict=True,
     )
     for (_, *one), (_, *same) in pairs:

@@ -132,8 +132,8 @@ def test_coco_masks_are_written_from_the_annotations(coco_folder):
     before = {file: np.array(Image.open(file)) for file in masks}
     shutil.rmtree(source.root / "SegmentationClass")
     main(["coco", str(coco_folder), "--write_masks"])
-    for file, truth in before.items():
-        assert (np.array(Image.open(file)) != truth)[truth != 255].mean() < 0.003
+    for file, ground_truth in before.items():
+        assert (np.array(Image.open(file)) != ground_truth)[ground_truth != 255].mean() < 0.003
 
 
 def test_coco_crowds_are_ignored_and_smaller_objects_lie_in_front(coco_folder):
@@ -178,7 +178,7 @@ def test_coco_masks_of_the_training_set_may_be_missing_but_not_those_of_val(coco
     source = CocoSource(coco_folder)
     shutil.rmtree(source.root / "SegmentationClass/train2014")
     main(["coco", str(coco_folder)])
-    assert "train: no masks; --write_masks makes them" in capsys.readouterr().out
+    assert "train: no masks (needed only for an evaluation" in capsys.readouterr().out
     shutil.rmtree(source.root / "SegmentationClass/val2014")
     told, _ = failure(["coco", coco_folder], capsys)
     assert [line.split(" ")[0] for line in told[1:]] == ["mask", "mask"]

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import source_of
 
 from fsr.config import synthetic
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import draw_mask, read_annotations
 from fsr.data.scenes import draw_scene
-from fsr.data.source import open_source
 from fsr.data.synthetic import main, synthesise
 from fsr.errors import UserError
 
@@ -39,12 +39,12 @@ def test_an_image_depends_on_seed_and_number_alone(tmp_path, synthetic_folder):
 
 def test_scenes_have_two_labels_and_a_quarter_of_foreground():
     scenes = [draw_scene(0, index) for index in range(200)]
-    truth = np.stack([scene.truth for scene in scenes])
+    ground_truth = np.stack([scene.ground_truth for scene in scenes])
     labels = [{thing.class_id for thing in scene.things} for scene in scenes]
     assert 1.85 < np.mean([len(classes) for classes in labels]) < 2.15
     assert {len(classes) for classes in labels} == {1, 2, 3}
-    assert 0.22 < ((truth > 0) & (truth < 255)).mean() < 0.30
-    assert 0.02 < (truth == 255).mean() < 0.06
+    assert 0.22 < ((ground_truth > 0) & (ground_truth < 255)).mean() < 0.30
+    assert 0.02 < (ground_truth == 255).mean() < 0.06
     counts = np.bincount([class_id for classes in labels for class_id in classes], minlength=9)
     assert counts[0] == 0
     assert counts[1:].min() > 30
@@ -53,13 +53,13 @@ def test_scenes_have_two_labels_and_a_quarter_of_foreground():
 def test_every_object_is_largely_visible():
     for index in range(100):
         scene = draw_scene(3, index)
-        assert set(np.unique(scene.truth)) - {0, 255} == {thing.class_id for thing in scene.things}
+        assert set(np.unique(scene.ground_truth)) - {0, 255} == {thing.class_id for thing in scene.things}
         for thing in scene.things:
-            assert (scene.truth == thing.class_id).sum() > 0.4 * thing.area
+            assert (scene.ground_truth == thing.class_id).sum() > 0.4 * thing.area
 
 
 def test_masks_are_palette_images_in_vocs_colours(synthetic_folder):
-    source = open_source(synthetic(synthetic_folder))
+    source = source_of(synthetic(synthetic_folder))
     with Image.open(source.mask_file(source.items("val")[0].name, "val")) as mask:
         assert mask.mode == "P"
         assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]
@@ -70,10 +70,10 @@ def test_coco_polygons_cover_what_the_masks_show(tmp_path):
     synthesise(tmp_path, "coco", images=20, seed=2)
     source = CocoSource(tmp_path)
     for name, image in read_annotations(source, "train").items():
-        truth = np.array(Image.open(source.mask_file(name, "train")))
+        ground_truth = np.array(Image.open(source.mask_file(name, "train")))
         drawn = draw_mask(image)
         # Pillow and pycocotools fill outlines up to a pixel apart.
-        assert (drawn != truth)[truth != 255].mean() < 0.003
+        assert (drawn != ground_truth)[ground_truth != 255].mean() < 0.003
 
 
 def test_a_finished_set_is_left_alone(tmp_path, capsys):

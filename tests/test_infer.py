@@ -11,58 +11,58 @@ import time
 from pathlib import Path
 
 import numpy as np
-import plain_inference as plain
 import pytest
+import reference_inference as reference
 import torch
 from inference import SCALES, infer, read_labels
 from PIL import Image
-from tiny import tiny_config
+from tiny import source_of, tiny_config
 
 from fsr.checkpoint import load_network
 from fsr.data.palette import voc_palette
-from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.infer import main
 
 
 @pytest.mark.parametrize("dataset", ["voc", "coco"])
-def test_label_maps_and_scores_are_those_of_the_plain_twin(dataset, checkpoint, request, tmp_path):
+def test_label_maps_and_scores_are_those_of_the_reference(dataset, checkpoint, request, tmp_path):
     folder = request.getfixturevalue(dataset)
     flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_logits", "true")
     scores = infer(dataset, checkpoint, folder, tmp_path, *flags, "--high_thre", 0.5, "--low_thre", 0.25)["scores"]
 
     config = dataclasses.replace(tiny_config(folder), dataset=dataset)
-    source, (network, _) = open_source(config), load_network(checkpoint)
+    source, (network, _) = source_of(config), load_network(checkpoint)
     items = source.items("train")
     names = [item.name for item in items]
-    answers = [plain.plain_answer(network, source.image_file(name, "train"), SCALES) for name in names]
-    twin = {
+    answers = [reference.reference_answer(network, source.image_file(name, "train"), SCALES) for name in names]
+    expected_maps = {
         "segmentation": [answer.logits.argmax(0) for answer in answers],
-        "crf": plain.crf_labels(answers, jobs=1),
+        "crf": reference.crf_labels(answers, jobs=1),
         "pseudo_labels": [
-            plain.crf_pseudo_label(answer, item.classes, 0.5, 0.25) for answer, item in zip(answers, items, strict=True)
+            reference.crf_pseudo_label(answer, item.classes, 0.5, 0.25)
+            for answer, item in zip(answers, items, strict=True)
         ],
     }
-    for kind, expected in twin.items():
+    for kind, expected in expected_maps.items():
         for name, ours, theirs in zip(names, read_labels(tmp_path / kind, names), expected, strict=True):
             assert np.array_equal(ours, theirs), (kind, name, int((ours != theirs).sum()))
 
-    truths = [source.truth(name, "train", None) for name in names]
+    ground_truths = [source.ground_truth(name, "train", None) for name in names]
     for kind in ("cam", "aux_cam"):
-        twin[kind] = [
-            plain.cam_label(getattr(answer, kind), item.classes, config.bkg_threshold)
+        expected_maps[kind] = [
+            reference.cam_label(getattr(answer, kind), item.classes, config.bkg_threshold)
             for answer, item in zip(answers, items, strict=True)
         ]
-    for kind, predictions in twin.items():
-        iou = plain.plain_iou(predictions, truths, 9)
+    for kind, predictions in expected_maps.items():
+        iou = reference.reference_iou(predictions, ground_truths, 9)
         ours = [float("nan") if value is None else value for value in scores[kind]["iou"]]
         assert ours == pytest.approx(iou, abs=2e-4 if "cam" in kind else 1e-12, nan_ok=True)
         assert scores[kind]["miou"] == pytest.approx(np.nanmean(iou), abs=2e-4)
 
     quality = json.loads((tmp_path / "cam_quality.json").read_text())
     for threshold, miou in quality["cam"]["curve"][::6]:
-        labels = [plain.cam_label(a.cam, item.classes, threshold) for a, item in zip(answers, items, strict=True)]
-        assert miou == pytest.approx(np.nanmean(plain.plain_iou(labels, truths, 9)), abs=2e-4)
+        labels = [reference.cam_label(a.cam, item.classes, threshold) for a, item in zip(answers, items, strict=True)]
+        assert miou == pytest.approx(np.nanmean(reference.reference_iou(labels, ground_truths, 9)), abs=2e-4)
     assert quality["cam"]["best_miou"] == max(miou for _, miou in quality["cam"]["curve"])
     kept = {}
     for file in (tmp_path / "logits").iterdir():
@@ -77,9 +77,9 @@ def test_par_pseudo_labels_are_those_of_training(voc, checkpoint, tmp_path):
     from fsr.refine import refined_pseudo_label
 
     network, config = load_network(checkpoint)
-    source = open_source(config)
+    source = source_of(config)
     for item in source.items("train")[:6]:
-        answer = plain.plain_answer(network, source.image_file(item.name, "train"), SCALES)
+        answer = reference.reference_answer(network, source.image_file(item.name, "train"), SCALES)
         labels = torch.zeros(1, 8)
         labels[0, [class_id - 1 for class_id in item.classes]] = 1
         image = torch.tensor(answer.image).permute(2, 0, 1)[None] / 255
@@ -92,16 +92,16 @@ def test_par_pseudo_labels_are_those_of_training(voc, checkpoint, tmp_path):
 def test_errors_of_a_region_add_up_and_are_those_counted_by_hand(voc, checkpoint, tmp_path):
     infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf")
     quality = json.loads((tmp_path / "cam_quality.json").read_text())
-    source = open_source(tiny_config(voc))
+    source = source_of(tiny_config(voc))
     names = [item.name for item in source.items("train")]
-    truths = [source.truth(name, "train", None) for name in names]
+    ground_truths = [source.ground_truth(name, "train", None) for name in names]
     labels = read_labels(tmp_path / "pseudo_labels", names)
-    truth, label = (np.concatenate([part.ravel() for part in parts]) for parts in (truths, labels))
-    counted = (truth < 9) & (label < 9)
+    ground_truth, label = (np.concatenate([part.ravel() for part in parts]) for parts in (ground_truths, labels))
+    counted = (ground_truth < 9) & (label < 9)
     pseudo = quality["pseudo_labels"]
-    assert pseudo["ignored"] == pytest.approx(1 - counted.sum() / (truth < 9).sum())
+    assert pseudo["ignored"] == pytest.approx(1 - counted.sum() / (ground_truth < 9).sum())
     for class_id in range(9):
-        is_true, is_label = (truth == class_id) & counted, (label == class_id) & counted
+        is_true, is_label = (ground_truth == class_id) & counted, (label == class_id) & counted
         if not is_label.any():
             assert pseudo["precision"][class_id] is None
             continue
@@ -109,21 +109,21 @@ def test_errors_of_a_region_add_up_and_are_those_counted_by_hand(voc, checkpoint
         assert pseudo["recall"][class_id] == pytest.approx((is_true & is_label).sum() / is_true.sum())
         parts = (quality["pseudo_labels"][name][class_id] for name in ("iou", "false_positive", "false_negative"))
         assert sum(parts) == pytest.approx(1)
-    foreground = (truth > 0) & counted, (label > 0) & counted
+    foreground = (ground_truth > 0) & counted, (label > 0) & counted
     assert pseudo["foreground_recall"] == pytest.approx((foreground[0] & foreground[1]).sum() / foreground[0].sum())
 
 
 def test_label_maps_are_palette_pngs_and_pictures_are_kept_on_demand(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--save_cam", "True", "--save_overlays", "true", "--report", "true")
     scores = infer("voc", checkpoint, voc, tmp_path, *flags)
-    names = [item.name for item in open_source(tiny_config(voc)).items("val")]
+    names = [item.name for item in source_of(tiny_config(voc)).items("val")]
     for name in names:
         image = Image.open(tmp_path / "crf" / f"{name}.png")
         assert image.mode == "P" and image.getpalette()[: 3 * 9] == voc_palette()[:9].ravel().tolist()
         assert Image.open(tmp_path / "overlays" / f"{name}.jpg").size == image.size
         width, height = Image.open(tmp_path / "previews" / f"{name}.jpg").size
         assert width == 5 * 200 and abs(height - 200 * image.height / image.width) <= 1
-    classes = [class_id for item in open_source(tiny_config(voc)).items("val") for class_id in item.classes]
+    classes = [class_id for item in source_of(tiny_config(voc)).items("val") for class_id in item.classes]
     assert len(list((tmp_path / "cam").iterdir())) == len(classes)
     with open(tmp_path / "scores.csv") as file:
         rows = {row["class"]: row for row in csv.DictReader(file)}

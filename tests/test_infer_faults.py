@@ -13,10 +13,9 @@ import pytest
 import torch
 from inference import complaint, infer
 from PIL import Image
-from tiny import tiny_config
+from tiny import source_of, tiny_config
 
 from fsr.data.palette import palette_png
-from fsr.data.source import open_source
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -26,7 +25,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.parent.name != "images"}
 
 
-def test_killed_at_random_moments_it_goes_on_and_leaves_the_same_files(voc, checkpoint, tmp_path):
+def test_killed_at_random_moments_it_resumes_and_leaves_the_same_files(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_cam", "true")
     infer("voc", checkpoint, voc, tmp_path / "whole", *flags)
     out = tmp_path / "killed"
@@ -60,14 +59,14 @@ def test_a_stop_is_an_end_between_two_images(voc, checkpoint, tmp_path):
         time.sleep(0.01)
     process.terminate()
     told = process.communicate()[1]
-    assert process.returncode == 143 and "the same command goes on" in told and "Traceback" not in told
+    assert process.returncode == 143 and "the same command resumes" in told and "Traceback" not in told
     assert 0 < len((tmp_path / "images/0000_of_0001.jsonl").read_text().splitlines()) < 24
 
 
 def damaged(folder: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     """A copy of the data with a truncated image and a mask of another size, and these two."""
     copy = shutil.copytree(folder, tmp_path / "damaged")
-    source = open_source(tiny_config(copy))
+    source = source_of(tiny_config(copy))
     first, second = source.items("train")[3].name, source.items("train")[8].name
     image, mask = source.image_file(first, "train"), source.mask_file(second, "train")
     image.write_bytes(image.read_bytes()[:-400])
@@ -92,7 +91,7 @@ def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, chec
     said = capsys.readouterr().out
     assert "2 of 24 images could not be read" in said and image.name in said and mask.name in said
 
-    source = open_source(tiny_config(voc))
+    source = source_of(tiny_config(voc))
     image.write_bytes(source.image_file(image.stem, "train").read_bytes())
     mended = infer("voc", checkpoint, folder, tmp_path / "out", *flags, "--skip_bad", "true")
     assert set(mended["skipped"]) == {mask.stem} and mended["images"] == 24
@@ -108,7 +107,7 @@ def test_bad_files_are_skipped_on_demand_named_counted_and_in_no_score(voc, chec
 def test_a_checkpoint_of_another_class_count_architecture_or_no_checkpoint(voc, coco, checkpoint, tmp_path, capsys):
     out = tmp_path / "out"
     told = complaint(capsys, "voc", checkpoint, voc, out)
-    assert "9 classes" in told and "voc wants 21" in told
+    assert "9 classes" in told and "voc has 21" in told
     assert "does not exist" in complaint(capsys, "voc", tmp_path / "none.pt", voc, out)
     (tmp_path / "junk.pt").write_bytes(b"junk")
     assert "cannot be read" in complaint(capsys, "voc", tmp_path / "junk.pt", voc, out)
@@ -141,7 +140,7 @@ def test_results_of_other_settings_are_not_continued(voc, checkpoint, tmp_path, 
     assert "scales [1.0, 1.25, 1.5], not [1.0]" in told and "--output_folder" in told
 
 
-def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(voc, checkpoint, tmp_path, capsys):
+def test_a_full_disk_is_one_clear_error_and_the_same_command_resumes(voc, checkpoint, tmp_path, capsys):
     small = tmp_path / "small"
     small.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", small], capture_output=True)
@@ -150,7 +149,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(voc, checkp
     flags = ("--num_classes", 9, "--infer_set", "train", "--save_cam", "true")
     try:
         told = complaint(capsys, "voc", checkpoint, voc, small / "out", *flags)
-        assert "No space left on device" in told and "goes on" in told
+        assert "No space left on device" in told and "resumes" in told
         journal = (small / "out/images/0000_of_0001.jsonl").read_bytes()
         done = [json.loads(line)["name"] for line in journal.splitlines() if line.endswith(b"}")]
         assert 0 < len(done) < 24
@@ -173,7 +172,7 @@ def test_two_processes_do_not_work_on_one_shard(voc, checkpoint, tmp_path, capsy
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; time.sleep(60)", journal], stdout=subprocess.PIPE)
     holder.stdout.readline()
     told = complaint(capsys, "voc", checkpoint, voc, tmp_path, "--num_classes", 9)
-    assert "another process is at work on shard 0 of 1" in told
+    assert "another process is working on shard 0 of 1" in told
     holder.kill()
     holder.wait()
     assert infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)["images"] == 2

@@ -1,4 +1,4 @@
-"""The native operators against their plain-torch twins, and what an operator of torch owes its users."""
+"""The native operators against their plain-torch references, and what an operator of torch owes its users."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def twin_mean_field(image, logits, iterations, potts):
+def reference_mean_field(image, logits, iterations, potts):
     spatial = potts["spatial_weight"], potts["spatial_std"]
     bilateral = potts["bilateral_weight"], potts["bilateral_xy_std"], potts["bilateral_rgb_std"]
     return reference.mean_field(image, logits, iterations, spatial, bilateral)
@@ -51,7 +51,7 @@ SIZES = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 70), st.
     levels=st.sampled_from([1, 2, 256, 100_000]),
     seed=st.integers(0, 999),
 )
-def test_the_filter_is_its_twin(size, sigma_rgb, sigma_xy, levels, seed):
+def test_the_filter_is_the_reference(size, sigma_rgb, sigma_xy, levels, seed):
     batch, channels, height, width = size
     image = (random_values(batch, 3, height, width, seed=seed) * levels).floor() * (255 / levels)
     values = random_values(batch, channels, height, width, seed=seed + 1) - 0.3
@@ -73,8 +73,8 @@ def test_the_filter_is_its_twin(size, sigma_rgb, sigma_xy, levels, seed):
     iterations=st.integers(0, 3),
     seed=st.integers(0, 999),
 )
-def test_the_mean_field_is_its_twin(size, spatial_std, bilateral_xy_std, bilateral_rgb_std, iterations, seed):
-    """Blocks, their surroundings and all: the twin has one lattice for the whole image."""
+def test_the_mean_field_is_the_reference(size, spatial_std, bilateral_xy_std, bilateral_rgb_std, iterations, seed):
+    """Blocks, their surroundings and all: the reference has one lattice for the whole image."""
     batch, channels, height, width = size
     image = random_values(batch, 3, height, width, seed=seed) * 255
     logits = 6 * random_values(batch, channels, height, width, seed=seed + 1)
@@ -84,15 +84,15 @@ def test_the_mean_field_is_its_twin(size, spatial_std, bilateral_xy_std, bilater
         "bilateral_rgb_std": bilateral_rgb_std,
     }
     ours = mean_field(image, logits, iterations, **potts)
-    torch.testing.assert_close(ours, twin_mean_field(image, logits, iterations, potts), rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours, reference_mean_field(image, logits, iterations, potts), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("spatial_std", [0.5, 1, 3, 7])
-def test_the_mean_field_of_a_picture_is_its_twin(spatial_std):
+def test_the_mean_field_of_a_picture_is_the_reference(spatial_std):
     image, logits = picture(1, 150, 190), 4 * picture(1, 150, 190, seed=3) / 255
     potts = POTTS | {"spatial_std": spatial_std, "bilateral_weight": 2.0}
     ours = mean_field(image, logits, 4, **potts)
-    torch.testing.assert_close(ours, twin_mean_field(image, logits, 4, potts), rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, reference_mean_field(image, logits, 4, potts), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [3, 21])
@@ -186,7 +186,7 @@ def test_nothing_to_infer_gives_nothing(shape):
     assert mean_field(torch.zeros(shape[0], 3, *shape[2:]), torch.zeros(shape), 2, **POTTS).shape == shape
 
 
-def test_without_the_extension_the_twin_runs_with_one_warning():
+def test_without_the_extension_the_reference_runs_with_one_warning():
     code = """if True:
         import sys, warnings
         sys.modules["fsr._C"] = None

@@ -219,42 +219,26 @@ def half_size_probabilities(logits, size):
     return F.interpolate(whole, scale_factor=0.5, mode="bilinear", align_corners=False)
 
 
-@pytest.mark.parametrize("with_roi", [False, True])
-def test_energy_gradient_is_the_stated_formula(energy_inputs, with_roi):
+def test_energy_gradient_is_the_stated_formula(energy_inputs):
     logits, image, label = energy_inputs
-    roi = None
-    region = torch.ones(2, 1, 16, 16)
-    if with_roi:
-        roi = torch.zeros(2, 32, 32)
-        roi[:, 4:24, 6:28] = 1
-        region = roi[:, None, ::2, ::2]
     probabilities = half_size_probabilities(logits, (32, 32))
-    inside = (probabilities * region).detach()
+    inside = probabilities.detach()
     filtered = bilateral_filter((image * STD + MEAN)[..., ::2, ::2], inside, 15.0, 50.0)
-    gate = (region - inside.amax(1, keepdim=True)).clamp(min=0)
+    gate = (1 - inside.amax(1, keepdim=True)).clamp(min=0)
     gate = torch.where(label[:, None, ::2, ::2] == 255, 1.0, gate)
 
-    loss = energy_loss(logits, image, label, roi)
+    loss = energy_loss(logits, image, label)
     expected = -1e-7 * (inside * gate * filtered).sum() / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
-    (expected,) = torch.autograd.grad(probabilities, logits, grad_outputs=-2e-7 * gate * filtered * region / 2)
+    (expected,) = torch.autograd.grad(probabilities, logits, grad_outputs=-2e-7 * gate * filtered / 2)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-def test_energy_weight_scales_it_and_long_labels_and_boolean_regions_will_do(energy_inputs):
+def test_energy_weight_scales_it_and_labels_may_be_long(energy_inputs):
     logits, image, label = energy_inputs
     loss = energy_loss(logits, image, label)
-    everywhere = torch.ones(2, 32, 32, dtype=torch.bool)
-    assert energy_loss(logits, image, label.long(), everywhere, weight=2e-7).item() == pytest.approx(2 * loss.item())
-
-
-def test_energy_is_zero_outside_the_region(energy_inputs):
-    logits, image, label = energy_inputs
-    loss = energy_loss(logits, image, label, torch.zeros(2, 32, 32))
-    loss.backward()
-    assert loss == 0
-    assert logits.grad.eq(0).all()
+    assert energy_loss(logits, image, label.long(), weight=2e-7).item() == pytest.approx(2 * loss.item())
 
 
 def test_energy_is_lower_where_like_colours_share_a_class():

@@ -15,7 +15,7 @@ from fsr.data.palette import voc_palette
 from fsr.data.voc import CLASS_NAMES
 from fsr.inference.report import GalleryImage, write_report
 
-COLUMNS = ("image", "CAM", "segmentation", "truth")
+COLUMNS = ("image", "CAM", "segmentation", "ground truth")
 NAMES = ("background", "aeroplane", "bicycle", "bird")
 
 
@@ -143,7 +143,7 @@ def test_the_gallery_shows_the_worst_first_and_its_pictures_load(page):
     assert texts(browser, ".columns span") == list(COLUMNS)
     captions = texts(browser, "article > div > *")
     assert captions[:3] == ["2008_worst", "IoU 0.0 %", "bird"]
-    assert captions[6:] == ["2007_b", "IoU 50.0 %", "aeroplane", "bird", "2007_unknown", "no truth", "bicycle"]
+    assert captions[6:] == ["2007_b", "IoU 50.0 %", "aeroplane", "bird", "2007_unknown", "no ground truth", "bicycle"]
     widths = browser.execute_script(
         "return Promise.all([...document.images].map((image) => image.decode().then(() => image.naturalWidth)))"
     )
@@ -167,10 +167,10 @@ def test_filters_by_class_and_by_name_narrow_the_gallery_together(page):
     assert len(shown(browser)[0]) == 4
 
 
-def test_a_set_without_truth_says_so_and_shows_its_images(page):
+def test_a_set_without_ground_truth_says_so_and_shows_its_images(page):
     unknown = [GalleryImage(name, (1,), None, STRIP) for name in "ba"]
     browser = page(scores={}, cam_quality={}, gallery=unknown, images=2)
-    assert "no truth" in browser.find_element(By.ID, "scores").text
+    assert "no ground truth" in browser.find_element(By.ID, "scores").text
     assert browser.find_elements(By.CSS_SELECTOR, "table:not(.facts), svg") == []
     assert texts(browser, "nav a") == ["Scores", "Gallery"]
     assert shown(browser) == (["a", "b"], "showing 2 of 2 (of 2 images)")

@@ -1,17 +1,18 @@
-"""The fast training step against the plain one, and what a step worked through in parts comes to."""
+"""The fast training step against the reference step, and a step in micro-batches."""
 
 import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_step import plain_losses
+from reference_step import reference_losses
 
 from fsr.config import TrainConfig, voc
+from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_noise
 from fsr.models.network import Network
-from fsr.optim import build_optimizer, set_learning_rates, update_teacher
+from fsr.optim import build_optimizer, set_learning_rates
 from fsr.schedules import teacher_momentum
 from fsr.step import Batch, named, step_losses
 
@@ -86,15 +87,17 @@ class Side:
         update_teacher(self.teacher, self.student, teacher_momentum(step, self.config.momentum, STEPS))
 
 
-def test_fifty_steps_have_the_losses_of_the_plain_step(config):
-    fast, plain = Side(config), Side(config)
+def test_fifty_steps_have_the_losses_of_the_reference_step(config):
+    fast, reference = Side(config), Side(config)
     draw = torch.Generator().manual_seed(0)
     counted = set()
     for step in range(STEPS):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=draw)))
         batch, noise = batch_of(2), block_noise(2, config)
         ours = step_losses(fast.student, fast.teacher, fast.reinforcement, batch, noise, step, config)
-        theirs = plain_losses(plain.student, plain.teacher, plain.centres, batch[:3], noise, step, config)
+        theirs = reference_losses(
+            reference.student, reference.teacher, reference.centres, batch[:3], noise, step, config
+        )
         weights = config.loss_weights(step)
         for name, loss in theirs.items():
             if name == "reg" and not weights["reg"]:
@@ -102,9 +105,9 @@ def test_fifty_steps_have_the_losses_of_the_plain_step(config):
             counted.add(name)
             assert ours[name].item() == pytest.approx(loss.item(), rel=1e-4), (step, name)
         fast.learn(ours, step)
-        plain.learn(theirs, step)
+        reference.learn(theirs, step)
     assert counted == {"loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg"}
-    assert fast.reinforcement.patch_centre.flatten() == pytest.approx(plain.centres["patch"], rel=1e-4, abs=1e-6)
+    assert fast.reinforcement.patch_centre.flatten() == pytest.approx(reference.centres["patch"], rel=1e-4, abs=1e-6)
 
 
 def test_an_image_without_any_class_is_background(config):
@@ -119,12 +122,12 @@ def test_the_cams_own_classes_get_their_ids_back():
     assert torch.equal(named(label, torch.tensor([[3, 19]])), torch.tensor([[[0, 4, 20], [255, 20, 4]]]))
 
 
-def test_a_batch_splits_into_parts_of_one_size():
+def test_a_batch_splits_into_micro_batches_of_one_size():
     batch = batch_of(6)._replace(local_crops=[torch.arange(6.0), 10 + torch.arange(6.0)], most_classes=2)
-    parts = list(batch.split(3))
-    assert torch.equal(torch.cat([part.view2 for part in parts]), batch.view2)
-    assert [crop.tolist() for crop in parts[1].local_crops] == [[2, 3], [12, 13]]
-    assert [len(part.labels) for part in parts] == [2, 2, 2]
+    micro_batches = list(batch.split(3))
+    assert torch.equal(torch.cat([part.view2 for part in micro_batches]), batch.view2)
+    assert [crop.tolist() for crop in micro_batches[1].local_crops] == [[2, 3], [12, 13]]
+    assert [len(part.labels) for part in micro_batches] == [2, 2, 2]
 
 
 def test_attention_is_written_out_only_for_the_bf16_backward_of_a_cpu(config):

@@ -1,4 +1,4 @@
-"""Training as a whole: what a run leaves behind, that it resumes bit for bit, and how it ends when it must."""
+"""Training as a whole: what a run leaves behind, that it resumes bit-identically, and how it ends when it must."""
 
 import dataclasses
 import errno
@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import flags, tiny_config
+from tiny import flags, source_of, tiny_config
 
 from fsr.checkpoint import TrainState, load_file, load_network
 from fsr.compare import COSTS, first_difference
-from fsr.data.source import open_source
 from fsr.errors import NotFiniteError, UserError
 from fsr.evaluate import evaluate
 from fsr.run import Run
@@ -29,9 +28,9 @@ TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def unbroken(synthetic_folder, tmp_path_factory) -> Run:
+def uninterrupted(synthetic_folder, tmp_path_factory) -> Run:
     """A tiny run that nobody stopped."""
-    run = Run(tmp_path_factory.mktemp("unbroken"))
+    run = Run(tmp_path_factory.mktemp("uninterrupted"))
     assert train(tiny_config(synthetic_folder), run) == "finished"
     return run
 
@@ -48,47 +47,47 @@ def stop_after(steps: int):
 
 
 def assert_same_run(run: Run, other: Run) -> None:
-    """Equal bit for bit: weights, teacher, optimizer, centres, best weights, metrics and scores; not what it cost."""
+    """Bit-identical: weights, teacher, optimizer, centres, best weights, metrics and scores; not what it cost."""
     assert first_difference(run, other) is None
 
 
-def test_a_run_leaves_metrics_result_checkpoints_provenance_and_events(unbroken):
-    result = unbroken.result()
+def test_a_run_leaves_metrics_result_checkpoints_provenance_and_events(uninterrupted):
+    result = uninterrupted.result()
     for name in ("val/seg_miou", "val/cam_miou", "val/aux_cam_miou", "val/teacher_seg_miou", "val/class_f1"):
         assert 0 <= result[name] <= 1
     assert result["step"] == 10
-    records = unbroken.metrics()
+    records = uninterrupted.metrics()
     assert [r["step"] for r in records if "train/loss" in r] == [3, 6, 9]
     assert [r["step"] for r in records if "val/seg_miou" in r] == [4, 8, 10]
-    attempt = json.loads(unbroken.provenance_file.read_text())["attempts"][0]
+    attempt = json.loads(uninterrupted.provenance_file.read_text())["attempts"][0]
     assert {"git_commit", "git_dirty", "versions", "host", "device", "command"} <= attempt.keys()
-    assert list(unbroken.folder.glob("events.out.tfevents.*"))
-    network, config = load_network(unbroken.best_file)
-    assert config == unbroken.config() == dataclasses.replace(config)
+    assert list(uninterrupted.folder.glob("events.out.tfevents.*"))
+    network, config = load_network(uninterrupted.best_file)
+    assert config == uninterrupted.config() == dataclasses.replace(config)
     assert not network.training
 
 
-def test_all_parts_of_the_method_are_active_in_the_tiny_run(unbroken):
-    last = [record for record in unbroken.metrics() if "train/loss" in record][-1]
+def test_all_parts_of_the_method_are_active_in_the_tiny_run(uninterrupted):
+    last = [record for record in uninterrupted.metrics() if "train/loss" in record][-1]
     for name in ("cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg"):
         assert last[f"train/{name}"] != 0, name
 
 
 @pytest.mark.parametrize("step", range(11))
-def test_a_run_stopped_after_any_step_resumes_bit_for_bit(unbroken, synthetic_folder, tmp_path, step):
+def test_a_run_stopped_after_any_step_resumes_bit_identically(uninterrupted, synthetic_folder, tmp_path, step):
     run = Run(tmp_path)
     config = tiny_config(synthetic_folder)
     assert train(config, run, stop_requested=stop_after(step)) == "stopped"
     assert run.result() is None
     assert load_file(run.checkpoint_file)["step"] == step
     assert train(config, run) == "finished"
-    assert_same_run(run, unbroken)
+    assert_same_run(run, uninterrupted)
 
 
-def test_loading_workers_do_not_change_a_run(unbroken, synthetic_folder, tmp_path):
+def test_loading_workers_do_not_change_a_run(uninterrupted, synthetic_folder, tmp_path):
     run = Run(tmp_path)
     train(tiny_config(synthetic_folder, workers=2), run)
-    assert_same_run(run, unbroken)
+    assert_same_run(run, uninterrupted)
 
 
 def test_views_finished_on_the_device_resume_bit_for_bit(synthetic_folder, tmp_path):
@@ -118,14 +117,14 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step, saved", [(3, 0), (8, 5)])
-def test_a_killed_run_repeats_the_steps_since_its_checkpoint(unbroken, synthetic_folder, tmp_path, step, saved):
+def test_a_killed_run_repeats_the_steps_since_its_checkpoint(uninterrupted, synthetic_folder, tmp_path, step, saved):
     run = Run(tmp_path)
     config = tiny_config(synthetic_folder)
     with pytest.raises(Killed):
         train(config, run, stop_requested=killed_before(step))
     assert load_file(run.checkpoint_file)["step"] == saved
     assert train(config, run) == "finished"
-    assert_same_run(run, unbroken)
+    assert_same_run(run, uninterrupted)
 
 
 @pytest.mark.parametrize("step", [3, 8])
@@ -143,13 +142,13 @@ def test_a_killed_run_has_one_curve_in_tensorboard(synthetic_folder, tmp_path, s
     assert [event.step for event in events.Images(events.Tags()["images"][0])] == [4, 8, 10]
 
 
-def test_a_difference_between_runs_is_found_wherever_it_is(unbroken, tmp_path):
+def test_a_difference_between_runs_is_found_wherever_it_is(uninterrupted, tmp_path):
     def changed(change):
         folder = tmp_path / "copy"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(unbroken.folder, folder)
+        shutil.copytree(uninterrupted.folder, folder)
         change(Run(folder))
-        return first_difference(Run(folder), unbroken)
+        return first_difference(Run(folder), uninterrupted)
 
     def touch_a_weight(run):
         content = load_file(run.checkpoint_file)
@@ -162,10 +161,10 @@ def test_a_difference_between_runs_is_found_wherever_it_is(unbroken, tmp_path):
     assert "results: " in changed(lambda run: run.result_file.write_text("{}"))
 
 
-def test_a_finished_run_is_not_trained_again(unbroken, synthetic_folder):
-    before = unbroken.checkpoint_file.stat().st_mtime_ns
-    assert train(tiny_config(synthetic_folder), unbroken) == "finished"
-    assert unbroken.checkpoint_file.stat().st_mtime_ns == before
+def test_a_finished_run_is_not_trained_again(uninterrupted, synthetic_folder):
+    before = uninterrupted.checkpoint_file.stat().st_mtime_ns
+    assert train(tiny_config(synthetic_folder), uninterrupted) == "finished"
+    assert uninterrupted.checkpoint_file.stat().st_mtime_ns == before
 
 
 def test_a_pruned_run_stops_at_that_evaluation(synthetic_folder, tmp_path):
@@ -196,7 +195,7 @@ def test_a_checkpoint_saved_at_once_is_the_one_written_behind_the_steps(syntheti
     write = state.snapshot()
     state.save(at_once)
     for parameter in state.student.parameters():
-        parameter.detach().zero_()  # the steps go on
+        parameter.detach().zero_()  # the steps continue
     write(behind)
     sizes = (run.checkpoint_file.stat().st_size for run in (at_once, behind))
     assert next(sizes) == pytest.approx(next(sizes), rel=0.01)
@@ -227,9 +226,9 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(synthetic_folder, tmp_
     assert train(tiny_config(synthetic_folder), run) == "finished"
 
 
-def test_a_run_folder_of_other_settings_is_refused(unbroken, synthetic_folder):
+def test_a_run_folder_of_other_settings_is_refused(uninterrupted, synthetic_folder):
     with pytest.raises(UserError, match=r"mask_ratio 0\.4, not 0\.5"):
-        train(tiny_config(synthetic_folder, mask_ratio=0.5), unbroken)
+        train(tiny_config(synthetic_folder, mask_ratio=0.5), uninterrupted)
 
 
 def test_checkpoints_that_are_all_damaged_are_one_clear_error(synthetic_folder, tmp_path):
@@ -243,7 +242,9 @@ def test_checkpoints_that_are_all_damaged_are_one_clear_error(synthetic_folder, 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(unbroken, synthetic_folder, tmp_path, damage, capsys):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
+    uninterrupted, synthetic_folder, tmp_path, damage, capsys
+):
     run = Run(tmp_path)
     config = tiny_config(synthetic_folder)
     train(config, run, stop_requested=stop_after(7))
@@ -257,7 +258,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(unbroken, synthe
     assert "at step 5 of 10" in shown.out
     assert ("checkpoint.pt cannot be read" in shown.err) == (damage == "truncated")
     assert not (run.folder / ".checkpoint.pt.123").exists()
-    assert_same_run(run, unbroken)
+    assert_same_run(run, uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,7 @@ def torchrun(*arguments: object, ranks: int = 2) -> None:
 
 
 @pytest.fixture(scope="module")
-def unbroken_on(synthetic_folder, tmp_path_factory):
+def uninterrupted_on(synthetic_folder, tmp_path_factory):
     """The tiny run on some ranks, that nobody stopped."""
 
     @cache
@@ -305,16 +306,18 @@ def unbroken_on(synthetic_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_gloo_ranks_stopped_and_resumed_equal_an_unbroken_run(unbroken_on, synthetic_folder, tmp_path, ranks):
+def test_gloo_ranks_stopped_and_resumed_equal_an_uninterrupted_run(uninterrupted_on, synthetic_folder, tmp_path, ranks):
     torchrun(synthetic_folder, tmp_path, 7, ranks=ranks)
     stopped = Run(tmp_path)
     assert load_file(stopped.checkpoint_file)["step"] == 7
     torchrun(synthetic_folder, tmp_path, 0, ranks=ranks)
-    assert_same_run(stopped, unbroken_on(ranks))
+    assert_same_run(stopped, uninterrupted_on(ranks))
 
 
-def test_one_process_that_accumulates_two_batches_learns_what_two_ranks_do(unbroken_on, synthetic_folder, tmp_path):
-    one, two = Run(tmp_path), unbroken_on(2)
+def test_one_process_that_accumulates_two_micro_batches_learns_what_two_ranks_do(
+    uninterrupted_on, synthetic_folder, tmp_path
+):
+    one, two = Run(tmp_path), uninterrupted_on(2)
     assert train(tiny_config(synthetic_folder, accumulate=2), one) == "finished"
     ours, theirs = ([r for r in run.metrics() if "train/loss" in r] for run in (one, two))
     for record, other in zip(ours, theirs, strict=True):
@@ -326,7 +329,7 @@ def test_one_process_that_accumulates_two_batches_learns_what_two_ranks_do(unbro
         assert torch.allclose(centre, other["reinforcement"][name], rtol=1e-3, atol=1e-5)
 
 
-def test_an_accumulating_run_resumes_bit_for_bit(synthetic_folder, tmp_path):
+def test_an_accumulating_run_resumes_bit_identically(synthetic_folder, tmp_path):
     config = tiny_config(synthetic_folder, accumulate=2)
     broken, whole = Run(tmp_path / "broken"), Run(tmp_path / "whole")
     train(config, broken, stop_requested=stop_after(5))
@@ -339,11 +342,11 @@ def test_evaluation_on_two_ranks_equals_one_process(synthetic_folder, tmp_path):
     torchrun(synthetic_folder, tmp_path / "two", "scores")
     config = tiny_config(synthetic_folder)
     state = TrainState(config, torch.device("cpu"))
-    ours = evaluate({"student": state.student}, config, open_source(config), torch.device("cpu"))
+    ours = evaluate({"student": state.student}, config, source_of(config), torch.device("cpu"))
     assert json.loads((tmp_path / "two" / "scores.json").read_text()) == json.loads(json.dumps(ours))
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(unbroken, synthetic_folder, tmp_path):
+def test_sigterm_saves_and_the_same_command_resumes(uninterrupted, synthetic_folder, tmp_path):
     config = tiny_config(synthetic_folder)
     command = [sys.executable, "-m", "fsr.train", *flags(config), "--run_folder", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -354,6 +357,6 @@ def test_sigterm_saves_and_the_same_command_goes_on(unbroken, synthetic_folder, 
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     main([*flags(config), "--run_folder", str(tmp_path)])
-    assert_same_run(Run(tmp_path), unbroken)
+    assert_same_run(Run(tmp_path), uninterrupted)

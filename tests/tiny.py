@@ -7,11 +7,14 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsr.config import TrainConfig, synthetic
 from fsr.errors import NotFiniteError
 from fsr.run import Run
+
+if TYPE_CHECKING:
+    from fsr.data.source import Source
 
 TINY = {
     "crop_size": 32,
@@ -36,6 +39,13 @@ def tiny_config(data_folder: Path, **changes: Any) -> TrainConfig:
     """Ten steps of a network of a few thousand weights; all losses count from the third step on."""
     steps = {"iterations": 10, "eval_every": 4, "log_every": 3}
     return dataclasses.replace(synthetic(data_folder), **(TINY | steps | changes))
+
+
+def source_of(config: TrainConfig) -> "Source":
+    """The data set of a configuration."""
+    from fsr.data.source import open_source
+
+    return open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
 
 
 def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], prune: Callable[..., bool]) -> str:

@@ -45,12 +45,12 @@ class CocoSource(PreparedSet):
         return self.root / "JPEGImages" / _year_folder(name) / f"{name}.jpg"
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The truth of an image in VOC's form; None in a test set, which has none."""
-        if not self.has_truth(split):
+        """The ground truth of an image in VOC's form; None in a test set, which has none."""
+        if not self.has_ground_truth(split):
             return None
         return self.root / "SegmentationClass" / _year_folder(name) / f"{name}.png"
 
-    def truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
+    def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""
         file = self.mask_file(name, split)
         if file is None:
@@ -67,10 +67,12 @@ class CocoSource(PreparedSet):
         def masks() -> Iterator[tuple[Path, np.ndarray, tuple[int, ...]]]:
             for item in items[:MASKS_TO_RECOGNISE]:
                 file = self.mask_file(item.name, split)
+                if file is None:
+                    continue
                 try:
                     yield file, read_mask(file, None, ANY_VALUE), item.classes
                 except UserError:
-                    continue  # whoever reads this image is told
+                    continue  # the reader of this image reports it
 
         self._tables[split] = recognise(masks(), layouts(CLASS_OF_CATEGORY))
 

@@ -77,4 +77,5 @@ def _decode(segmentation: list[list[float]] | dict[str, Any], height: int, width
         segmentation = rle.merge(rle.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
         segmentation = rle.frPyObjects(segmentation, height, width)
-    return rle.decode(segmentation).astype(bool)
+    inside: np.ndarray = rle.decode(segmentation).astype(bool)
+    return inside

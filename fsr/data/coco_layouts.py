@@ -37,10 +37,11 @@ def layouts(class_of_category: dict[int, int]) -> dict[str, np.ndarray]:
 
 def to_classes(values: np.ndarray, table: np.ndarray, file: Path) -> np.ndarray:
     """Classes of a mask's values, uint8 [H, W]. Raises UserError for a value that means none."""
-    classes = table[values]
+    classes: np.ndarray = table[values]
     impossible = classes == _IMPOSSIBLE
     if impossible.any():
-        raise UserError(f"mask {file} has the value {values[impossible].min()}, which is no class in its folder's way")
+        value = values[impossible].min()
+        raise UserError(f"mask {file} has the value {value}, which is no class in the layout of its folder")
     return classes
 
 
@@ -58,7 +59,7 @@ def recognise(masks: Iterable[tuple[Path, np.ndarray, tuple[int, ...]]], tables:
         if not fitting:
             raise UserError(
                 f"mask {file} holds the values {', '.join(map(str, found))}, but its image the classes "
-                f"{', '.join(map(str, classes)) or 'none'}; allowed are masks in one of these ways: {', '.join(tables)}"
+                f"{', '.join(map(str, classes)) or 'none'}; allowed layouts: {', '.join(tables)}"
             )
         left = fitting
         if len(left) == 1:

@@ -1,4 +1,4 @@
-"""Views that the workers only crop: flip, colours and normalisation follow on the device, for a whole batch at once.
+"""Views that the workers only crop. Flip, colours and normalisation run on the device for a whole batch at once.
 
 The draws are those of `global_view`, made by the worker from the sample's own generator, and the arithmetic is Pillow's
 on 8-bit levels, step by step in its precisions: a view is the one that the worker would have made, but for one level in
@@ -20,7 +20,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 class Drawn(NamedTuple):
-    """Cropped pictures and what was drawn for them; without B for a single one."""
+    """Cropped pictures and the random draws for them; a single one has no dimension B."""
 
     picture: Tensor  # [B, 3, S, S] uint8
     flip: Tensor  # [B] bool
@@ -76,7 +76,7 @@ def _changed(levels: Tensor, change: Tensor, amount: Tensor) -> Tensor:
 
 def _grey(levels: Tensor) -> Tensor:
     """Pillow's luminance [B, 1, S, S]; below 2²⁴, so exact in float32."""
-    red, green, blue = levels.split(1, dim=1)
+    red, green, blue = levels.chunk(3, dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()
 
 
@@ -87,7 +87,7 @@ def _turned(levels: Tensor, turn: Tensor) -> Tensor:
     """
     value, lowest = levels.amax(1, keepdim=True), levels.amin(1, keepdim=True)
     spread = value - lowest
-    red, green, blue = ((value - levels) / spread.clamp(min=1)).double().split(1, dim=1)
+    red, green, blue = ((value - levels) / spread.clamp(min=1)).double().chunk(3, dim=1)
     sector = torch.where(levels[:, 1:2] == value, 2 + red - blue, 4 + green - red)
     sector = torch.where(levels[:, :1] == value, blue - green, sector)
     hue = _truncated((sector.float().double() / 6 + 1) % 1) * (spread > 0)

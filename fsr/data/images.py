@@ -1,4 +1,4 @@
-"""Reading pictures and masks; whatever is wrong with a file becomes one sentence that names it."""
+"""Reads pictures and masks. Every problem with a file becomes a UserError of one sentence that names the file."""
 
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 from fsr.errors import UserError
 
-IGNORED = 255
+IGNORED = 255  # pixels without a class, in masks, label maps and losses
 
 END_OF_IMAGE = b"\xff\xd9"  # in JPEG files
 _START_OF_SCAN = b"\xff\xda"
@@ -22,7 +22,7 @@ def read_image(file: Path) -> Image.Image:
     try:
         content = file.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            picture = image.convert("RGB")
+            picture: Image.Image = image.convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"image {file} cannot be read: {reason(error)}") from None
     # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
@@ -61,5 +61,5 @@ def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the file name that the caller tells anyway."""
+    """The reason of an error, without the file name, which the caller adds."""
     return getattr(error, "strerror", None) or ("not a picture" if "cannot identify" in str(error) else str(error))

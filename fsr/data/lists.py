@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import write_whole
+from fsr.files import write_atomically
 
 _LINE = re.compile(r"([^\s/]+)(?: (\d+(?:,\d+)*))?")
 
@@ -54,4 +54,4 @@ def _read_line(line: str, place: str, num_classes: int) -> Item:
 def write_list(file: Path, items: list[Item]) -> None:
     """Write `items` so that `read_list` returns them."""
     lines = [" ".join([item.name, ",".join(map(str, item.classes))]).rstrip() for item in items]
-    write_whole(file, "".join(f"{line}\n" for line in lines).encode())
+    write_atomically(file, "".join(f"{line}\n" for line in lines).encode())

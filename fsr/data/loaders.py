@@ -1,4 +1,4 @@
-"""Batches of training views, and images with their truth for evaluation."""
+"""Batches of training views, and images with their ground truth for evaluation."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -31,10 +31,11 @@ def train_loader(
 ) -> Iterator[dict[str, Any]]:
     """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
 
-    Each is a dict of all that a step needs, with B = batch_size · accumulate: `view1`, `view2` float32 [B, 3, S, S],
-    `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32 [B, 3, S', S']. With `augment` on the device
-    the two views are `Drawn`. A batch depends on (config.seed, step, rank, world_size) and its size alone, not on the
-    workers or the step that a run resumed from. Raises UserError if the list or an image cannot be read.
+    Each is a dict of all that a step needs, with B = batch_size · accumulate, all micro-batches of the rank: `view1`,
+    `view2` float32 [B, 3, S, S], `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32
+    [B, 3, S', S']. With `augment` on the device the two views are `Drawn`. A batch depends only on
+    (config.seed, step, rank, world_size) and its size, not on the workers or the step that a run resumed from. Raises
+    UserError if the list or an image cannot be read.
     """
     items = source.items(config.train_set)
     images = config.batch_size * config.accumulate
@@ -55,8 +56,8 @@ def evaluation_images(
 ) -> Iterator[EvaluationImage]:
     """Every `world_size`-th image of `split`, from number `rank` on, one at a time.
 
-    Each is (name, normalised image float32 [3, H, W], truth uint8 [H, W], labels float32 [K]); where the split has no
-    truth, that is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
+    Each is (name, normalised image float32 [3, H, W], ground truth uint8 [H, W], labels float32 [K]); without
+    ground truth in the split it is 255 everywhere. Raises UserError if the list, an image or a mask cannot be read.
     """
     return _without_errors(labelled_images(source, split, source.items(split)[rank::world_size], config.workers))
 
@@ -64,7 +65,7 @@ def evaluation_images(
 def labelled_images(
     source: Source, split: str, items: list[Item], workers: int
 ) -> Iterator[EvaluationImage | UserError]:
-    """The images `items` of `split` in their order, as `evaluation_images` gives them, or what is wrong with one."""
+    """The images `items` of `split` in their order, as `evaluation_images` yields them, or a UserError in its place."""
     return iter(
         DataLoader(
             EvaluationImages(source, split, items),
@@ -78,7 +79,7 @@ def labelled_images(
 
 
 def batches_of_one_size(samples: Iterable[EvaluationImage], batch_size: int) -> Iterator[list[EvaluationImage]]:
-    """Images of equal size together. Few are held back: when too many wait for their like, the most numerous go."""
+    """Batches of images of equal size. When too many images wait, the largest incomplete batch is yielded."""
     waiting: dict[torch.Size, list[EvaluationImage]] = {}
     for sample in samples:
         same_size = waiting.setdefault(sample[1].shape, [])
@@ -97,7 +98,7 @@ def multi_hot(item: Item, num_classes: int) -> torch.Tensor:
     return labels
 
 
-class TrainingViews(Dataset):
+class TrainingViews(Dataset[dict[str, Any] | UserError]):
     """Sample (index, n): the views of image `index`, drawn for the n-th sample of the run."""
 
     def __init__(self, config: TrainConfig, source: Source, items: list[Item]) -> None:
@@ -106,7 +107,7 @@ class TrainingViews(Dataset):
         self.local_view = local_view(config)
 
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any] | UserError:
-        """The sample, or what is wrong with its file: torch would bury a raised error in a worker's traceback."""
+        """The sample, or the UserError of its file: torch would bury a raised error in a worker's traceback."""
         index, n = sample
         item = self.items[index]
         try:
@@ -122,8 +123,8 @@ class TrainingViews(Dataset):
             }
 
 
-class EvaluationImages(Dataset):
-    """The images of a split at their own size, with their truth."""
+class EvaluationImages(Dataset[EvaluationImage | UserError]):
+    """The images of a split at their own size, with their ground truth."""
 
     def __init__(self, source: Source, split: str, items: list[Item]) -> None:
         self.source, self.split, self.items = source, split, items
@@ -132,17 +133,17 @@ class EvaluationImages(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> EvaluationImage | UserError:
-        """The image, or what is wrong with its files."""
+        """The image, or the UserError of its files."""
         item = self.items[index]
         try:
             image = read_image(self.source.image_file(item.name, self.split))
-            truth = self.source.truth(item.name, self.split, image.size)
+            ground_truth = self.source.ground_truth(item.name, self.split, image.size)
         except UserError as error:
             return error
-        if truth is None:
-            truth = np.full((image.height, image.width), IGNORED, np.uint8)
+        if ground_truth is None:
+            ground_truth = np.full((image.height, image.width), IGNORED, np.uint8)
         labels = multi_hot(item, len(self.source.class_names))
-        return item.name, normalise(image), torch.from_numpy(truth), labels
+        return item.name, normalise(image), torch.from_numpy(ground_truth), labels
 
 
 class _Batches:
@@ -177,10 +178,11 @@ def _stack(samples: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    return default_collate(samples)
+    batch: dict[str, Any] = default_collate(samples)
+    return batch
 
 
-def _as_is(sample: EvaluationImage | UserError) -> EvaluationImage | UserError:
+def _as_is(sample: Any) -> Any:
     return sample
 
 

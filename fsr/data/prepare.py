@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import tyro
@@ -23,9 +23,11 @@ from fsr.data.source import Source
 from fsr.data.voc import VocSource
 from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.progress import with_progress
 
+T = TypeVar("T")
+R = TypeVar("R")
 ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
 
 
@@ -70,23 +72,31 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
     names = {split: sorted(images[split]) for split in images}
-    without_masks = tuple(split for split in ("train",) if not source.mask_file(names[split][0], split).parent.is_dir())
+    without_masks = tuple(
+        split for split in ("train",) if not _mask_file(source, names[split][0], split).parent.is_dir()
+    )
     for split in without_masks:
-        print(f"{split}: no masks; --write_masks makes them, but only an evaluation on this set needs them")
+        print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
     _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
 
 
+def _mask_file(source: CocoSource, name: str, split: str) -> Path:
+    file = source.mask_file(name, split)
+    assert file is not None, f"{split} has no masks"
+    return file
+
+
 def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImage]) -> None:
-    missing = [name for name in images if not source.mask_file(name, split).exists()]
+    missing = [name for name in images if not _mask_file(source, name, split).exists()]
 
     def write(name: str) -> None:
-        write_whole(source.mask_file(name, split), palette_png(draw_mask(images[name])))
+        write_atomically(_mask_file(source, name, split), palette_png(draw_mask(images[name])))
 
     for _ in _in_threads(write, missing, f"writing masks of {split}"):
         pass
-    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} were there")
+    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} existed already")
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class _Finding:
 def _write_checked_lists(
     source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
 ) -> None:
-    """Decode all files, print what is bad, and write the lists if nothing is."""
+    """Decode all files and print what is bad. Write the lists if no file is bad."""
 
     def files(name: str, split: str) -> tuple[Path, Path | None]:
         mask_file = None if split in without_masks else source.mask_file(name, split)
@@ -129,23 +139,24 @@ def _write_checked_lists(
 def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
-    classes, size, truth = (), None, None
+    classes: tuple[int, ...] = ()
+    size = ground_truth = None
     try:
         size = read_image(source.image_file(name, split)).size
     except UserError as error:
         problems.append(str(error))
     try:
-        truth = source.truth(name, split, size) if with_mask else None
+        ground_truth = source.ground_truth(name, split, size) if with_mask else None
     except UserError as error:
         problems.append(str(error))
     try:
-        classes = classes_of(name, truth)
+        classes = classes_of(name, ground_truth)
     except UserError as error:
         problems.append(str(error))
     return _Finding(classes, tuple(problems))
 
 
-def _in_threads(work: Callable, arguments: list, label: str) -> Iterator:
+def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:
     """`map(work, arguments)` with progress on all processors; Pillow decodes and compresses without Python's lock."""
     threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:

@@ -1,4 +1,4 @@
-"""What VOC and COCO have in common: a folder, class names, and lists that were prepared."""
+"""The base of VOC and COCO: a folder, class names, and prepared lists."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -41,8 +41,8 @@ class PreparedSet(ABC):
         """The images of the prepared list `split`. Raises UserError if it is missing or damaged."""
         return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
 
-    def has_truth(self, split: str) -> bool:
-        """Whether the images of a set have masks: nobody but the evaluation server has those of a test set."""
+    def has_ground_truth(self, split: str) -> bool:
+        """Whether the images of a set have masks. Only the evaluation server has those of a test set."""
         return not split.startswith("test")
 
     @abstractmethod
@@ -51,10 +51,10 @@ class PreparedSet(ABC):
 
     @abstractmethod
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The truth of an image, None in a set that has none."""
+        """The ground truth of an image, None in a set that has none."""
 
-    def truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
-        """Class of every pixel, uint8 [H, W], 255 ignored, None where there is no truth.
+    def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
+        """Class of every pixel, uint8 [H, W], 255 ignored, None where there is no ground truth.
 
         `size` is the (width, height) of its image; None where that is not known.
         Raises UserError as `read_mask` does.

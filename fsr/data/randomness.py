@@ -1,4 +1,4 @@
-"""Random draws that depend on a key alone, not on what was drawn before or in which process."""
+"""Random draws that depend only on a key, not on earlier draws or the process."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed the CPU generators of torch, NumPy and Python from `key`, and put them back as they were afterwards.
+    """Seed the CPU generators of torch, NumPy and Python from `key`, and restore their states at the end.
 
     torchvision draws from torch, timm's RandAugment from the other two. `torch.manual_seed` would reseed CUDA as well.
     """

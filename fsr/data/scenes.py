@@ -44,11 +44,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture with its truth."""
+    """One picture with its ground truth."""
 
     pixels: np.ndarray
     """uint8 [128, 128, 3]"""
-    truth: np.ndarray
+    ground_truth: np.ndarray
     """Class of every pixel, uint8 [128, 128]; 255 along the edges of objects, 2 pixels wide."""
     things: tuple[Thing, ...]
     """From back to front, largest first."""
@@ -79,10 +79,10 @@ def draw_scene(seed: int, index: int) -> Scene:
         _paint_marker(pixels, owner == i + 1, classes[i], centres[i], diameters[i], rng)
 
     pixels += 0.06 * rng.standard_normal(pixels.shape, np.float32)
-    truth = np.concatenate([[0], classes + 1]).astype(np.uint8)[owner]
-    truth[_edges(owner)] = IGNORED
+    ground_truth = np.concatenate([[0], classes + 1]).astype(np.uint8)[owner]
+    ground_truth[_edges(owner)] = IGNORED
     things = [Thing(int(classes[i]) + 1, outlines[i], int(bodies[i].sum()), _box(owner == i + 1)) for i in from_back]
-    return Scene((pixels.clip(0, 1) * 255).round().astype(np.uint8), truth, tuple(things))
+    return Scene((pixels.clip(0, 1) * 255).round().astype(np.uint8), ground_truth, tuple(things))
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +96,7 @@ def _add_clutter(pixels: np.ndarray, rng: np.random.Generator) -> None:
     """Paint a plain greyish shape of no class, in the outline of some pair."""
     colour = rng.uniform(0.2, 0.8) + rng.uniform(-0.05, 0.05, 3)
     centre, diameter = rng.uniform(0, SIDE, 2), rng.uniform(0.15, 0.4) * SIDE
-    pixels[_filled(_outline(rng.integers(4), centre, diameter, rng.uniform(0, 2 * np.pi)))] = colour
+    pixels[_filled(_outline(int(rng.integers(4)), centre, diameter, rng.uniform(0, 2 * np.pi)))] = colour
 
 
 def _places(diameters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +124,8 @@ def _outline(pair: int, centre: np.ndarray, diameter: float, turn: float) -> np.
     )[pair]
     radius = radius * (diameter / 2) / np.sqrt((radius**2).mean())
     corners = centre + radius[:, None] * np.stack([np.cos(_ANGLES + turn), np.sin(_ANGLES + turn)], axis=1)
-    return corners.clip(0, SIDE - 1)
+    inside: np.ndarray = corners.clip(0, SIDE - 1)
+    return inside
 
 
 def _filled(outline: np.ndarray) -> np.ndarray:

@@ -1,19 +1,25 @@
-"""The data set that a configuration names."""
+"""Opens a data set by its name."""
 
-from typing import TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
-from fsr.config import TrainConfig
 from fsr.data.coco import CocoSource
 from fsr.data.voc import VocSource
 from fsr.errors import UserError
 
+Dataset: TypeAlias = Literal["voc", "coco", "synthetic"]
 Source: TypeAlias = VocSource | CocoSource
 
 
-def open_source(config: TrainConfig) -> Source:
-    """The files of `config.dataset` below `config.data_folder`. Raises UserError if they are not there."""
-    folder = config.data_folder
-    if config.dataset == "synthetic" and not ((folder / "VOCdevkit").is_dir() or (folder / "JPEGImages").is_dir()):
-        raise UserError(f"{folder} holds no synthetic set; make it with `python -m fsr.data.synthetic {folder}`")
-    kind = CocoSource if config.dataset == "coco" else VocSource
-    return kind(config.data_folder, config.list_folder, config.num_classes)
+def open_source(dataset: Dataset, data_folder: Path, list_folder: Path | None, num_classes: int) -> Source:
+    """The files of a data set below `data_folder`; its lists are in `list_folder`, by default inside the data set.
+
+    `num_classes` counts the background. Raises UserError if the data set is not there or has fewer classes.
+    """
+    has_images = (data_folder / "VOCdevkit").is_dir() or (data_folder / "JPEGImages").is_dir()
+    if dataset == "synthetic" and not has_images:
+        raise UserError(
+            f"{data_folder} holds no synthetic set; make it with `python -m fsr.data.synthetic {data_folder}`"
+        )
+    kind = CocoSource if dataset == "coco" else VocSource
+    return kind(data_folder, list_folder, num_classes)

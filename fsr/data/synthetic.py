@@ -17,7 +17,7 @@ from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.progress import with_progress
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
@@ -30,7 +30,7 @@ def synthesise(
     images: int = 2000,
     seed: int = 0,
 ) -> None:
-    """Make a data set of 128-pixel pictures with 8 classes, its truth and its lists.
+    """Make a data set of 128-pixel pictures with 8 classes, its ground truth and its lists.
 
     Args:
         data_folder: Folder that will hold VOCdevkit/VOC2012 or COCO.
@@ -63,7 +63,7 @@ def synthesise(
 
 
 def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
-    """Whether `root` holds the whole set; if it is free, or left unfinished by a killed run, it is empty afterwards.
+    """Whether `root` holds the whole set. What a killed run left unfinished is removed.
 
     Raises UserError if it holds anything else.
     """
@@ -72,7 +72,7 @@ def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
     marker = root / "synthetic.json"
     if not marker.exists():
         if any(root.iterdir()):
-            raise UserError(f"{root} holds a data set that is not synthetic; take another folder")
+            raise UserError(f"{root} holds a data set that is not synthetic; choose another folder")
         return False
     found = json.loads(marker.read_text())
     if not found.pop("finished"):
@@ -81,7 +81,7 @@ def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
     if found != settings:
         raise UserError(
             f"{root} holds a synthetic set of {_in_words(found)}, not {_in_words(settings)}; "
-            "take another folder or remove it"
+            "choose another folder or remove it"
         )
     return True
 
@@ -91,7 +91,7 @@ def _in_words(settings: dict[str, Any]) -> str:
 
 
 def _write_marker(root: Path, content: dict[str, Any]) -> None:
-    write_whole(root / "synthetic.json", (json.dumps(content) + "\n").encode())
+    write_atomically(root / "synthetic.json", (json.dumps(content) + "\n").encode())
 
 
 @reports_user_errors

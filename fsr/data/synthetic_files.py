@@ -28,7 +28,7 @@ class VocWriter:
         name = f"2012_{index:06d}"
         self.names[split].append(name)
         (self.root / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(scene.pixels))
-        mask = palette_png(scene.truth)
+        mask = palette_png(scene.ground_truth)
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (self.root / folder / f"{name}.png").write_bytes(mask)
         (self.root / "Annotations" / f"{name}.xml").write_text(_voc_xml(name, scene))
@@ -56,7 +56,7 @@ class CocoWriter:
         """Add scene number `index` to `train` or `val`."""
         name = f"COCO_{split}2014_{index:012d}"
         (self.root / "JPEGImages" / f"{split}2014" / f"{name}.jpg").write_bytes(jpeg(scene.pixels))
-        (self.root / "SegmentationClass" / f"{split}2014" / f"{name}.png").write_bytes(palette_png(scene.truth))
+        (self.root / "SegmentationClass" / f"{split}2014" / f"{name}.png").write_bytes(palette_png(scene.ground_truth))
         self.images[split].append({"id": index, "file_name": f"{name}.jpg", "width": SIDE, "height": SIDE})
         for thing in scene.things:
             left, top, right, bottom = thing.box

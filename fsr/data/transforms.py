@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,13 +43,13 @@ def denormalise(view: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation, kept like `_levels`."""
+    """Mean and standard deviation, cached like `_levels`."""
     return _MEAN.to(device), _STD.to(device)
 
 
 @lru_cache
 def _levels(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standard deviation and mean in 8-bit levels; kept, for to bring them to a GPU is to wait for it."""
+    """Standard deviation and mean in 8-bit levels. Cached, because copying them to a GPU makes the host wait."""
     return 255 * _STD.to(device, dtype), 255 * _MEAN.to(device, dtype)
 
 
@@ -72,13 +73,14 @@ def global_view(config: TrainConfig) -> View:
         # Magnitudes are drawn around 9; from 10 on timm posterises to 0 bits, which Pillow refuses.
         limits = {"translate_const": int(0.45 * config.crop_size), "img_mean": grey, "magnitude_max": 9.99}
         steps.append(rand_augment_transform("rand-m9-mstd0.5-inc1", limits))
-        return transforms.Compose([*steps, normalise, RandomErasing(0.25, mode="pixel", device="cpu")])
-    return transforms.Compose([*steps, normalise])
+        erasing = RandomErasing(0.25, mode="pixel", device="cpu")  # type: ignore[no-untyped-call]  # timm gives it none
+        return _composed([*steps, normalise, erasing])
+    return _composed([*steps, normalise])
 
 
 def local_view(config: TrainConfig) -> View:
     """Draws a small crop for the student: RGB picture → float32 [3, S', S'], normalised."""
-    return transforms.Compose(
+    return _composed(
         [
             random_crop(config.local_crop_size, config.local_crop_area),
             transforms.RandomHorizontalFlip(),
@@ -88,6 +90,11 @@ def local_view(config: TrainConfig) -> View:
             normalise,
         ]
     )
+
+
+def _composed(steps: list[Callable[..., Any]]) -> View:
+    view: View = transforms.Compose(steps)
+    return view
 
 
 def random_crop(size: int, area: tuple[float, float]) -> transforms.RandomResizedCrop:

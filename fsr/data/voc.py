@@ -22,8 +22,8 @@ class VocSource(PreparedSet):
         return self.root / "JPEGImages" / f"{name}.jpg"
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The truth of an image: an augmented mask (SBD) for training sets; None in the test set, which has none."""
-        if not self.has_truth(split):
+        """The ground truth of an image, an augmented mask (SBD) for training sets. None in the test set."""
+        if not self.has_ground_truth(split):
             return None
         folder = "SegmentationClass"
         if split.startswith("train") and self.augmented_masks.is_dir():

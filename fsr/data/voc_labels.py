@@ -26,7 +26,7 @@ def voc_names(source: VocSource) -> dict[str, list[str]]:
     return names
 
 
-def voc_classes(source: VocSource, name: str, truth: np.ndarray | None) -> tuple[int, ...]:
+def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -> tuple[int, ...]:
     """Classes of an image: of all objects in its XML, difficult ones too; those of its mask where it has no XML.
 
     Raises UserError if the XML is damaged or names a class that VOC has not.
@@ -35,9 +35,9 @@ def voc_classes(source: VocSource, name: str, truth: np.ndarray | None) -> tuple
     try:
         objects = ElementTree.parse(file).findall("object")
     except FileNotFoundError:
-        if truth is None:
+        if ground_truth is None:
             return ()
-        return tuple(int(class_id) for class_id in np.unique(truth) if class_id not in (0, IGNORED))
+        return tuple(int(class_id) for class_id in np.unique(ground_truth) if class_id not in (0, IGNORED))
     except (OSError, ElementTree.ParseError) as error:
         raise UserError(f"annotation {file} cannot be read: {error}") from None
     found = {thing.findtext("name", "").strip() for thing in objects}

@@ -1,24 +1,38 @@
-"""Every knob of an inference, in one frozen dataclass. Imports no torch."""
+"""Every setting of an inference in one frozen dataclass. Imports no torch."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from fsr.config import TrainConfig
 from fsr.errors import UserError
 
 THREADS_ON_SLURM = 4
 _PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint")
 
 
+class Thresholds(NamedTuple):
+    """The thresholds of an inference's CAMs."""
+
+    background: float
+    high: float
+    low: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class InferConfig:
-    """What is inferred with which checkpoint, and what is kept of it. Raises UserError for a value that is not allowed.
+    """One inference: its images, its checkpoint, what it saves. Raises UserError for a value that is not allowed.
 
     Aliases are the released code's flags and those of its relatives.
+
+    Example:
+        >>> config = InferConfig(dataset="voc", checkpoint=Path("runs/voc/best.pt"), data_folder=Path("data"))
+        >>> config.results_folder.as_posix(), config.scales
+        ('runs/voc/infer_val', (1.0, 1.25, 1.5))
     """
 
     dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
@@ -32,7 +46,7 @@ class InferConfig:
     infer_set: str = "val"
     """Prepared list of the images: train, train_aug, val or test."""
     output_folder: Path | None = None
-    """Where the results go; by default infer_SET beside the checkpoint. Results that are there are continued."""
+    """Where the results go; by default infer_SET beside the checkpoint. An interrupted inference in it resumes."""
 
     weights: Literal["student", "teacher"] | None = None
     """Which network of a run; by default the student."""
@@ -41,7 +55,7 @@ class InferConfig:
     heads: int | None = None
     """Attention heads of a released checkpoint; by default 64 channels each."""
     scales: tuple[float, ...] = (1.0, 1.25, 1.5)
-    """Scales of the image; the mirror is always added."""
+    """Scales of the image; each scale runs with and without horizontal flip."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of the network."""
 
@@ -57,28 +71,28 @@ class InferConfig:
     """CAM up to this is background in pseudo labels; by default the checkpoint's."""
 
     save_cam: bool = False
-    """Keep the heat map of each present class."""
+    """Save the heat map of each present class."""
     save_overlays: bool = False
-    """Keep the images under the colours of their labels."""
+    """Save the images overlaid with the colours of their labels."""
     save_logits: bool = False
-    """Keep the segmentation logits of each scale, float16 on the patch grid."""
+    """Save the segmentation logits of each scale, float16 on the patch grid."""
     report: bool = False
     """Write report.html: tables, curves and a gallery, in one file."""
     report_images: int = 400
-    """Images in its gallery at most: the worst of each class in turn."""
+    """Largest number of images in its gallery: the worst of each class in turn."""
     skip_bad: bool = False
-    """Leave out images or masks that cannot be read, and name and count them, instead of stopping there."""
+    """Leave out images whose files cannot be read, and report their names and number, instead of stopping."""
 
     batch_size: int = 4
-    """Images of one size that the network sees at a time."""
+    """Images of one size in a batch of the network."""
     workers: Annotated[int, tyro.conf.arg(aliases=("--num_workers",))] = 2
     """Processes that read images."""
     threads: int | None = None
-    """Batches at a time on their way from the network to the files, a core each; by default all cores (4 on Slurm)."""
+    """Threads that take batches from the network to the files, a core each; by default all cores (4 on Slurm)."""
     shards: int = 1
-    """Parts of the list; each image is in exactly one. Ranks of torchrun are parts of the part."""
+    """Shards of the list; each image is in exactly one. Ranks of torchrun divide a shard further."""
     shard: int = 0
-    """Which of the parts, from 0."""
+    """Which shard, from 0."""
 
     def __post_init__(self) -> None:
         def check(name: str, allowed: bool, rule: str) -> None:
@@ -101,6 +115,15 @@ class InferConfig:
     def results_folder(self) -> Path:
         """Where the results go."""
         return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
+
+    def thresholds(self, trained: TrainConfig) -> Thresholds:
+        """The thresholds given here, else those of the checkpoint. Raises UserError if they contradict each other."""
+        names = ("bkg_threshold", "high_threshold", "low_threshold")
+        given = {name: getattr(self, name) for name in names}
+        chosen = Thresholds(*(getattr(trained, name) if value is None else value for name, value in given.items()))
+        if chosen.low > chosen.high:
+            raise UserError(f"low_threshold must be at most high_threshold {chosen.high}, got {chosen.low}")
+        return chosen
 
     @property
     def cores(self) -> int:

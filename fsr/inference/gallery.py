@@ -1,8 +1,7 @@
-"""The report of an inference: its scores, and the images that are worth a look."""
+"""The report of an inference: its scores, and the worst images of each class."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 from fsr.inference.config import InferConfig
@@ -10,19 +9,24 @@ from fsr.inference.journal import Results
 from fsr.inference.report import GalleryImage, write_report
 from fsr.inference.totals import TITLES, Totals
 
-UNION = "false positives and negatives as shares of the union of truth and CAM"
+UNION = "false positives and negatives as shares of the union of ground truth and CAM"
 
 
-def write_gallery(config: InferConfig, results: Results, totals: Totals, class_names: tuple[str, ...]) -> None:
-    """Write report.html from the results alone: no image is opened and no network asked again."""
-    shown = worst_of_each_class(results.records(), config.report_images)
+def write_gallery(
+    config: InferConfig, results: Results, totals: Totals, images: list[dict[str, Any]], class_names: tuple[str, ...]
+) -> None:
+    """Write report.html from the saved results. Opens no image and runs no network.
+
+    `images` are the records of the journals, `without_counts`.
+    """
+    shown = worst_of_each_class(images, config.report_images)
     made = json.loads(results.settings_file.read_text())
-    names = ("weights", "scales", "precision", "crf", "pseudo_labels", "bkg_threshold")
-    chosen = {name: getattr(config, name) for name in names}
+    names = ("weights", "scales", "precision", "crf", "pseudo_labels")
+    chosen = {name: getattr(config, name) for name in names} | {"bkg_threshold": totals.threshold}
     scores = totals.scores()
     main = ("crf", "segmentation") if config.crf else ("segmentation",)
     order = [kind for kind in (*main, *TITLES) if kind in scores]
-    columns = ["image", "truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
+    columns = ["image", "ground truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
     write_report(
         results.report_file,
         title=f"{config.dataset} {config.infer_set}: {config.checkpoint}",
@@ -51,13 +55,14 @@ def write_gallery(config: InferConfig, results: Results, totals: Totals, class_n
     )
 
 
-def worst_of_each_class(records: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+def without_counts(record: dict[str, Any]) -> dict[str, Any]:
+    """What the gallery needs of an image's record: so little that those of a whole data set can be held."""
+    return {name: record[name] for name in ("name", "iou", "classes", "skipped") if name in record}
+
+
+def worst_of_each_class(images: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """At most `limit` images: the worst of each class in turn, so that no class is missing; skipped images are not."""
-    brief = [
-        {name: record[name] for name in ("name", "iou", "classes") if name in record}
-        for record in records
-        if "skipped" not in record
-    ]
+    brief = [record for record in images if "skipped" not in record]
     brief.sort(key=lambda record: (record.get("iou") is None, record.get("iou") or 0, record["name"]))
     places: dict[int, int] = defaultdict(int)  # how many worse images a class has
     ranked = []

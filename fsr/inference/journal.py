@@ -1,4 +1,4 @@
-"""The folder of an inference: every path in it, and the journal of the images that are done."""
+"""The folder of an inference: every path in it, and the journals of the images that are done."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ _LONGEST_LINE = 1 << 24
 
 
 class Results:
-    """What an inference leaves behind. An image is done when its record is in the journal, after all its files."""
+    """The files of an inference. An image is done once its record is in the journal, written after all its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -36,15 +36,15 @@ class Results:
         return self.folder / kind / f"{name}.png"
 
     def preview_file(self, name: str) -> Path:
-        """The image, its truth, CAM and labels side by side, small."""
+        """The image, its ground truth, CAM and labels side by side, small."""
         return self.folder / "previews" / f"{name}.jpg"
 
     def overlay_file(self, name: str) -> Path:
-        """The image under the colours of its labels."""
+        """The image overlaid with the colours of its labels."""
         return self.folder / "overlays" / f"{name}.jpg"
 
     def cam_file(self, name: str, class_name: str) -> Path:
-        """The image under the heat map of a class."""
+        """The image overlaid with the heat map of a class."""
         return self.folder / "cam" / f"{name}_{class_name.replace(' ', '_')}.jpg"
 
     def logits_file(self, first: str) -> Path:
@@ -62,7 +62,7 @@ class Results:
             name = changed[0]
             raise UserError(
                 f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
-                "take another --output_folder or the same settings"
+                "choose another --output_folder or the same settings"
             )
 
     def start(self, settings: dict[str, Any]) -> None:
@@ -70,33 +70,75 @@ class Results:
         if not self.settings_file.exists():
             write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """What the journals say of each image, once each, those that were skipped and never done at the end.
+    def journals(self) -> list[Path]:
+        """The journal files of all shards that somebody has worked on."""
+        return sorted(self.journal_folder.glob("*.jsonl"))
 
-        An unfinished last line is left out. Raises UserError for a damaged line.
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The journals' records, one for each image; those of images that were skipped and never done come last.
+
+        Leaves out an unfinished last line. Raises UserError for a damaged line.
         """
         seen, skipped = set(), {}
-        for file in sorted(self.journal_folder.glob("*.jsonl")):
-            with open(file, "rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if not line.endswith(b"\n"):
-                        break
-                    try:
-                        record = json.loads(line)
-                    except ValueError as error:
-                        raise UserError(f"line {number} of {file} is damaged ({error}); remove that line") from None
-                    if "skipped" in record:
-                        skipped[record["name"]] = record
-                    elif record["name"] not in seen:
-                        seen.add(record["name"])
-                        yield record
+        for file in self.journals():
+            for record in JournalReader(file).new_records():
+                if "skipped" in record:
+                    skipped[record["name"]] = record
+                elif record["name"] not in seen:
+                    seen.add(record["name"])
+                    yield record
         yield from (record for name, record in skipped.items() if name not in seen)
 
     def remove_unfinished(self) -> None:
-        """Remove what killed processes were writing; nobody may be working here."""
+        """Remove the temporary files of killed processes. No process may be writing here meanwhile."""
         for kind in KINDS:
             for file in (self.folder / kind).glob(".*.[0-9]*"):
                 file.unlink(missing_ok=True)
+
+
+class JournalReader:
+    """Reads a journal that other processes append to: each call of `new_records` resumes where the last one ended."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.offset = 0  # bytes read
+        self.lines = 0
+
+    def new_records(self) -> Iterator[dict[str, Any]]:
+        """The records since the last call, without an unfinished last line. Raises UserError for a damaged line.
+
+        Closing the file drops every lock that this process has on it, so no `Journal` of this file may be open.
+        """
+        with open(self.file, "rb") as lines:
+            lines.seek(self.offset)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self.offset += len(line)
+                self.lines += 1
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise UserError(
+                        f"line {self.lines} of {self.file} is damaged ({error}); remove that line"
+                    ) from None
+                yield record
+
+
+class DoneImages:
+    """The images that have a record in any journal. `update` reads only what was appended since its last call."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._readers: dict[Path, JournalReader] = {}
+        self.answered: set[str] = set()
+        self.skipped: set[str] = set()  # names of unreadable images; some may be answered later
+
+    def update(self) -> None:
+        """Take in what this and other processes have written to the journals."""
+        for file in self._results.journals():  # opened even if its size seems unchanged: NFS may show an old size
+            for record in self._readers.setdefault(file, JournalReader(file)).new_records():
+                (self.skipped if "skipped" in record else self.answered).add(record["name"])
 
 
 class Journal:
@@ -110,13 +152,13 @@ class Journal:
         path = results.journal_folder / f"{shard:04d}_of_{shards:04d}.jsonl"
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (it stays open until `close`)
         try:
-            # POSIX's lock, unlike BSD's, is not passed on to the processes that read images and may live on a while.
+            # POSIX's lock, unlike BSD's, is not inherited by the loading workers, which may outlive this process.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise UserError(
-                    f"another process is at work on shard {shard} of {shards} in {results.folder}"
+                    f"another process is working on shard {shard} of {shards} in {results.folder}"
                 ) from None
             raise
         self._cut_unfinished_line()
@@ -128,7 +170,7 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
     def close(self) -> None:
-        """Make the records last, and let others work on the shard."""
+        """Flush the records to disk and release the shard."""
         os.fsync(self._file.fileno())
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""What becomes of one image after the network: CRF, label maps, files, and its counts for the scores."""
+"""Postprocessing of one image: CRF, label maps, files, and its counts for the scores."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fsr.crf import INFERENCE, crf_pseudo_label, dense_crf
+from fsr.crf import crf_pseudo_label, dense_crf_batch
 from fsr.data.images import IGNORED
 from fsr.data.palette import palette_png
-from fsr.files import write_whole
-from fsr.inference.config import InferConfig
+from fsr.files import write_atomically
+from fsr.inference.config import InferConfig, Thresholds
 from fsr.inference.journal import Results
 from fsr.metrics import CamScores, ConfusionMatrix
 from fsr.pictures import heat, overlay, pixels_of, strip
@@ -24,48 +24,49 @@ JPEG_QUALITY = 85
 
 
 class Answer(NamedTuple):
-    """What the network says of one image, on the CPU."""
+    """The network's predictions for one image, on the CPU."""
 
     name: str
-    image: np.ndarray  # uint8 [H, W, 3]
-    truth: Tensor | None  # uint8 [H, W]
+    image: Tensor  # uint8 [3, H, W]
+    ground_truth: Tensor | None  # uint8 [H, W]
     logits: Tensor  # [C, H, W] segmentation
     classes: Tensor  # [P] class ids from 1
     cams: Tensor  # [P, H, W] top CAMs in [0, 1]
     aux_cams: Tensor  # [P, H, W]
-    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are kept
+    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are saved
 
 
-Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, grids that are to be kept
+Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, logits to save
 
 
 @dataclass(frozen=True)
 class Finisher:
-    """Finishes answers as the configuration says, in any thread."""
+    """Postprocesses answers as the configuration says. Safe to call from several threads."""
 
-    config: InferConfig  # its thresholds are set
+    config: InferConfig
+    thresholds: Thresholds
     class_names: tuple[str, ...]
     results: Results
 
     def __call__(self, answer: Answer) -> Finished:
         """Write the files of an image."""
-        labels = {"segmentation": answer.logits.argmax(0).to(torch.uint8)}
+        labels = {"segmentation": answer.logits.max(dim=0).indices.to(torch.uint8)}
         if self.config.crf:
-            marginals = dense_crf(answer.image, answer.logits.softmax(0).numpy(), INFERENCE)
-            labels["crf"] = torch.from_numpy(marginals.argmax(0).astype(np.uint8))
+            marginals = dense_crf_batch(answer.image[None], answer.logits.softmax(0)[None])[0]
+            labels["crf"] = marginals.max(dim=0).indices.to(torch.uint8)
         if self.config.pseudo_labels != "none":
-            labels["pseudo_labels"] = torch.from_numpy(self._pseudo_label(answer))
+            labels["pseudo_labels"] = self._pseudo_label(answer)
         for kind, label in labels.items():
-            write_whole(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
+            write_atomically(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
         value, strongest = self._strongest(answer, answer.cams)
         self._draw(answer, labels, value)
-        record = {"name": answer.name}
-        if answer.truth is not None:
-            record |= self._counts(answer, labels, value, strongest)
+        record: dict[str, Any] = {"name": answer.name}
+        if answer.ground_truth is not None:
+            record |= self._counts(answer, answer.ground_truth, labels, value, strongest)
         return record, answer.grids
 
     def final(self, labels: dict[str, Tensor]) -> Tensor:
-        """The segmentation that counts."""
+        """The segmentation after the CRF, if there is one."""
         return labels["crf" if self.config.crf else "segmentation"]
 
     def _strongest(self, answer: Answer, cams: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,32 +76,35 @@ class Finisher:
         value, best = cams.max(dim=0)
         return value, answer.classes[best]
 
-    def _pseudo_label(self, answer: Answer) -> np.ndarray:
-        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it stays open."""
-        high, low = self.config.high_threshold, self.config.low_threshold
+    def _pseudo_label(self, answer: Answer) -> Tensor:
+        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it is ignored."""
+        high, low = self.thresholds.high, self.thresholds.low
         if len(answer.classes) == 0:
-            return np.zeros(answer.image.shape[:2], np.uint8)
+            return torch.zeros(answer.image.shape[1:], dtype=torch.uint8)
         if self.config.pseudo_labels == "crf":
-            return crf_pseudo_label(answer.image, answer.cams.numpy(), answer.classes.numpy(), high, low)
-        image = torch.from_numpy(answer.image).permute(2, 0, 1)[None] / 255
-        places = refined_pseudo_label(image, answer.cams[None], torch.ones(1, len(answer.classes)), high, low)[0]
+            return crf_pseudo_label(answer.image, answer.cams, answer.classes, high, low)
+        places = refined_pseudo_label(
+            answer.image[None] / 255, answer.cams[None], torch.ones(1, len(answer.classes)), high, low
+        )[0]
         ids = torch.full((256,), IGNORED, dtype=torch.uint8)
         ids[: len(answer.classes) + 1] = torch.cat([torch.zeros(1, dtype=torch.int64), answer.classes]).byte()
-        return ids[places].numpy()
+        return ids[places]
 
-    def _counts(self, answer: Answer, labels: dict[str, Tensor], value: Tensor, strongest: Tensor) -> dict[str, Any]:
-        """The image's counts, sparse; the mean IoU of its classes; and these, of truth and final segmentation."""
+    def _counts(
+        self, answer: Answer, ground_truth: Tensor, labels: dict[str, Tensor], value: Tensor, strongest: Tensor
+    ) -> dict[str, Any]:
+        """The image's sparse counts, its mean IoU, and the classes in its ground truth or its prediction."""
         matrices = {kind: ConfusionMatrix(len(self.class_names)) for kind in labels}
         for kind, matrix in matrices.items():
-            matrix.add(labels[kind], answer.truth)
-        cams = {kind: CamScores(len(self.class_names), self.config.bkg_threshold) for kind in ("cam", "aux_cam")}
-        cams["cam"].add(value, strongest, answer.truth)
-        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), answer.truth)
+            matrix.add(labels[kind], ground_truth)
+        cams = {kind: CamScores(len(self.class_names), self.thresholds.background) for kind in ("cam", "aux_cam")}
+        cams["cam"].add(value, strongest, ground_truth)
+        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), ground_truth)
         final = matrices["crf" if self.config.crf else "segmentation"]
         iou = final.miou()
-        seen = torch.unique(torch.cat([answer.truth.flatten(), self.final(labels).flatten()]))
+        seen = torch.unique(torch.cat([ground_truth.flatten(), self.final(labels).flatten()]))
         return {
-            "iou": None if iou != iou else round(iou, 6),  # no pixel of the truth counts
+            "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
             "classes": [int(class_id) for class_id in seen if class_id not in (0, IGNORED)],
             "counts": {kind: sparse(scores.counts) for kind, scores in (matrices | cams).items()},
         }
@@ -108,15 +112,15 @@ class Finisher:
     def _draw(self, answer: Answer, labels: dict[str, Tensor], value: Tensor) -> None:
         """The pictures of an image."""
         final = self.final(labels)
-        picture = torch.from_numpy(answer.image).permute(2, 0, 1) / 255
-        tiles = strip(picture, answer.truth, value, [labels["segmentation"]] + [final] * self.config.crf)
-        write_whole(self.results.preview_file(answer.name), jpeg(tiles))
+        picture = answer.image / 255
+        tiles = strip(picture, answer.ground_truth, value, [labels["segmentation"]] + [final] * self.config.crf)
+        write_atomically(self.results.preview_file(answer.name), jpeg(tiles))
         if self.config.save_overlays:
-            write_whole(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
+            write_atomically(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
         if self.config.save_cam:
             for class_id, cam in zip(answer.classes.tolist(), answer.cams, strict=True):
                 file = self.results.cam_file(answer.name, self.class_names[class_id])
-                write_whole(file, jpeg(heat(picture, cam)))
+                write_atomically(file, jpeg(heat(picture, cam)))
 
 
 def sparse(counts: Tensor) -> list[int]:

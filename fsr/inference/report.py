@@ -1,4 +1,4 @@
-"""A page to look at a network's answers: scores, CAM quality and a gallery, in one file that needs nothing else."""
+"""The report page: scores, CAM quality and a gallery, in one self-contained HTML file."""
 
 import json
 from base64 import b64encode
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fsr.data.palette import voc_palette
-from fsr.files import whole_file
+from fsr.files import atomic_file
 
-# The page draws itself from the data that stands in it as JSON, so whatever is text stays text.
+# The page draws itself from JSON that is embedded in it, so no name in the data can become markup.
 TEMPLATE = Path(__file__).with_name("report.html")
 PLACE = "<!-- data -->"
 
@@ -21,9 +21,9 @@ class GalleryImage:
 
     name: str
     classes: tuple[int, ...]
-    """Class ids in the truth or in the prediction; background (0) left out."""
+    """Class ids in the ground truth or in the prediction; background (0) left out."""
     iou: float | None
-    """Mean IoU of the image's classes in [0, 1]; None where there is no truth."""
+    """Mean IoU of the image's classes in [0, 1]; None where there is no ground truth."""
     strip: bytes
     """A JPEG: equally wide tiles side by side, one per column of the gallery."""
 
@@ -34,19 +34,19 @@ def write_report(
     title: str,
     facts: dict[str, str],
     class_names: Sequence[str],
-    scores: dict[str, dict],
-    cam_quality: dict[str, dict],
+    scores: dict[str, dict[str, Any]],
+    cam_quality: dict[str, dict[str, Any]],
     columns: Sequence[str],
     gallery: Sequence[GalleryImage],
     images: int,
 ) -> None:
-    """Write the page to `path`, whole or not at all; it opens from disk and asks no network.
+    """Write the page to `path` atomically. It opens from disk and loads nothing from the network.
 
     All scores are fractions; lists by class have an entry for each of `class_names`, None (not NaN) where it is absent.
 
     - `facts`: what was run, as name and value.
     - `scores`: by name of the answer ("segmentation", "CAM", ...), the main one first: `miou`, `pixel_accuracy` and
-      `iou` by class. Empty for a set without truth.
+      `iou` by class. Empty for a set without ground truth.
     - `cam_quality`: by name of the CAM: `miou` at `threshold`, `best_miou` at `best_threshold`, `curve` as pairs
       (threshold, mIoU), and `precision`, `recall`, `false_positive`, `false_negative` by class. May be empty.
     - `columns`: names of the tiles of the strips in `gallery`, which is shown worst first.
@@ -70,7 +70,7 @@ def write_report(
         "images": images,
     }
     before, after = TEMPLATE.read_bytes().split(PLACE.encode())
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(before + _data("report", report))
         for image in sorted(gallery, key=lambda image: (image.iou is None, image.iou or 0, image.name)):
             strip = b64encode(image.strip).decode()

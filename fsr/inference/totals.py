@@ -26,7 +26,6 @@ class Totals:
     def __init__(self, num_classes: int, threshold: float) -> None:
         self.num_classes, self.threshold = num_classes, threshold
         self.images = 0
-        self.scored = 0
         self.skipped: dict[str, str] = {}  # name and reason
         self.kinds: dict[str, ConfusionMatrix | CamScores] = {}
 
@@ -36,7 +35,6 @@ class Totals:
             self.images += 1
             if "skipped" in record:
                 self.skipped[record["name"]] = record["skipped"]
-            self.scored += "counts" in record
             for kind, pairs in record.get("counts", {}).items():
                 index, count = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
                 self._of(kind).counts.view(-1).index_add_(0, index, count)
@@ -56,12 +54,12 @@ class Totals:
         return counts.at(self.threshold) if isinstance(counts, CamScores) else counts
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """mIoU, pixel accuracy and IoU of each class, as fractions, of each kind of labels; empty without truth."""
+        """mIoU, pixel accuracy and IoU by class of each kind of labels, as fractions. Empty without ground truth."""
         return {kind: label_quality(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:
         """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""
-        quality = {}
+        quality: dict[str, dict[str, Any]] = {}
         for kind in ("cam", "aux_cam", "pseudo_labels"):
             if kind not in self.kinds:
                 continue

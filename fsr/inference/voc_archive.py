@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fsr.errors import UserError
-from fsr.files import whole_file
+from fsr.files import atomic_file
 
 FOLDER = PurePosixPath("results/VOC2012/Segmentation/comp6_test_cls")
 
@@ -18,7 +18,7 @@ def write_archive(path: Path, label_files: dict[str, Path]) -> None:
 
     Raises UserError if a label map is not what the server takes.
     """
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, label_file in label_files.items():
                 content = label_file.read_bytes()
@@ -41,7 +41,10 @@ def check_archive(path: Path, names: set[str]) -> None:
             if place.parent != FOLDER or place.suffix != ".png" or place.stem not in left:
                 raise UserError(f"archive {path} holds {member.name}, which the server does not expect there")
             left.remove(place.stem)
-            with Image.open(archive.extractfile(member)) as image:
+            content = archive.extractfile(member)
+            if content is None:
+                raise UserError(f"archive {path} holds {member.name}, which is no file")
+            with Image.open(content) as image:
                 if image.mode != "P" or np.asarray(image).max() > 20:
                     raise UserError(f"label map {member.name} must be a palette PNG of classes 0 to 20")
     if left:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.ops import bilateral_filter
 
@@ -13,7 +13,6 @@ def energy_loss(
     logits: Tensor,
     image: Tensor,
     label: Tensor,
-    roi: Tensor | None = None,
     *,
     weight: float = 1e-7,
     sigma_rgb: float = 15.0,
@@ -22,14 +21,13 @@ def energy_loss(
 ) -> Tensor:
     """Dense energy of the softmax of logits [B, C, h, w], a scalar (METHOD "reg").
 
-    With S the probabilities inside the region and A their bilateral filter, both at `scale`, it is
-    -weight · Σ S·gate·A / B, where the gate is 1 on ignored pixels and fades where the prediction is certain.
+    With S the probabilities and A their bilateral filter, both at `scale`, it is -weight · Σ S·gate·A / B. The gate is
+    1 on ignored pixels, else 1 - max S: it fades where the prediction is certain.
 
     Args:
         logits: at the patch grid or any other size.
         image: network input [B, 3, H, W], normalised.
         label: [B, H, W], 255 ignored.
-        roi: 1 inside the region that counts, 0 outside, [B, H, W]; None means everywhere.
         weight: factor of the loss.
         sigma_rgb: standard deviation in 8-bit colour values.
         sigma_xy: standard deviation in pixels of the image (not of its scaled copy).
@@ -40,13 +38,9 @@ def energy_loss(
     with torch.no_grad():
         image = denormalise(_nearest(image, scale))
         ignored = _nearest(label[:, None].float(), scale) == IGNORED
-        region = torch.ones_like(ignored, dtype=logits.dtype)
-        if roi is not None:
-            region = _nearest(roi[:, None].to(logits.dtype), scale)
-        inside = probabilities * region
-        filtered = bilateral_filter(image, inside, sigma_rgb, sigma_xy * scale)
-        gate = torch.where(ignored, 1.0, (region - inside.amax(1, keepdim=True)).clamp(min=0))
-        pull = gate * filtered * region  # [B, C, H·scale, W·scale]
+        filtered = bilateral_filter(image, probabilities, sigma_rgb, sigma_xy * scale)
+        gate = torch.where(ignored, 1.0, (1 - probabilities.amax(1, keepdim=True)).clamp(min=0))
+        pull = gate * filtered  # [B, C, H·scale, W·scale]
     # Σ S·A holds S twice, A being a sum of S: the gradient is twice that of S with A held constant. The value is not.
     doubled = 2 * probabilities - probabilities.detach()
     return -weight * (doubled * pull).sum() / len(image)

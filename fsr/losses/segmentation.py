@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import IGNORED
+from fsr.data.images import IGNORED
 
 
 def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:

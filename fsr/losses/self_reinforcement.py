@@ -1,4 +1,4 @@
-"""Class and patch self-reinforcement: the student's masked view follows the teacher's whole ones."""
+"""Class and patch self-reinforcement: the student's masked view learns from the teacher's unmasked views."""
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +10,21 @@ from fsr import distributed
 class SelfReinforcement(nn.Module):
     """The two losses and the centres of the teacher's outputs (METHOD "Losses"; DINO, iBOT).
 
-    The centres move once every `parts` calls, by the mean over them and all ranks: a step that is worked through in
-    parts has the centres of one in which as many ranks take a part each.
+    The centres are updated once every `micro_batches` calls, by the mean over these calls and all ranks: a step that
+    accumulates M micro-batches has the centres of a step with M times the ranks.
     """
 
+    class_centre: Tensor  # [1, outputs]
+    patch_centre: Tensor  # [1, 1, outputs]
+
     def __init__(
-        self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9, *, parts: int = 1
+        self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9, *, micro_batches: int = 1
     ) -> None:
         super().__init__()
         self.student_temp = student_temp
         self.centre_momentum = centre_momentum
-        self.parts = parts
-        self._means: list[Tensor] = []  # of the calls since the centres moved
+        self.micro_batches = micro_batches
+        self._means: list[Tensor] = []  # of the micro-batches since the last update of the centres
         self.register_buffer("class_centre", torch.zeros(1, outputs))
         self.register_buffer("patch_centre", torch.zeros(1, 1, outputs))
 
@@ -35,7 +38,7 @@ class SelfReinforcement(nn.Module):
         mask: Tensor,
         teacher_temp: float,
     ) -> tuple[Tensor, Tensor]:
-        """Class loss and patch loss; the centres follow afterwards.
+        """Class loss and patch loss. Updates the centres after both are computed.
 
         student_cls [B, out] is view 2's class token, local_cls [B * crops, out] the local crops', student_patches
         [M, out] view 2's masked patches in the order of `mask` [B, n, n] (bool); teacher_cls [B, out] is view 1's class
@@ -46,7 +49,7 @@ class SelfReinforcement(nn.Module):
         views = torch.cat([student_cls, local_cls])
         class_loss = self._cross_entropy(target.repeat(len(views) // batch, 1), views).mean()
 
-        # Their number is known, so that nothing has to wait for the device to count them.
+        # The number of masked patches is known, so the host need not wait for the device to count them.
         hidden = torch.nonzero_static(mask.flatten(), size=len(student_patches))[:, 0]
         target = F.softmax((teacher_patches.flatten(0, 1)[hidden] - self.patch_centre[0]) / teacher_temp, dim=-1)
         counts = mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
@@ -62,7 +65,7 @@ class SelfReinforcement(nn.Module):
     @torch.no_grad()
     def _follow(self, class_mean: Tensor, patch_mean: Tensor) -> None:
         self._means.append(torch.stack([class_mean, patch_mean]))
-        if len(self._means) == self.parts:
+        if len(self._means) == self.micro_batches:
             means = distributed.mean(torch.stack(self._means).mean(0))
             self._means.clear()
             for centre, mean in zip((self.class_centre, self.patch_centre), means, strict=True):

@@ -15,4 +15,5 @@ class LargeFOV(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, D, h, w] to logits [B, C, h, w] on the same grid."""
-        return self.conv8(F.relu(self.conv7(F.relu(self.conv6(features)))))
+        logits: Tensor = self.conv8(F.relu(self.conv7(F.relu(self.conv6(features)))))
+        return logits

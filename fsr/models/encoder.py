@@ -1,11 +1,13 @@
 """The encoder: timm's ViT with a mask token, and a class token that joins after the last block."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers.attention import Attention
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -14,11 +16,11 @@ from fsr.errors import UserError
 
 
 class Features(NamedTuple):
-    """What the encoder sees in an image; h, w are the patch grid."""
+    """The encoder's features of images; h, w are the patch grid."""
 
     aux: Tensor  # [B, D, h, w] output of the third-last block, not normalised
-    top: Tensor | None = None  # [B, D, h, w] output of the last block, normalised; None if not asked for
-    last: Tensor | None = None  # [B, n, D] the same, not normalised: what the class token attends to
+    top: Tensor  # [B, D, h, w] output of the last block, normalised
+    last: Tensor  # [B, n, D] the same, not normalised: what the class token attends to
 
 
 class CrossAttention(nn.Module):
@@ -36,13 +38,14 @@ class CrossAttention(nn.Module):
         """[B, 1, D], [B, N, D] and optionally the visible patches [B, N] (bool) to [B, 1, D]."""
 
         def split(tokens: Tensor) -> Tensor:
-            return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, tokens, D / heads]
+            return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)  # [B, heads, tokens, D / heads]
 
         seen = None if visible is None else visible[:, None, None, :]
         out = F.scaled_dot_product_attention(
             split(self.q(query)), split(self.k(patches)), split(self.v(patches)), attn_mask=seen
         )
-        return self.proj(out.transpose(1, 2).flatten(2))
+        projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return projected
 
 
 class ClassBlock(nn.Module):
@@ -59,23 +62,29 @@ class ClassBlock(nn.Module):
     def forward(self, cls: Tensor, patches: Tensor, visible: Tensor | None) -> Tensor:
         """[B, 1, D], [B, N, D] and optionally the visible patches [B, N] (bool) to the new class token [B, 1, D]."""
         cls = cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(patches), visible))
-        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+        cls = cls + self.drop_path(self.mlp(self.norm2(cls)))
+        return cls
 
 
-def plain_vit(name: str, **options: int | float) -> VisionTransformer:
+def plain_vit(name: str, **options: Any) -> VisionTransformer:
     """timm's ViT `name`. Raises UserError if there is none, or if it is not a plain ViT."""
     if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
         raise UserError(f"backbone must be a plain ViT of timm such as vit_base_patch16_224, got {name}")
     vit = timm.create_model(name, num_classes=0, **options)
-    extras = (
+    if (
         not isinstance(vit, VisionTransformer)
         or vit.num_prefix_tokens != 1
         or not isinstance(vit.norm_pre, nn.Identity)
         or vit.pos_embed is None
-    )
-    if extras:
+    ):
         raise UserError(f"backbone must be a plain ViT of timm (class token, no registers, no first norm), got {name}")
     return vit
+
+
+def attention_of(block: nn.Module) -> Attention:
+    """The self-attention of a plain ViT's block."""
+    assert isinstance(block.attn, Attention)
+    return block.attn
 
 
 def fused_is_faster(x: Tensor) -> bool:
@@ -103,7 +112,7 @@ class Encoder(nn.Module):
         self.dim = vit.embed_dim
         self.patch_size = config.patch_size
         self.attends_unmasked = config.cls_attends == "unmasked"
-        heads = vit.blocks[0].attn.num_heads
+        heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
         # Without masking nothing ever reads the mask token, and DDP wants a gradient for whatever it trains.
@@ -119,35 +128,35 @@ class Encoder(nn.Module):
         side = round(patches.shape[1] ** 0.5)
         if (h, w) == (side, side):
             return patches
-        grid = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = torch.unflatten(patches, 1, (side, side)).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, size=(h, w), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2)
 
-    def forward(self, images: Tensor, mask: Tensor | None = None, *, with_top: bool = True) -> Features:
-        """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token.
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> Features:
+        """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token."""
+        x, h, w = self._aux_tokens(images, mask)
+        aux = _grid(x, h, w)
+        for block in self.blocks[-2:]:
+            x = block(x)
+        return Features(aux, _grid(self.norm(x), h, w), x)
 
-        Runs only as deep as the wanted features need: without top features the last two blocks are left out.
-        """
+    def aux_features(self, images: Tensor) -> Tensor:
+        """Only the aux features [B, D, h, w] of images [B, 3, H, W], from two blocks less."""
+        return _grid(*self._aux_tokens(images, None))
+
+    def _aux_tokens(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, int, int]:
+        """Tokens [B, n, D] after the third-last block, and the patch grid's height and width."""
         x = self.patch_embed.proj(images)  # [B, D, h, w]; a remainder of less than a patch is not seen
         h, w = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2)  # [B, n, D]
         if mask is not None:
             x = torch.where(mask.flatten(1)[:, :, None], self.mask_token.to(x.dtype), x)
         x = x + self.position(h, w)
-
-        def grid(tokens: Tensor) -> Tensor:
-            return tokens.transpose(1, 2).unflatten(2, (h, w))
-
         for block in self.blocks:
-            block.attn.fused_attn = fused_is_faster(x)
+            attention_of(block).fused_attn = fused_is_faster(x)  # type: ignore[misc]  # Final, for TorchScript alone
         for block in self.blocks[:-2]:
             x = block(x)
-        aux = grid(x)
-        if not with_top:
-            return Features(aux)
-        for block in self.blocks[-2:]:
-            x = block(x)
-        return Features(aux, grid(self.norm(x)), x)
+        return x, h, w
 
     def class_token(self, last: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalised class token [B, D] of images from their last features [B, n, D]; `mask` as in `forward`."""
@@ -155,4 +164,10 @@ class Encoder(nn.Module):
         cls = self.cls_token.expand(len(last), -1, -1)
         for block in self.cls_blocks:
             cls = block(cls, last, visible)
-        return self.norm(cls)[:, 0]
+        normalised: Tensor = self.norm(cls)
+        return normalised[:, 0]
+
+
+def _grid(tokens: Tensor, h: int, w: int) -> Tensor:
+    """[B, n, D] to [B, D, h, w]."""
+    return torch.unflatten(tokens.transpose(1, 2), 2, (h, w))

@@ -14,7 +14,7 @@ from fsr.models.projector import Projector
 
 
 class StudentOutput(NamedTuple):
-    """What the losses read of the student."""
+    """The student's outputs that the losses read."""
 
     top_logits: Tensor  # [B, K] view 1
     aux_logits: Tensor  # [B, K] view 1
@@ -53,22 +53,27 @@ class Network(nn.Module):
 
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Top and aux class logits, each [B, K]: the classifier on the features' global maximum."""
-        with self._in_float32(features):
+        with self._in_float32(features.aux):
             top = self.top_classifier(F.adaptive_max_pool2d(features.top.float(), 1))
             aux = self.aux_classifier(F.adaptive_max_pool2d(features.aux.float(), 1))
         return top.flatten(1), aux.flatten(1)
 
     @torch.no_grad()
-    def cams(self, features: Features) -> tuple[Tensor | None, Tensor]:
-        """Top (None without top features) and aux CAM on the patch grid, each [B, K, h, w], not negative."""
-        with self._in_float32(features):
-            top = None if features.top is None else F.relu(self.top_classifier(features.top.float()))
-            return top, F.relu(self.aux_classifier(features.aux.float()))
+    def top_cam(self, top: Tensor) -> Tensor:
+        """CAM [B, K, h, w], not negative, of top features [B, D, h, w]."""
+        with self._in_float32(top):
+            return F.relu(self.top_classifier(top.float()))
+
+    @torch.no_grad()
+    def aux_cam(self, aux: Tensor) -> Tensor:
+        """CAM [B, K, h, w], not negative, of aux features [B, D, h, w]."""
+        with self._in_float32(aux):
+            return F.relu(self.aux_classifier(aux.float()))
 
     @staticmethod
-    def _in_float32(features: Features) -> torch.autocast:
-        """Classifiers cost next to nothing, and what is learned from CAMs suffers from bf16's eight bits (README)."""
-        return torch.autocast(features.aux.device.type, enabled=False)
+    def _in_float32(features: Tensor) -> torch.autocast:
+        """Classifiers cost next to nothing, and training on CAMs of bf16's eight bits lowers the scores (README)."""
+        return torch.autocast(features.device.type, enabled=False)
 
     def forward(
         self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor], masked: int | None = None
@@ -77,7 +82,7 @@ class Network(nn.Module):
 
         `masked` is the number M of hidden patches where it is known: else the host waits for the device to count them.
         """
-        both = self.encoder(torch.cat([view1, view2]), torch.cat([torch.zeros_like(mask), mask]))
+        both: Features = self.encoder(torch.cat([view1, view2]), torch.cat([torch.zeros_like(mask), mask]))
         seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
         masked = int(mask.sum()) if masked is None else masked
         hidden = torch.nonzero_static(mask.flatten(), size=masked)[:, 0]
@@ -97,7 +102,7 @@ class Network(nn.Module):
 
     def targets(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's pass: projected class tokens of view 1 [B, out], patches of view 2 [B, n * n, out]."""
-        both = self.encoder(torch.cat([view1, view2]))
+        both: Features = self.encoder(torch.cat([view1, view2]))
         cls = self.encoder.class_token(both.last.chunk(2)[0])
         patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
         return self.projector(cls), self.projector(patches)

@@ -32,7 +32,8 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
     new_here = ("mask_token", "cls_blocks.")
     missing = [name for name in own if name not in state and not name.startswith(new_here)]
     if missing:
-        raise UserError(f"pretrained weights {config.pretrained} lack {', '.join(missing[:5])}; wanted a plain ViT's")
+        names = ", ".join(missing[:5])
+        raise UserError(f"pretrained weights {config.pretrained} lack {names}; expected those of a plain ViT")
     weights = {name: state[name] for name in own if name in state}
     weights["pos_embed"] = resize_position(weights["pos_embed"], own["pos_embed"].shape[1])
     for name, tensor in weights.items():
@@ -63,6 +64,6 @@ def resize_position(position: Tensor, tokens: int) -> Tensor:
     if position.shape[1] == tokens:
         return position
     before, after = (round((count - 1) ** 0.5) for count in (position.shape[1], tokens))
-    grid = position[:, 1:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
+    grid = torch.unflatten(position[:, 1:], 1, (before, before)).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
     return torch.cat([position[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)

@@ -31,4 +31,5 @@ class Projector(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[..., D] to [..., outputs]."""
-        return self.last_layer(F.normalize(self.mlp(tokens), dim=-1))
+        logits: Tensor = self.last_layer(F.normalize(self.mlp(tokens), dim=-1))
+        return logits

@@ -1,4 +1,4 @@
-"""The operations that deserve a native implementation."""
+"""The operations with a native implementation, see csrc/README.md."""
 
 from fsr.ops.bilateral import bilateral_filter as bilateral_filter
 from fsr.ops.potts import mean_field as mean_field

@@ -1,12 +1,13 @@
 """The bilateral filter of an image, on the permutohedral lattice."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fsr.ops import reference
-from fsr.ops.native import warn_of_twin
+from fsr.ops.native import warn_of_reference
 
 
 def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
@@ -17,9 +18,9 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
     spoil the result around them, as in any sum.
 
     The gradient with respect to the values is the same filter of the incoming gradient (as released, exact up to the
-    order of the lattice's axes); the image gets none. The operator is `torch.ops.fsr.bilateral_filter`: native where
-    the extension has kernels for the device, else its plain-torch twin with one warning; it gives the same bits on
-    every run and for every number of threads.
+    order of the lattice's axes); the image gets none. The operator is `torch.ops.fsr.bilateral_filter`. It is
+    native where the extension has kernels for the device; elsewhere the plain-torch reference runs, with one warning.
+    Results are bit-identical on every run and for every number of threads.
 
     Args:
         image: [B, 3, H, W], finite.
@@ -34,10 +35,21 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
         ValueError: for shapes, types, devices or standard deviations that do not fit; for an image that is not finite,
             and for one that spans more lattice cells than can be numbered. The native CUDA kernel does not look for the
             last two, for it would have to wait for the device: there the whole result is NaN.
+
+    Example:
+        A value spreads over the pixels of its own colour, not across an edge.
+
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> image[..., 4:] = 255
+        >>> values = torch.zeros(1, 1, 8, 8)
+        >>> values[..., 3, 1] = 1
+        >>> (bilateral_filter(image, values, sigma_rgb=15, sigma_xy=10)[0, 0, 3] > 0.01).tolist()
+        [True, True, True, True, False, False, False, False]
     """
     check_pair("image", image, "values", values)
     check_deviations(sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
-    return _bilateral_filter(image.detach().float(), values.float(), sigma_rgb, sigma_xy).to(values.dtype)
+    result: Tensor = _bilateral_filter(image.detach().float(), values.float(), sigma_rgb, sigma_xy)
+    return result.to(values.dtype)
 
 
 def check_pair(image_name: str, image: Tensor, values_name: str, values: Tensor) -> None:
@@ -66,10 +78,10 @@ def check_deviations(**deviations: float) -> None:
             raise ValueError(f"{name} must be a finite number above 0, got {sigma}")
 
 
-# The body is the twin, for devices that csrc/ registers no kernel for.
+# The body is the reference, for devices that csrc/ registers no kernel for.
 @torch.library.custom_op("fsr::bilateral_filter", mutates_args=())
 def _bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    warn_of_twin(values.device.type)
+    warn_of_reference(values.device.type)
     return reference.bilateral_filter(image, values, sigma_rgb, sigma_xy)
 
 
@@ -78,12 +90,12 @@ def _(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tenso
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
-def _keep_image(ctx, inputs: tuple[Tensor, Tensor, float, float], output: Tensor) -> None:  # noqa: ANN001
+def _keep_image(ctx: Any, inputs: tuple[Tensor, Tensor, float, float], output: Tensor) -> None:
     image, _, *ctx.sigmas = inputs
     ctx.save_for_backward(image)
 
 
-def _filter_gradient(ctx, gradient: Tensor) -> tuple[None, Tensor, None, None]:  # noqa: ANN001
+def _filter_gradient(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
     return None, _bilateral_filter(*ctx.saved_tensors, gradient, *ctx.sigmas), None, None
 
 

@@ -14,8 +14,8 @@ except ImportError as error:
 
 
 @functools.cache
-def warn_of_twin(device: str) -> None:
-    """Say once per kind of device that its operators are computed by their plain-torch twins, and why."""
+def warn_of_reference(device: str) -> None:
+    """Warn once per kind of device that the plain-torch reference computes its operators, and why."""
     warnings.warn(
         f"The native lattice op has no kernels for {device}: {_missing}. The bilateral filter and the dense CRF run in "
         "plain torch, many times slower; `make setup` or `pip install --no-build-isolation .` builds the op.",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fsr.ops import reference
 from fsr.ops.bilateral import check_deviations, check_pair
-from fsr.ops.native import warn_of_twin
+from fsr.ops.native import warn_of_reference
 
 
 def mean_field(
@@ -52,7 +52,7 @@ def mean_field(
             raise ValueError(f"{name} must be a finite number, got {weight}")
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
-    return _mean_field(
+    marginals: Tensor = _mean_field(
         image.detach().float(),
         logits.detach().float(),
         iterations,
@@ -62,9 +62,10 @@ def mean_field(
         bilateral_xy_std,
         bilateral_rgb_std,
     )
+    return marginals
 
 
-# The body is the twin, for devices that csrc/ registers no kernel for.
+# The body is the reference, for devices that csrc/ registers no kernel for.
 @torch.library.custom_op("fsr::mean_field", mutates_args=())
 def _mean_field(
     image: Tensor,
@@ -76,7 +77,7 @@ def _mean_field(
     bilateral_xy_std: float,
     bilateral_rgb_std: float,
 ) -> Tensor:
-    warn_of_twin(logits.device.type)
+    warn_of_reference(logits.device.type)
     bilateral = bilateral_weight, bilateral_xy_std, bilateral_rgb_std
     return reference.mean_field(image, logits, iterations, (spatial_weight, spatial_std), bilateral)
 

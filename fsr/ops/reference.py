@@ -1,6 +1,7 @@
 """The permutohedral lattice in plain torch (Adams, Baek & Davis 2010; variant of Krähenbühl & Koltun's dense CRF).
 
-It is the twin of the native operators: what they are tested against, and what runs where they are not built.
+It is the reference implementation of the native operators: they are tested against it, and it runs where they are not
+built.
 
 A Gaussian filter over N points in d dimensions, in time linear in N: every point adds its value to the d+1 corners of
 the lattice simplex that it lies in (splat), every corner is blurred along the d+1 lattice axes, and every point reads
@@ -20,7 +21,7 @@ FARTHEST_CELL = 2**20
 class Lattice:
     """The lattice of some points: built once, it filters any number of values.
 
-    Runs where the points are, and gives the same bits on every run.
+    Runs on the device of the points. Results are bit-identical on every run.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -74,7 +75,7 @@ class Lattice:
 
 
 def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    """The twin of `fsr.ops.bilateral_filter`, for float32 tensors, without gradient."""
+    """The reference of `fsr.ops.bilateral_filter`, for float32 tensors, without gradient."""
     if values.numel() == 0:
         return torch.empty_like(values)
     lattice = Lattice(pixel_features(image, sigma_xy, sigma_rgb))
@@ -84,7 +85,7 @@ def bilateral_filter(image: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: 
 def mean_field(
     image: Tensor, logits: Tensor, iterations: int, spatial: tuple[float, float], bilateral: tuple[float, float, float]
 ) -> Tensor:
-    """The twin of `fsr.ops.mean_field`; `spatial` is weight and xy std, `bilateral` weight, xy and rgb std."""
+    """The reference of `fsr.ops.mean_field`; `spatial` is weight and xy std, `bilateral` weight, xy and rgb std."""
     if logits.numel() == 0:
         return torch.empty_like(logits)
     if not torch.isfinite(logits).all():

@@ -10,7 +10,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.inference.config import InferConfig
 from launch.slurm.resources import Resources
 from launch.state.paths import LaunchFolder
@@ -67,7 +67,7 @@ def script(
 
 def sbatch(text: str, file: Path) -> str:
     """Submit a batch script, which is kept as `file`; returns the array's id. Raises UserError with Slurm's words."""
-    write_whole(file, text.encode())
+    write_atomically(file, text.encode())
     answer = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True)
     if answer.returncode:
         raise UserError(f"sbatch refuses {file}: {' '.join(answer.stderr.split())}")

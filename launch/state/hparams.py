@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams.api_pb2 import (
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from fsr.files import whole_file
+from fsr.files import atomic_file
 from fsr.run import Run
 from fsr.score_names import MAIN_SCORES
 
@@ -58,7 +58,7 @@ def write_hparams(run: Run, trial: optuna.Trial, seed: int, state: TrialState) -
         metadata.SESSION_END_INFO_TAG: HParamsPluginData(session_end_info=end),
     }
     # Not TensorBoard's EventFileWriter, whose thread would keep a full disk to itself.
-    with whole_file(run.folder / FILE) as file:
+    with atomic_file(run.folder / FILE) as file:
         records = RecordWriter(file)
         records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         for tag, content in contents.items():

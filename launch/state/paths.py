@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from fsr.inference.journal import Results
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
@@ -44,7 +44,7 @@ class LaunchFolder:
 
     def record_mistake(self, worker: str, sentence: str) -> None:
         """Leave a sentence on what the user has to mend, for the one who started the worker."""
-        write_whole(self._mistakes / worker, sentence.encode())
+        write_atomically(self._mistakes / worker, sentence.encode())
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""

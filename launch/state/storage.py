@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 
 from fsr.errors import UserError
-from fsr.files import write_whole
+from fsr.files import write_atomically
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 
@@ -73,7 +73,7 @@ class JournalFile(BaseJournalBackend):
 
     def save_snapshot(self, snapshot: bytes) -> None:
         """Keep what Optuna made of the records so far, so that the next process need not replay them all."""
-        write_whole(self._snapshot, self._stamp(snapshot) + snapshot)
+        write_atomically(self._snapshot, self._stamp(snapshot) + snapshot)
 
     def load_snapshot(self) -> bytes | None:
         """What was kept, unless it is damaged or of another journal."""

@@ -1,6 +1,6 @@
-"""The worker of an inference: takes shards of the images until none is left."""
+"""The worker of an inference: answers shard after shard until none is left."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fsr.inference.config import InferConfig
 from launch.slurm.environment import Environment
@@ -13,13 +13,14 @@ from launch.worker.rendezvous import Rendezvous
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceWorker:
-    """One of the workers of an inference. All that it must not lose is in the journal of the images."""
+    """A worker of an inference. Its state is in the journals of the results; one opened inference serves all shards."""
 
     config: InferConfig
     folder: ResultsFolder
 
     def work(self, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
-        """Take the shards that nobody works on, one after the other, until each was done or taken."""
+        """Answer the shards that no other worker is at, one after the other, until each was done or taken."""
+        inference = None
         for shard in range(self.config.shards):
             if stop():
                 break
@@ -27,7 +28,8 @@ class InferenceWorker:
             if not lock.try_acquire():
                 continue
             try:
-                end = method.infer(replace(self.config, shard=shard), stop)
+                inference = inference or method.open_inference(self.config)
+                end = inference.answer_shard(shard, stop)
             finally:
                 lock.release()
             if end == "stopped":
@@ -42,5 +44,5 @@ class InferenceWorker:
         raise AssertionError(f"an inference has one rank, not {rendezvous.count}")
 
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
-        """Nothing is open after a worker that died: what it had not done is missing in the journal."""
+        """A worker that died leaves nothing open: the images that it had not done are missing in the journals."""
         return False

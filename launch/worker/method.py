@@ -1,11 +1,14 @@
 """The method, as a job calls it. It is imported inside the job alone: nothing else in launch needs torch."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fsr.config import TrainConfig
 from fsr.inference.config import InferConfig
 from fsr.run import Run
+
+if TYPE_CHECKING:
+    from fsr.infer import Inference
 
 
 def train(
@@ -24,8 +27,8 @@ def train(
     return outcome
 
 
-def infer(config: InferConfig, stop_requested: Callable[[], bool]) -> Literal["finished", "stopped", "shard done"]:
-    """Answer for the images of a shard; see `fsr.infer.infer`."""
-    from fsr.infer import infer
+def open_inference(config: InferConfig) -> "Inference":
+    """Open an inference, whose shards can then be answered; see `fsr.infer.Inference`."""
+    from fsr.infer import Inference
 
-    return infer(config, stop_requested)
+    return Inference(config)

@@ -1,6 +1,6 @@
 """The method's training step as plainly as METHOD.md reads, in the released code's order and with its waste.
 
-It is the truth that `fsr/step.py` must equal and the baseline of its speed (`benchmarks/train_step.py`): float32,
+It is the reference that `fsr/step.py` must equal and the baseline of its speed (`benchmarks/train_step.py`): float32,
 attention written out, three multi-scale CAMs a step of which one is for pictures, each through class token and
 projector; every token of both views projected by student and teacher; labels refined image by image, once for each
 threshold, over a stack of 48 shifted copies, from the top CAM and, unused, from the aux CAM. Only the weights, the
@@ -25,7 +25,7 @@ DILATIONS = (1, 2, 4, 8, 12, 24)
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
-def plain_losses(
+def reference_losses(
     student: Network,
     teacher: Network,
     centres: dict[str, Tensor],
@@ -142,8 +142,8 @@ def cams(network: Network, images: Tensor, scales: tuple[float, ...]) -> tuple[T
             classifier = getattr(network, f"{name}_classifier")
             cam = F.relu(classifier(seen[name]))
             cam = F.interpolate(cam, size=(h, w), mode="bilinear", align_corners=False)
-            plain, mirrored = cam.chunk(2)
-            sums[name] = sums[name] + F.relu(torch.maximum(plain, mirrored.flip(3)))
+            upright, flipped = cam.chunk(2)
+            sums[name] = sums[name] + F.relu(torch.maximum(upright, flipped.flip(3)))
 
     def normalised(cam: Tensor) -> Tensor:
         cam = cam - cam.amin((2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Inference as plainly as METHOD.md reads, in the released code's order: the truth for tests, the peer for benchmarks.
+"""The reference implementation of inference, in the released code's order, for tests and benchmarks.
 
 One image at a time, everything in memory: for each scale the whole network for the segmentation and once more for the
 CAMs, every token through the projector; the logits of all images are kept, then pydensecrf goes over them.
@@ -22,7 +22,7 @@ INFERENCE = {"spatial": (1, 1), "bilateral": (4, 121, 5)}  # weight, standard de
 PSEUDO_LABEL = {"spatial": (3, 3), "bilateral": (4, 36, 3)}
 
 
-class PlainAnswer(NamedTuple):
+class ReferenceAnswer(NamedTuple):
     """What there is of one image, as NumPy arrays."""
 
     image: np.ndarray  # uint8 [H, W, 3]
@@ -32,9 +32,9 @@ class PlainAnswer(NamedTuple):
 
 
 @torch.no_grad()
-def plain_answer(
+def reference_answer(
     network: Network, image_file: Path, scales: tuple[float, ...], released_order: bool = True
-) -> PlainAnswer:
+) -> ReferenceAnswer:
     """The network's answer for one image; without the released order one pass a scale, and no projector."""
     picture = np.asarray(Image.open(image_file).convert("RGB"))
     image = (torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255 - MEAN) / STD
@@ -47,13 +47,13 @@ def plain_answer(
             scaled = F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
         both = torch.cat([scaled, scaled.flip(-1)])
         seen = whole_pass(network, both) if released_order else network.encoder(both)
-        segmentation.append(mirrored_sum(network.decoder(seen.top), height, width))
+        segmentation.append(sum_with_flip(network.decoder(seen.top), height, width))
         if released_order:
             seen = whole_pass(network, both)
-        top.append(mirrored_sum(F.relu(network.top_classifier(seen.top)), height, width))
-        aux.append(mirrored_sum(F.relu(network.aux_classifier(seen.aux)), height, width))
+        top.append(sum_with_flip(F.relu(network.top_classifier(seen.top)), height, width))
+        aux.append(sum_with_flip(F.relu(network.aux_classifier(seen.aux)), height, width))
     logits = torch.stack(segmentation).max(dim=0).values
-    return PlainAnswer(picture, logits.numpy(), normalised(sum(top)).numpy(), normalised(sum(aux)).numpy())
+    return ReferenceAnswer(picture, logits.numpy(), normalised(sum(top)).numpy(), normalised(sum(aux)).numpy())
 
 
 def whole_pass(network: Network, images: torch.Tensor):
@@ -64,8 +64,8 @@ def whole_pass(network: Network, images: torch.Tensor):
     return seen
 
 
-def mirrored_sum(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """[2, C, h, w] of image and mirror to [C, H, W]."""
+def sum_with_flip(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """[2, C, h, w] of the image and its flip to [C, H, W]."""
     maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
     return maps[0] + maps[1].flip(-1)
 
@@ -94,10 +94,10 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(0)
 
 
-def crf_labels(answers: list[PlainAnswer], jobs: int) -> list[np.ndarray]:
+def crf_labels(answers: list[ReferenceAnswer], jobs: int) -> list[np.ndarray]:
     """Labels [H, W] of all images after the CRF, in processes."""
 
-    def one(answer: PlainAnswer) -> np.ndarray:
+    def one(answer: ReferenceAnswer) -> np.ndarray:
         return crf(answer.image, softmax(answer.logits), INFERENCE).argmax(0).astype(np.uint8)
 
     return joblib.Parallel(n_jobs=jobs)(joblib.delayed(one)(answer) for answer in answers)
@@ -111,8 +111,8 @@ def cam_label(cam: np.ndarray, classes: tuple[int, ...], threshold: float) -> np
     return np.where(valid.max(0) > threshold, valid.argmax(0) + 1, 0).astype(np.uint8)
 
 
-def crf_pseudo_label(answer: PlainAnswer, classes: tuple[int, ...], high: float, low: float) -> np.ndarray:
-    """Labels [H, W] by the two-threshold rule, 255 where it stays open."""
+def crf_pseudo_label(answer: ReferenceAnswer, classes: tuple[int, ...], high: float, low: float) -> np.ndarray:
+    """Labels [H, W] by the two-threshold rule, 255 where it is ignored."""
 
     def against(background: float) -> np.ndarray:
         constant = np.full((1, *answer.image.shape[:2]), background, np.float32)
@@ -124,14 +124,14 @@ def crf_pseudo_label(answer: PlainAnswer, classes: tuple[int, ...], high: float,
     return np.where(sure > 0, sure, np.where(likely > 0, 255, 0)).astype(np.uint8)
 
 
-def plain_iou(predictions: list[np.ndarray], truths: list[np.ndarray], num_classes: int) -> list[float]:
-    """IoU of each class over all images, counted class by class; NaN where it is neither in truth nor prediction."""
+def reference_iou(predictions: list[np.ndarray], ground_truths: list[np.ndarray], num_classes: int) -> list[float]:
+    """IoU of each class over all images, counted class by class; NaN where it occurs in neither map."""
     ious = []
     for class_id in range(num_classes):
         intersection = union = 0
-        for prediction, truth in zip(predictions, truths, strict=True):
-            counts = (truth < num_classes) & (prediction < num_classes)
-            is_true, is_predicted = (truth == class_id) & counts, (prediction == class_id) & counts
+        for prediction, ground_truth in zip(predictions, ground_truths, strict=True):
+            counts = (ground_truth < num_classes) & (prediction < num_classes)
+            is_true, is_predicted = (ground_truth == class_id) & counts, (prediction == class_id) & counts
             intersection += int((is_true & is_predicted).sum())
             union += int((is_true | is_predicted).sum())
         ious.append(intersection / union if union else float("nan"))

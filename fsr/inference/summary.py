@@ -1,0 +1,65 @@
+"""Scores, tables, report and archive of an inference whose images are all done."""
+
+from typing import Any
+
+from fsr.console import console
+from fsr.data.lists import Item
+from fsr.data.source import Source
+from fsr.files import write_atomically, write_json
+from fsr.inference.config import InferConfig
+from fsr.inference.gallery import without_counts, write_gallery
+from fsr.inference.journal import Results
+from fsr.inference.totals import Totals, as_csv, as_table
+from fsr.inference.voc_archive import write_archive
+
+
+def summarise(
+    config: InferConfig,
+    background: float,
+    source: Source,
+    results: Results,
+    items: list[Item],
+    settings: dict[str, Any],
+) -> None:
+    """Write scores, tables, the report and the server's archive from the records of all images, and show them.
+
+    `background` is the threshold up to which a CAM is background. No process may be writing results meanwhile.
+    """
+    results.remove_unfinished()
+    names = {item.name for item in items}
+    totals, images = Totals(len(source.class_names), background), []
+    for record in results.records():
+        if record["name"] in names:
+            totals.add([record])
+            images.append(without_counts(record))
+    scores, quality = totals.scores(), totals.cam_quality()
+    facts = {
+        "settings": settings | {"checkpoint": config.checkpoint, "bkg_threshold": background},
+        "images": totals.images,
+        "skipped": totals.skipped,
+        "class_names": source.class_names,
+    }
+    write_json(results.scores_file, facts | {"scores": scores})
+    if scores:
+        write_json(results.cam_quality_file, facts | quality)
+        write_atomically(results.table_file, as_csv(scores, source.class_names).encode())
+        console().print(as_table(scores, source.class_names))
+    if config.report:
+        write_gallery(config, results, totals, images, source.class_names)
+    if config.dataset != "coco" and not source.has_ground_truth(config.infer_set):
+        pack_for_server(config, results, totals, names)
+    if totals.skipped:
+        print(f"{len(totals.skipped)} of {totals.images} images could not be read and are in no score:")
+        for reason in totals.skipped.values():
+            print(f"  {reason}")
+    print(f"{totals.images} images; results in {results.folder}")
+
+
+def pack_for_server(config: InferConfig, results: Results, totals: Totals, names: set[str]) -> None:
+    """Write the archive for VOC's evaluation server; none if images were skipped, which the server does not accept."""
+    if totals.skipped:
+        print(f"no archive for the server: it expects all {len(names)} images, {len(totals.skipped)} were skipped")
+        return
+    kind = "crf" if config.crf else "segmentation"
+    write_archive(results.archive_file, {name: results.label_file(kind, name) for name in sorted(names)})
+    print(f"archive for VOC's evaluation server, read back: {results.archive_file}")
