@@ -246,7 +246,6 @@ def breakdown(trained: Trained) -> Table:
         events = [event for event in profiled.key_averages() if event.key in names]
         steps.append({event.key: max(event.cpu_time_total, event.device_time_total) / 1e6 for event in events})
     spent = min(steps, key=lambda step: step["step"])  # the one that the rest of the machine disturbed least
-    spent["CAM of view 1"] -= spent["CAM of view 2, mask"]  # multi_scale_cams makes both
     spent["other"] = 2 * spent["step"] - sum(spent.values())
     table = Table("part of the fp32 step", "s", "share")
     for name in (*PARTS, "backward", "optimizer and EMA", "other"):
