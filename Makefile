@@ -44,6 +44,7 @@ slow: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The CPU kernels and their tests again under AddressSanitizer and UBSan: a copy of the package with another fsr/_C.
 SANITIZED := build/sanitized

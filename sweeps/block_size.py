@@ -6,7 +6,7 @@ Command    python launch/sweep.py --study block_size --data_folder DIR
 Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (64 pixels on VOC); its score here is not yet measured
-Measured   synthetic set, 240 steps (README): 24 against 16 pixels, four fresh seeds: +.010 ± .027 mIoU
+Measured   synthetic set, 240 steps (docs/results.md): 24 against 16 pixels, four fresh seeds: +.010 ± .027 mIoU
 """
 
 from optuna import Trial

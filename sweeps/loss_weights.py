@@ -7,8 +7,8 @@ Command    python launch/sweep.py --study loss_weights --data_folder DIR
 Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.1, .1, .1, .05, .2); its score here is not yet measured
-Measured   synthetic set, 240 steps (README): w_aff .75 against .2 (others changed a little), eight fresh seeds:
-           +.078 ± .054 mIoU, CAM +.119 ± .051
+Measured   synthetic set, 240 steps (docs/results.md): w_aff .75 against .2 (others changed a little), eight fresh
+           seeds: +.078 ± .054 mIoU, CAM +.119 ± .051
 """
 
 from optuna import Trial

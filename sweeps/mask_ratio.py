@@ -6,7 +6,8 @@ Command    python launch/sweep.py --study mask_ratio --data_folder DIR
 Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.4); its score here is not yet measured
-Measured   synthetic set, 240 steps (README): .8 and .2 against .4, five fresh seeds: +.001 ± .031 and +.003 ± .017 mIoU
+Measured   synthetic set, 240 steps (docs/results.md): .8 and .2 against .4, five fresh seeds: +.001 ± .031
+           and +.003 ± .017 mIoU
 """
 
 from optuna import Trial

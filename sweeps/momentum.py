@@ -6,7 +6,8 @@ Command    python launch/sweep.py --study momentum --data_folder DIR
 Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.9995 on VOC); its score here is not yet measured
-Measured   synthetic set, 240 steps (README): .952 against .98, four fresh seeds: +.000 ± .014 mIoU, CAM -.008 ± .004
+Measured   synthetic set, 240 steps (docs/results.md): .952 against .98, four fresh seeds: +.000 ± .014
+           mIoU, CAM -.008 ± .004
 """
 
 from optuna import Trial

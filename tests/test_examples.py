@@ -10,6 +10,7 @@ MODULES = {  # and the names whose docstrings have examples
     "fsr.crf": {"dense_crf", "dense_crf_stream"},
     "fsr.inference.config": {"InferConfig"},
     "fsr.ops.bilateral": {"bilateral_filter"},
+    "launch.study": {"Study"},
 }
 
 

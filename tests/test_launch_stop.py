@@ -23,7 +23,7 @@ def test_signals_set_a_flag_and_the_handlers_before_come_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_sweep_that_holds_its_lock_goes_on_and_one_that_let_go_or_is_another_does_not(tmp_path):
+def test_a_sweep_that_holds_its_lock_continues_and_one_that_let_go_or_is_another_does_not(tmp_path):
     sweep = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path / "sweep.lock"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
     )

@@ -109,7 +109,7 @@ def test_writers_killed_in_mid_append_cost_no_whole_record(tmp_path):
         assert numbers == list(range(len(numbers)))
 
 
-def test_a_study_goes_on_behind_a_half_record(tmp_path):
+def test_a_study_resumes_behind_a_half_record(tmp_path):
     study = optuna.create_study(storage=open_storage(tmp_path), study_name="s")
     study.tell(study.ask(), 1.0)
     journal = tmp_path / "journal.log"

@@ -201,7 +201,7 @@ def test_a_sweep_that_is_killed_takes_its_workers_with_it(study):
     assert min(study.attempts(0)[1], study.attempts(1)[1]) >= 5
 
 
-def test_a_killed_workers_trial_goes_on_under_its_number(study):
+def test_a_killed_workers_trial_resumes_under_its_number(study):
     (study.data / "step_s").write_text("0.1")
     process = study.start()
     study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)

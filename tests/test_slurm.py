@@ -26,7 +26,7 @@ def cluster(tmp_path_factory):
     started.down()
 
 
-def test_a_sweep_goes_on_when_its_submitter_is_killed(sweep):
+def test_a_sweep_continues_when_its_submitter_is_killed(sweep):
     command = sweep.command(trials=8, parallel=4)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **sweep.surroundings)
     while "submitted" not in process.stdout.readline():
@@ -163,7 +163,7 @@ def test_a_node_where_two_trials_met_broken_hardware_is_left_out(sweep):
     assert sum(node == "n1" for place in places for node, _ in place) <= 4
 
 
-def test_a_worker_killed_between_claim_and_ledger_leaves_its_trial_to_be_done(sweep):
+def test_a_worker_killed_between_claim_and_attempt_leaves_its_trial_to_be_done(sweep):
     (sweep.study).mkdir(parents=True)
     (sweep.study / "die_before_attempt").touch()
     sweep.submit(trials=2, parallel=1)
@@ -171,7 +171,7 @@ def test_a_worker_killed_between_claim_and_ledger_leaves_its_trial_to_be_done(sw
     assert not (sweep.study / "die_before_attempt").exists()
 
 
-def test_scancel_is_final_and_the_same_command_goes_on(sweep):
+def test_scancel_is_final_and_the_same_command_resumes(sweep):
     sweep.submit(trials=2)
     sweep.wait_for_step(0, 5)
     sweep.wait_for_step(1, 5)
@@ -237,12 +237,12 @@ def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sw
 def undisturbed_run(cluster, synthetic_folder, tmp_path_factory):
     """A trial of the real method on two nodes that nobody disturbed."""
     cluster.clear()
-    twin = Sweep(cluster, tmp_path_factory.mktemp("twin"), METHOD, synthetic_folder)
-    twin.submit("--nodes", "2", trials=1, iterations=60)
-    twin.wait_for_no_jobs()
-    assert twin.causes(0) == ["finished"]
-    assert twin.attempts(0)[0]["ranks"] == 2
-    return Run(twin.run_folder(0))
+    reference = Sweep(cluster, tmp_path_factory.mktemp("reference"), METHOD, synthetic_folder)
+    reference.submit("--nodes", "2", trials=1, iterations=60)
+    reference.wait_for_no_jobs()
+    assert reference.causes(0) == ["finished"]
+    assert reference.attempts(0)[0]["ranks"] == 2
+    return Run(reference.run_folder(0))
 
 
 def truncate_checkpoint(sweep, number):
@@ -272,7 +272,7 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_two_ranks_on_two_nodes_prune_a_trial_and_go_on_with_the_next(cluster, synthetic_folder, tmp_path):
+def test_two_ranks_on_two_nodes_prune_a_trial_and_continue_with_the_next(cluster, synthetic_folder, tmp_path):
     cluster.clear()
     sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder)
     sweep.submit("--nodes", "2", trials=10, parallel=1, iterations=60)
@@ -360,7 +360,7 @@ def test_ten_thousand_workers_are_submitted_in_ten_arrays_within_five_seconds(sw
 
 
 @pytest.mark.slow
-def test_one_long_run_goes_on_after_preemption(sweep, synthetic_folder):
+def test_one_long_run_resumes_after_preemption(sweep, synthetic_folder):
     folder = sweep.folder / "run"
     flags = ["--workers", "0", "--iterations", "12", "--save_every", "3", "--log_every", "1", "--eval_every", "12"]
     command = ["train.py", "synthetic", "--data_folder", synthetic_folder, "--run_folder", folder, *flags]

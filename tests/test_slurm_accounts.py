@@ -44,7 +44,7 @@ def test_the_accounts_tell_why_a_trial_died_that_left_no_word(sweep):
     assert "accounts say NODE_FAIL" in sweep.attempts(0)[0]["detail"]
 
 
-def test_a_cancelled_trial_without_a_word_is_cancelled_in_the_ledger(sweep):
+def test_a_cancelled_trial_without_a_word_is_cancelled_in_the_attempt_log(sweep):
     sweep.set("save_s", 30)  # killed before it can say so
     sweep.submit(trials=1, parallel=1)
     sweep.wait_for_step(0, 8)

@@ -72,7 +72,7 @@ class Network(nn.Module):
 
     @staticmethod
     def _in_float32(features: Tensor) -> torch.autocast:
-        """Classifiers cost next to nothing, and training on CAMs of bf16's eight bits lowers the scores (README)."""
+        """Classifiers cost next to nothing, and CAMs of bf16's eight bits lower the scores (docs/results.md)."""
         return torch.autocast(features.device.type, enabled=False)
 
     def forward(
