@@ -14,6 +14,7 @@ from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
 from launch.plan import Options, Plan, define, plan
 from launch.show.messages import announce, say
+from launch.slurm.resources import words
 from launch.state.repeats import Repeats
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
@@ -28,7 +29,7 @@ from launch.verify_resume import verify_resume
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = tyro.cli(Options, args=words(sys.argv[1:] if arguments is None else arguments))
     if options.storage:  # what is written down of the command must not show a password
         sys.argv = [word.replace(options.storage, without_password(options.storage)) for word in sys.argv]
     sys.exit(sweep(options))

@@ -1,5 +1,7 @@
 """A sweep on Slurm: submits the workers that are missing, and may then be closed."""
 
+import shlex
+
 import optuna
 from rich.console import Console
 
@@ -7,7 +9,7 @@ from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from launch.plan import Plan
 from launch.show.live import watch
-from launch.show.messages import relative, say, tell_result, tell_submission
+from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
 from launch.slurm.queue import Queue
 from launch.state.lock import FileLock
@@ -28,7 +30,10 @@ def sweep_on_slurm(
     ids = submit(submission, "study", plan.folder, plan.base, database=plan.storage is not None)
     lock.release()
     tell(submission, ids, console)
-    status = f"python launch/status.py --study {plan.study.name} --runs {relative(plan.folder.folder.parent)}"
+    if missing and not ids and not submission.live:
+        raise UserError(NOTHING_SUBMITTED)
+    runs = relative(plan.folder.folder.parent)
+    status = shlex.join(["python", "launch/status.py", "--study", plan.study.name, "--runs", runs])
     if detach:
         say(console, f"look at it: {status}")
         return ExitCode.DONE
@@ -51,7 +56,9 @@ def sweep_on_slurm(
 
 def prepare_workers(plan: Plan, missing: int) -> Submission:
     """What to submit for so many missing trials."""
-    return prepare(plan.folder, min(plan.parallel, missing), plan.resources, plan.base)
+    submission = prepare(plan.folder, min(plan.parallel, missing), plan.resources, plan.base)
+    submission.notes.extend(more_than_parallel(submission.live, plan.parallel))
+    return submission
 
 
 def tell(submission: Submission, ids: list[str], console: Console) -> None:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from launch.slurm import bad_nodes
-from launch.slurm.environment import Environment, LocalEnvironment, SlurmEnvironment
+from launch.slurm.environment import Environment, LocalEnvironment, SlurmEnvironment, leave_job
 from launch.slurm.requeue_rules import given_up
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
@@ -44,6 +44,7 @@ class StudyWorker:
 
     def __call__(self) -> Outcome:
         """Work as a process of this machine, for as long as its sweep lives."""
+        leave_job()
         os.environ.update(self.variables)
         if self.sweep_pid is None:
             request = StopRequest(self.folder.stop_file)
