@@ -2,16 +2,14 @@
 
 import sys
 
-import tyro
-
-from fsr.command import parse_command
+from fsr.command import parse_with
 from fsr.config import TrainConfig
 from fsr.console import console as new_console
-from fsr.errors import reports_user_errors
+from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from launch.show.messages import say
-from launch.slurm.environment import LocalEnvironment
-from launch.slurm.resources import Resources
+from launch.show.messages import NOTHING_SUBMITTED, say
+from launch.slurm.environment import LocalEnvironment, leave_job
+from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
@@ -29,9 +27,8 @@ EXIT_CODES = {
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Flags of `python -m fsr.train`, and those that say where (`--cluster --gpus --partition --time-limit …`)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    asked, others = tyro.cli(Resources, args=arguments, return_unknown_args=True, add_help=False)
-    config, run_folder = parse_command("python launch/train.py", others)
+    arguments = words(sys.argv[1:] if arguments is None else arguments)
+    asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
     resources, folder = asked.resolved(), RunFolder(run_folder.absolute())
     folder.run.start(config)
     if resources.cluster != "slurm":
@@ -49,12 +46,15 @@ def main(arguments: list[str] | None = None) -> None:
         say(console, f"finished already: {folder.run.result_file}")
     elif submission.live:
         say(console, "it is in the queue or running already")
+    elif not ids:
+        raise UserError(NOTHING_SUBMITTED)
     else:
         say(console, f"submitted job {ids[0]}; its log: {folder.slurm}")
 
 
 def train_here(config: TrainConfig, folder: RunFolder) -> ExitCode:
     """Train in this process."""
+    leave_job()
     worker = SingleRunWorker(config=config, folder=folder)
     with StopRequest(folder.stop_file) as stop:
         return EXIT_CODES[worker.work(stop, LocalEnvironment(), Rendezvous(folder.locks))]
