@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +13,10 @@ from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.run import provenance
 from launch.slurm.resources import Resources
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, new_identity
 from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
 from launch.study import Study, load
+from launch.worker.job_spec import JobSpec
 
 PLACES = ("data_folder", "list_folder", "workers")
 
@@ -50,6 +52,8 @@ class Options(Resources):
     """On Slurm: submit and return, without watching."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
+    renew_code: bool = False
+    """Let workers run the checkout's code from now on, as a new code version of the study."""
     verify_resume: bool = False
     """Kill a short run of this study at random steps, resume it, and check that it is bit-identical to an uninterrupted
     one."""
@@ -118,8 +122,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def define(plan: Plan) -> None:
-    """Write study.json, or check that it defines the same study. Raises UserError where a setting has changed."""
+def define(plan: Plan) -> bool:
+    """Write study.json, or check that it defines the same study; whether it was written.
+
+    Raises UserError where a setting has changed. The sweep lock must be held.
+    """
     file = plan.folder.study_file
     definition = {
         "study": plan.study.name,
@@ -130,11 +137,49 @@ def define(plan: Plan) -> None:
     }
     if file.exists():
         check_unchanged(plan.folder, definition)
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
+        return False
     launched = provenance()
     launched["versions"] |= {name: metadata.version(name) for name in ("optuna", "submitit")}
-    write_json(file, definition | {"target": plan.target, "launched": launched})
+    code = plan.folder.code.take()
+    identity = {"id": new_identity(), "code": code}
+    write_json(file, identity | definition | {"target": plan.target, "launched": launched})
+    return True
+
+
+def undefine(folder: StudyFolder) -> None:
+    """Remove what `define` and the start of a sweep made, because nothing was accepted. The sweep lock must be held."""
+    for file in (folder.study_file, folder.target_file, *folder.folder.glob(f"{JOURNAL}*")):
+        file.unlink(missing_ok=True)
+    for made in (folder.code.folder, folder.slurm):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def config_for_workers(plan: Plan) -> dict[str, Any]:
+    """The configuration that trials start from, with the fields that the study's own code version knows.
+
+    A newer checkout may have more of them; they had their defaults when the study was defined. Where the data lies is
+    this call's.
+    """
+    defined: dict[str, Any] = json.loads(plan.folder.study_file.read_text())["base"]
+    now = plan.base.to_json()
+    return defined | {name: now[name] for name in PLACES if name in defined}
+
+
+def job_spec(plan: Plan) -> JobSpec:
+    """What the study's workers have to do. It must be defined."""
+    return JobSpec(
+        kind="study",
+        folder=str(plan.folder.folder),
+        config=config_for_workers(plan),
+        code=plan.folder.code.versions()[-1],
+        database=plan.storage is not None,
+    )
+
+
+def renew_definition(plan: Plan) -> None:
+    """Write the fields of the new code version into the definition. The sweep lock must be held."""
+    definition = json.loads(plan.folder.study_file.read_text())
+    write_json(plan.folder.study_file, definition | {"base": plan.base.to_json()})
 
 
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:

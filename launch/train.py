@@ -12,9 +12,10 @@ from fsr.exit_codes import ExitCode
 from launch.show.messages import say
 from launch.slurm.environment import LocalEnvironment
 from launch.slurm.resources import Resources
-from launch.state.paths import RunFolder
+from launch.state.paths import RunFolder, launch_path
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
+from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.single_run import SingleRunWorker
@@ -32,15 +33,16 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     asked, others = tyro.cli(Resources, args=arguments, return_unknown_args=True, add_help=False)
     config, run_folder = parse_command("python launch/train.py", others)
-    resources, folder = asked.resolved(), RunFolder(run_folder.absolute())
+    resources, folder = asked.resolved(), RunFolder(launch_path(run_folder))
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
-    submission = prepare(folder, 0 if folder.run.result() else 1, resources, config)
-    ids = submit(submission, "run", folder, config)
+    submission = prepare(folder, 0 if folder.run.result() else 1, resources)
+    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    ids = submit(submission, spec, resources, config)
     lock.release()
     console = new_console()
     for note in submission.notes:

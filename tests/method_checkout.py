@@ -19,9 +19,22 @@ def checkout(method: Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for package in ("fsr", "sweeps"):
         (folder / package).symlink_to(ROOT / package)
+    copy_launch(folder, method)
+    return folder
+
+
+def private_checkout(folder: Path, method: Path) -> Path:
+    """One that a test may change."""
+    for package in ("fsr", "sweeps"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_launch(folder, method)
+    return folder
+
+
+def copy_launch(folder: Path, method: Path) -> None:
+    """Put launch/ with this method there."""
     shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(method, folder / "launch" / "worker" / "method.py")
-    return folder
 
 
 def sweep_command(method: Path) -> list[str]:

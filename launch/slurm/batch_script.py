@@ -17,9 +17,10 @@ from launch.state.paths import LaunchFolder
 
 
 def script(
-    name: str,
     count: int,
     folder: LaunchFolder,
+    code: Path,
+    spec_file: Path,
     resources: Resources,
     config: TrainConfig | InferConfig,
     exclude: list[str],
@@ -27,14 +28,14 @@ def script(
     """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
 
     The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
-    the time limit, and Slurm may requeue the job.
+    the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
     """
-    python, file = shlex.quote(sys.executable), shlex.quote(str(folder.job_spec_file))
+    python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
     gpus = resources.gpus_for(config.dataset) // resources.nodes
     text = _make_sbatch_string(
         command=f"{python} -u -m launch.worker.main {file}",
-        folder=folder.slurm,
-        job_name=name,
+        folder=Path(str(folder.slurm).replace("%", "%%")),  # Slurm reads %j and others in the names of logs
+        job_name=folder.job_name,
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
@@ -51,7 +52,7 @@ def script(
         array_parallelism=count,
         additional_parameters={"requeue": True, "time": resources.time_limit} | resources.sbatch_options(),
         srun_args=["--kill-on-bad-exit=1"],
-        setup=[f"cd {shlex.quote(str(folder.code))} || exit 1", "export PYTHONPATH=$PWD", "start_ranks() {"],
+        setup=[f"cd {shlex.quote(str(code))} || exit 1", "export PYTHONPATH=$PWD", "start_ranks() {"],
         teardown=[
             "}",
             "for ((start = 1; ; start++)); do",
