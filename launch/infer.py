@@ -11,7 +11,7 @@ from fsr.exit_codes import ExitCode
 from fsr.inference.config import InferConfig, parse
 from launch.show.messages import say
 from launch.slurm.resources import Resources
-from launch.state.paths import ResultsFolder, launch_path
+from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
 from launch.worker import method
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(ExitCode.INTERRUPTED if stopped else ExitCode.DONE)
     places = {name: getattr(config, name).absolute() for name in ("checkpoint", "data_folder")}
     lists = config.list_folder.absolute() if config.list_folder else None
-    folder = ResultsFolder(launch_path(config.results_folder))
+    folder = ResultsFolder(config.results_folder.resolve())
     config = replace(config, **places, list_folder=lists, output_folder=folder.folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")

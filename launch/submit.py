@@ -35,7 +35,8 @@ class Submission:
 
 
 def prepare(folder: LaunchFolder, workers: int, resources: Resources) -> Submission:
-    """Work out what to submit so that there are `workers`. Raises UserError if Slurm does not answer."""
+    """Work out what to submit so that there are `workers`. Raises UserError if it cannot be done."""
+    batch_script.check_path(folder.folder)
     jobs = Queue(folder, on_slurm=True).jobs()
     if jobs is None:
         raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")

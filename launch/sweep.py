@@ -60,6 +60,7 @@ def sweep(options: Options) -> ExitCode:
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
+            target_before = Target.of(planned.folder) if planned.folder.target_file.exists() else None
             Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
             if planned.resources.cluster != "slurm":
@@ -67,6 +68,8 @@ def sweep(options: Options) -> ExitCode:
             try:
                 submission, ids = submit_workers(planned, missing)
             except UserError:
+                if target_before:  # what was accepted before is all that is wanted
+                    target_before.write(planned.folder)
                 if is_new:  # nothing was accepted, so nothing is pinned
                     optuna.delete_study(study_name=planned.study.name, storage=open_the_storage(planned))
                     undefine(planned.folder)
@@ -110,12 +113,13 @@ def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) ->
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:
     """Say where the checkout differs from the study's code, which workers run; or take it as a new code version."""
     changed, code = planned.folder.code.differences(), planned.folder.code
-    if changed and renew:
-        before, now = code.versions()[-1], code.take(renew=True)
+    before = code.versions()[-1]
+    now = code.take(renew)
+    if now != before:
         renew_definition(planned)
         say(console, f"new code version {now} (before: {before}); changed: {listed(changed)}")
     elif changed:
-        what = f"the checkout differs from the study's code version {code.versions()[-1]} in {listed(changed)}"
+        what = f"the checkout differs from the study's code version {now} in {listed(changed)}"
         say(console, f"note: {what}; workers run the study's; --renew-code takes the checkout's")
 
 

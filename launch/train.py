@@ -12,7 +12,7 @@ from fsr.exit_codes import ExitCode
 from launch.show.messages import say
 from launch.slurm.environment import LocalEnvironment
 from launch.slurm.resources import Resources
-from launch.state.paths import RunFolder, launch_path
+from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
 from launch.worker.job_spec import JobSpec
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     asked, others = tyro.cli(Resources, args=arguments, return_unknown_args=True, add_help=False)
     config, run_folder = parse_command("python launch/train.py", others)
-    resources, folder = asked.resolved(), RunFolder(launch_path(run_folder))
+    resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))

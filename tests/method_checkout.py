@@ -39,10 +39,19 @@ def copy_launch(folder: Path, method: Path) -> None:
 
 def sweep_command(method: Path) -> list[str]:
     """`python launch/sweep.py` of that checkout; to be run with its `surroundings`."""
-    return [sys.executable, str(checkout(method) / "launch" / "sweep.py")]
+    return command_of(checkout(method))
 
 
 def surroundings(method: Path, **variables: str) -> dict[str, Any]:
     """Options of subprocess for commands of that checkout: as its user would run them, in its folder."""
-    folder = checkout(method)
+    return surroundings_of(checkout(method), **variables)
+
+
+def command_of(folder: Path) -> list[str]:
+    """`python launch/sweep.py` of the checkout in this folder."""
+    return [sys.executable, str(folder / "launch" / "sweep.py")]
+
+
+def surroundings_of(folder: Path, **variables: str) -> dict[str, Any]:
+    """Options of subprocess for commands of the checkout in this folder."""
     return {"cwd": folder, "env": os.environ | variables | {"PYTHONPATH": str(folder)}}

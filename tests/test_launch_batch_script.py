@@ -116,6 +116,13 @@ def test_no_more_than_the_account_may_have_and_it_is_said(slurm, tmp_path):
     assert submission.notes == ["your account may have 5 jobs in the queue: 2 workers are started, not 8"]
 
 
+@pytest.mark.parametrize("name", ["50%j", "line\nbreak", "back\\slash"])
+def test_a_path_that_slurm_reads_as_something_else_is_refused(slurm, tmp_path, name):
+    slurm()
+    with pytest.raises(UserError, match="Slurm cannot write logs below a path with %, a backslash or a line break"):
+        submit.prepare(StudyFolder(tmp_path / name), 1, Resources())
+
+
 def test_a_queue_that_does_not_answer_is_not_an_empty_one(slurm, tmp_path):
     slurm(jobs=None)
     with pytest.raises(UserError, match="squeue does not answer"):

@@ -34,7 +34,7 @@ def script(
     gpus = resources.gpus_for(config.dataset) // resources.nodes
     text = _make_sbatch_string(
         command=f"{python} -u -m launch.worker.main {file}",
-        folder=Path(str(folder.slurm).replace("%", "%%")),  # Slurm reads %j and others in the names of logs
+        folder=folder.slurm,
         job_name=folder.job_name,
         partition=resources.partition,
         account=resources.account,
@@ -64,6 +64,18 @@ def script(
     )
     # submitit always sets a limit; without one asked for, the partition's own is to hold.
     return text if resources.time_limit else re.sub(r"#SBATCH --time=.*\n", "", text)
+
+
+def check_path(folder: Path) -> None:
+    """Raise UserError for a folder whose path Slurm reads as something else, in the names of its jobs' logs.
+
+    Slurm 22.05 expands `%j` also where it is escaped (`%%j`), in job arrays.
+    """
+    if re.search(r"[\n\r\\%]", str(folder)):
+        raise UserError(
+            f"Slurm cannot write logs below a path with %, a backslash or a line break, got {str(folder)!r}; "
+            "take another --runs folder"
+        )
 
 
 def sbatch(text: str, file: Path) -> str:

@@ -63,14 +63,15 @@ class CodeFolder:
     def take(self, renew: bool = False) -> str:
         """The code version that workers are to run: the last that was taken, or the checkout's if `renew`.
 
-        Takes a snapshot of the checkout where there is none yet. The sweep lock must be held.
+        Takes a snapshot of the checkout where there is none yet, or, if `renew`, a damaged one. The sweep lock must be
+        held.
         """
         taken = self.versions()
         if taken and not renew:
             return taken[-1]
         manifest = manifest_of(ROOT)
         version = version_of(manifest)
-        if not self.snapshot(version).exists():
+        if not self.snapshot(version).exists() or manifest_of(self.snapshot(version)) != manifest:
             self._copy(version, manifest)
         if taken[-1:] != [version]:
             write_json(self._versions_file, [*taken, version])
@@ -107,7 +108,11 @@ class CodeFolder:
             shutil.copy2(ROOT / name, target)
         write_json(unfinished / CODE_VERSION_FILE, {"version": version, **git_state()})
         write_json(self._manifest_file(version), manifest)
+        damaged = self.folder / f".{version}.damaged.{os.getpid()}"
+        if self.snapshot(version).exists():
+            self.snapshot(version).replace(damaged)
         unfinished.replace(self.snapshot(version))
+        shutil.rmtree(damaged, ignore_errors=True)
 
     def _manifest_file(self, version: str) -> Path:
         return self.folder / f"{version}.json"

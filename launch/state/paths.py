@@ -94,9 +94,12 @@ class StudyFolder(LaunchFolder):
 
     @classmethod
     def in_runs(cls, runs: Path, study: str) -> "StudyFolder":
-        """The folder of a study in the folder of all studies. Raises UserError for what can be no study's name."""
+        """The folder of a study in the folder of all studies, the same by whatever links and `..` lead there.
+
+        Raises UserError for what can be no study's name.
+        """
         check_study_name(study)
-        return cls(launch_path(runs / study))
+        return cls((runs / study).resolve())
 
     def run(self, number: int) -> Run:
         """The run folder of a trial."""
@@ -113,18 +116,6 @@ class StudyFolder(LaunchFolder):
     def trial_lock(self, number: int) -> FileLock:
         """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
         return FileLock(self.locks / f"{number:04d}.lock")
-
-
-def launch_path(path: Path) -> Path:
-    """The folder of a study, a run or results as all its jobs see it: without links and `..`, so that it is one.
-
-    Raises UserError for a path that Slurm or a shell would understand as something else.
-    """
-    if re.search(r"[\n\r\\]", str(path)):
-        raise UserError(
-            f"a folder that jobs work in must have no line break and no backslash in its path, got {str(path)!r}"
-        )
-    return path.resolve()
 
 
 def check_study_name(name: str) -> None:
