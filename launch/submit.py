@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.files import write_json
 from fsr.inference.config import InferConfig
 from launch.slurm import bad_nodes, batch_script, commands
 from launch.slurm.queue import Queue
@@ -87,10 +88,11 @@ def submit(submission: Submission, spec: JobSpec, resources: Resources, config: 
     ids = []
     for index, text in enumerate(scripts(submission, folder, resources, config, spec.code, spec_file)):
         ids.append(batch_script.sbatch(text, spec_file.with_name(f"{spec_file.stem}_{index}.sh")))
+        write_json(spec_file.with_name(f"{spec_file.stem}_arrays.json"), ids)
     return ids
 
 
 def next_spec_file(folder: Path) -> Path:
     """A job spec's file that no submission has used yet. The sweep lock must be held."""
-    numbers = [int(file.stem.removeprefix("submission_")) for file in folder.glob("submission_[0-9]*.json")]
+    numbers = [int(file.stem.removeprefix("submission_")) for file in folder.glob("submission_????.json")]
     return folder / f"submission_{max(numbers, default=0) + 1:04d}.json"

@@ -1,5 +1,6 @@
 """Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again resumes where it was."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -13,7 +14,16 @@ from rich.console import Console
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from launch.plan import Options, Plan, define, plan, renew_definition, undefine
+from launch.plan import (
+    Options,
+    Plan,
+    define,
+    definition_changes,
+    definition_of,
+    plan,
+    renew_definition,
+    undefine,
+)
 from launch.show.messages import announce, say
 from launch.state.code_snapshot import listed
 from launch.state.repeats import Repeats
@@ -63,14 +73,14 @@ def sweep(options: Options) -> ExitCode:
             target_before = Target.of(planned.folder) if planned.folder.target_file.exists() else None
             Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
-            if planned.resources.cluster != "slurm":
-                return sweep_here(planned, study, missing, stop, lock, console)
             try:
+                if planned.resources.cluster != "slurm":
+                    return sweep_here(planned, study, missing, stop, lock, console)
                 submission, ids = submit_workers(planned, missing)
             except UserError:
                 if target_before:  # what was accepted before is all that is wanted
                     target_before.write(planned.folder)
-                if is_new:  # nothing was accepted, so nothing is pinned
+                if is_new and not planned.folder.has_runs():  # nothing was accepted, so nothing is pinned
                     optuna.delete_study(study_name=planned.study.name, storage=open_the_storage(planned))
                     undefine(planned.folder)
                 raise
@@ -119,7 +129,10 @@ def tell_code(planned: Plan, renew: bool, console: Console) -> None:
         renew_definition(planned)
         say(console, f"new code version {now} (before: {before}); changed: {listed(changed)}")
     elif changed:
-        what = f"the checkout differs from the study's code version {now} in {listed(changed)}"
+        definition = json.loads(planned.folder.study_file.read_text())
+        names = list(definition_changes(definition, definition_of(planned)))
+        redefined = f", and defines {listed(names)} in another way" if names else ""
+        what = f"the checkout differs from the study's code version {now} in {listed(changed)}{redefined}"
         say(console, f"note: {what}; workers run the study's; --renew-code takes the checkout's")
 
 

@@ -103,11 +103,34 @@ def test_a_mended_bug_is_taken_on_request_and_every_trial_says_by_which_code_it_
 
 def test_an_edited_suggest_does_not_mix_two_definitions(place):
     assert place.run("--trials", "2")[0] == 0
-    place.change("sweeps/smoke.py", "study = Study(", "SUGGEST = None\nstudy = Study(")
-    code, output = place.run("--trials", "3")
-    assert code == 0
-    assert "in sweeps/smoke.py; workers run the study's" in output
-    assert {tuple(sorted(trial.params)) for trial in place.trials()} == {("1-momentum", "mask_ratio")}
+    place.change("sweeps/mask_ratio.py", "0.05, 0.95", "0.05, 0.5")
+    code, output = place.run("--trials", "4")
+    assert code == 0, output
+    assert "and defines the range of mask_ratio in another way; workers run the study's" in output
+    ranges = {trial.distributions["mask_ratio"].high for trial in place.trials()}
+    assert ranges == {0.95}
+    code, output = place.run("--trials", "6", "--renew-code")
+    assert code == 0, output
+    assert [trial.distributions["mask_ratio"].high for trial in place.trials()] == [0.95] * 4 + [0.5] * 2
+    assert json.loads((place.study / "study.json").read_text())["space"]["mask_ratio"]["attributes"]["high"] == 0.5
+
+
+def test_an_option_that_differs_is_refused_whatever_the_code(place):
+    assert place.run("--trials", "1")[0] == 0
+    place.change("launch/worker/method.py", "import time", "import time  # edited")
+    code, output = place.run("--trials", "1", "--seed", "7")
+    assert (code, "was launched with seed 0, not 7" in output) == (2, True)
+    code, output = place.run("--trials", "1", "--iterations", "24")
+    assert (code, "was launched with iterations 20, not 24" in output) == (2, True)
+
+
+def test_a_local_sweep_whose_workers_cannot_begin_pins_nothing(place):
+    (place.folder / "data" / "mistake").write_text("no such list: train.txt")
+    code, output = place.run("--trials", "1")
+    assert (code, "no such list" in output) == (2, True)
+    assert {file.parent.name for file in place.study.rglob("*") if file.is_file()} <= {"locks", "local", "mistakes"}
+    (place.folder / "data" / "mistake").unlink()
+    assert place.run("--trials", "1", "--seed", "7")[0] == 0
 
 
 def test_a_snapshot_that_a_purge_thinned_out_is_one_sentence(place):

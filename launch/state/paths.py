@@ -105,6 +105,10 @@ class StudyFolder(LaunchFolder):
         """The run folder of a trial."""
         return Run(self.folder / f"trial_{number:04d}")
 
+    def has_runs(self) -> bool:
+        """Whether a trial has begun to train."""
+        return any(Run(folder).config_file.exists() for folder in self.folder.glob("trial_*"))
+
     def attempt_log(self, number: int) -> AttemptLog:
         """The attempts on a trial."""
         return AttemptLog(self.run(number))
