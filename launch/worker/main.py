@@ -3,20 +3,30 @@
 Rank 0 works, the others follow it. The exit code tells the batch script, or the local sweep, what came of it.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
 
-from fsr.errors import UserError
-from fsr.exit_codes import ExitCode
-from launch.slurm import bad_nodes, commands
-from launch.slurm.environment import Environment, current_environment
-from launch.state.paths import LaunchFolder
-from launch.state.process import die_after
-from launch.state.stop import StopRequest
-from launch.worker.job_spec import JobSpec
-from launch.worker.protocol import Outcome, Worker
-from launch.worker.rendezvous import Rendezvous
+try:
+    from fsr.errors import UserError
+    from fsr.exit_codes import ExitCode
+    from launch.slurm import bad_nodes, commands
+    from launch.slurm.environment import Environment, current_environment
+    from launch.state.paths import LaunchFolder
+    from launch.state.process import die_after
+    from launch.state.stop import StopRequest
+    from launch.worker.job_spec import JobSpec
+    from launch.worker.protocol import Outcome, Worker
+    from launch.worker.rendezvous import Rendezvous
+except ImportError as error:
+    # Somebody removed files of the snapshot: without them it cannot verify itself, and must say so by hand.
+    sentence = f"the code snapshot {os.getcwd()} is not whole ({error}); take a new one with --renew-code"
+    mistakes = Path(json.loads(Path(sys.argv[1]).read_text())["folder"]) / "mistakes"
+    mistakes.mkdir(exist_ok=True)
+    (mistakes / f"import_{os.getpid()}").write_text(sentence)
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 EXIT_CODES = {
     Outcome.DONE: ExitCode.DONE,
