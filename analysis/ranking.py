@@ -15,6 +15,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     - `seeds`, `mean`, `half_width`: over its repeats, whose seeds are fresh; settings that have some come first;
     - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
       intervals hold for all settings at once with 95 %;
+    - `code`: the code versions that trained it, where the study has several: they may not be comparable;
     - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
 
     The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.trials`).
@@ -36,6 +37,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
             {
                 "trial": trial["trial"],
                 **{name: trial[name] for name in names},
+                "code": trial["code"],
                 "searched": trial[score],
                 "seeds": len(values),
                 "mean": values.mean(),
@@ -45,7 +47,8 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
                 "verdict": verdict(differences.mean(), width),
             }
         )
-    columns = ["trial", *names, "searched", "seeds", "mean", "half_width"]
+    several = search["code"].nunique() > 1
+    columns = ["trial", *names, *(["code"] if several else []), "searched", "seeds", "mean", "half_width"]
     columns += ["difference", "difference_half_width", "verdict"]
     ranked: pd.DataFrame = pd.DataFrame(rows, columns=columns)
     # Differences go before means: a difference compares two settings on the same seeds. Means of settings that were

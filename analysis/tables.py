@@ -16,14 +16,14 @@ from fsr.records import is_evaluation, read_records
 from fsr.run import Run
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.paths import StudyFolder
-from launch.state.trials import REPEATS, SEED
+from launch.state.trials import CODE, REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
 NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
 COLUMNS = {
     "trials": (
         *("trial", "state", "value", "setting", "seed", "step", "iterations", "steps_per_s", "attempts", "causes"),
-        *("started", "ended", "seconds", *NO_COST, "error", "damage"),
+        *("started", "ended", "seconds", *NO_COST, "code", "error", "damage"),
     ),
     "curves": ("trial", "step"),
     "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
@@ -45,7 +45,7 @@ class Tables:
     the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
     and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
     `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
-    `lost_h`, `error`, and `damage`: what of its files could not be read."""
+    `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its files could not be read."""
     curves: pd.DataFrame
     """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
     cam_quality: pd.DataFrame
@@ -130,6 +130,7 @@ def trial_row(
         "ended": attempts[-1].ended if attempts else None,
         "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),
         **{name: sum(cost[name] for cost in costs.values()) for name in NO_COST},
+        "code": ", ".join(trial.user_attrs.get(CODE, ())),
         "error": trial.user_attrs.get("error"),
         "damage": "; ".join(files.damage) or None,
         **{f"param/{name}": value for name, value in trial.params.items()},

@@ -15,6 +15,8 @@ from fsr.errors import UserError
 from fsr.files import write_atomically, write_json
 from fsr.records import read_records
 
+CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
+
 
 class Run:
     """One run folder: config, provenance, metrics, quality, result, checkpoints; TensorBoard's events beside them."""
@@ -110,8 +112,15 @@ def provenance() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it has uncommitted changes; None where it is not a git checkout."""
+    """Commit of the source tree and whether it has uncommitted changes; None where it is not a git checkout.
+
+    A snapshot of the code says what it was taken from: it may lie in a checkout that has changed since.
+    """
     tree = Path(__file__).resolve().parent.parent
+    snapshot = tree / CODE_VERSION_FILE
+    if snapshot.exists():
+        said: dict[str, Any] = json.loads(snapshot.read_text())
+        return said
 
     def git(*arguments: str) -> str | None:
         try:

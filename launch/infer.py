@@ -14,6 +14,7 @@ from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
 from launch.worker import method
+from launch.worker.job_spec import JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(ExitCode.INTERRUPTED if stopped else ExitCode.DONE)
     places = {name: getattr(config, name).absolute() for name in ("checkpoint", "data_folder")}
     lists = config.list_folder.absolute() if config.list_folder else None
-    folder = ResultsFolder(config.results_folder.absolute())
+    folder = ResultsFolder(config.results_folder.resolve())
     config = replace(config, **places, list_folder=lists, output_folder=folder.folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
-    submission = prepare(folder, min(asked.parallel, config.shards), resources, config)
-    ids = submit(submission, "inference", folder, config)
+    submission = prepare(folder, min(asked.parallel, config.shards), resources)
+    spec = JobSpec(kind="inference", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    ids = submit(submission, spec, resources, config)
     lock.release()
     console = new_console()
     for note in (*submission.notes, *more_than_parallel(submission.live, asked.parallel)):

@@ -1,73 +1,65 @@
-"""Workers as processes of this machine."""
+"""Workers as processes of this machine. They run the same program, from the same code snapshot, as those on Slurm."""
 
 import os
 import shutil
-import signal
 import subprocess
-from dataclasses import replace
+import sys
 from pathlib import Path
 
-import submitit
-
+from fsr.exit_codes import ExitCode
+from launch.slurm import commands
+from launch.slurm.environment import foreign_packages
 from launch.worker.protocol import Outcome
-from launch.worker.study import StudyWorker
 
-A_YEAR_MIN = 365 * 24 * 60
+OUTCOMES = {
+    ExitCode.DONE: Outcome.DONE,
+    ExitCode.INTERRUPTED: Outcome.STOPPED,
+    ExitCode.BROKEN: Outcome.BROKEN,
+    ExitCode.MISTAKE: Outcome.MISTAKE,
+}
 
 
 class LocalWorker:
     """A worker that was started on this machine."""
 
-    def __init__(self, job: submitit.Job[Outcome]) -> None:
-        self._job = job
-
-    @property
-    def log_file(self) -> Path:
-        """What the worker printed."""
-        return self._job.paths.stderr
+    def __init__(self, spec_file: Path, code: Path, log_file: Path, variables: dict[str, str]) -> None:
+        """Start it, with these environment variables."""
+        self.log_file = log_file
+        """What the worker prints."""
+        # In a shell of a Slurm job a local worker has nothing to do with that job.
+        environment = commands.without_job(os.environ) | variables
+        environment["PYTHONPATH"] = os.pathsep.join([str(code), *foreign_packages()])
+        command = [sys.executable, "-u", "-m", "launch.worker.main", str(spec_file)]
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        # In a session of its own, because Ctrl-C reaches every process of a terminal: the sweep alone hears it, and
+        # asks its workers to save.
+        with open(log_file, "wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=code, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def done(self) -> bool:
-        """Whether it ended."""
-        return self._job.done()
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     def outcome(self) -> Outcome | None:
-        """How it ended, or None if it died before it could tell."""
-        if isinstance(self._job, submitit.LocalJob) and not self._job.paths.result_pickle.exists():
-            return None  # submitit would wait for it for a while
-        try:
-            outcome: Outcome = self._job.result()
-        except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
-            return None
-        return outcome
+        """How it ended, or None if it died before it could tell. Waits for its end."""
+        return OUTCOMES.get(self._process.wait())  # type: ignore[call-overload, no-any-return]  # an ExitCode is an int
 
     def kill(self) -> None:
         """End it now; another worker resumes its trial from the last checkpoint."""
-        if not self.done():
-            os.kill(int(self._job.job_id), signal.SIGKILL)  # submitit's controller; the worker dies with its parent
+        self._process.kill()
 
 
-def start(worker: StudyWorker, count: int, cluster: str) -> list[LocalWorker]:
-    """Start `count` workers: processes on this machine (`local`), or one inside this process (`debug`)."""
-    folder = worker.folder.submissions(cluster)
-    if cluster == "debug":
-        job = submitit.DebugExecutor(folder).submit(worker)
-        job.wait()
-        return [LocalWorker(job)]
-    executor = submitit.LocalExecutor(folder)
-    # Local workers live as long as the sweep: there is no queue, so no time limit either.
-    executor.update_parameters(timeout_min=A_YEAR_MIN)
+def start(spec_file: Path, code: Path, log_folder: Path, count: int, threads: int) -> list[LocalWorker]:
+    """Start `count` workers, each with so many threads of torch and, in turn, one of this machine's GPUs."""
     devices = gpus()
+    variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     workers = []
-    # Ctrl-C reaches every process of a terminal, and submitit's controllers answer it with SIGKILL after a second.
-    # What is blocked here stays blocked in them; the sweep alone hears it and asks the workers to save.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-    try:
-        for index in range(count):
-            # submitit hides the GPUs from local jobs unless it is told their numbers; names (MIG) it does not know.
-            visible = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
-            workers.append(LocalWorker(executor.submit(replace(worker, variables=worker.variables | visible))))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for index in range(count):
+        visible = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
+        log_file = log_folder / f"{spec_file.stem}_{index}.log"
+        workers.append(LocalWorker(spec_file, code, log_file, variables | visible))
     return workers
 
 

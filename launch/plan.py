@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,11 +13,13 @@ from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.run import provenance
 from launch.slurm.resources import Resources
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, new_identity
 from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
 from launch.study import Study, load
+from launch.worker.job_spec import JobSpec
 
 PLACES = ("data_folder", "list_folder", "workers")
+OPTIONS = ("dataset", "iterations", "seed", "the storage")  # what a call's options define, whatever the code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class Options(Resources):
     """On Slurm: submit and return, without watching."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
+    renew_code: bool = False
+    """Let workers run the checkout's code from now on, as a new code version of the study."""
     verify_resume: bool = False
     """Kill a short run of this study at random steps, resume it, and check that it is bit-identical to an uninterrupted
     one."""
@@ -118,39 +123,98 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def define(plan: Plan) -> None:
-    """Write study.json, or check that it defines the same study. Raises UserError where a setting has changed."""
+def define(plan: Plan) -> bool:
+    """Write study.json, or check that it defines the same study; whether it was written.
+
+    Raises UserError where a setting has changed. The sweep lock must be held.
+    """
     file = plan.folder.study_file
-    definition = {
+    if file.exists():
+        check_unchanged(plan.folder, definition_of(plan))
+        return False
+    launched = provenance()
+    launched["versions"] |= {name: metadata.version(name) for name in ("optuna", "submitit")}
+    identity = {"id": new_identity(), "code": plan.folder.code.take()}
+    write_json(file, identity | definition_of(plan) | {"target": plan.target, "launched": launched})
+    return True
+
+
+def definition_of(plan: Plan) -> dict[str, Any]:
+    """What defines the study, by the options of this call and the code of this checkout."""
+    return {
         "study": plan.study.name,
         "metric": plan.study.metric,
         "base": plan.base.to_json(),
         "space": plan.study.space(plan.base),
         "storage": without_password(plan.storage) if plan.storage else JOURNAL,
     }
-    if file.exists():
-        check_unchanged(plan.folder, definition)
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    launched = provenance()
-    launched["versions"] |= {name: metadata.version(name) for name in ("optuna", "submitit")}
-    write_json(file, definition | {"target": plan.target, "launched": launched})
+
+
+def undefine(folder: StudyFolder) -> None:
+    """Remove what `define` and the start of a sweep made, because nothing was accepted. The sweep lock must be held."""
+    for file in (folder.study_file, folder.target_file, *folder.folder.glob(f"{JOURNAL}*")):
+        file.unlink(missing_ok=True)
+    for made in (folder.code.folder, folder.slurm, *folder.folder.glob("trial_*")):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def config_for_workers(plan: Plan) -> dict[str, Any]:
+    """The configuration that trials start from, with the fields that the study's own code version knows.
+
+    A newer checkout may have more of them; they had their defaults when the study was defined. Where the data lies is
+    this call's.
+    """
+    defined: dict[str, Any] = json.loads(plan.folder.study_file.read_text())["base"]
+    now = plan.base.to_json()
+    return defined | {name: now[name] for name in PLACES if name in defined}
+
+
+def job_spec(plan: Plan) -> JobSpec:
+    """What the study's workers have to do. It must be defined."""
+    return JobSpec(
+        kind="study",
+        folder=str(plan.folder.folder),
+        config=config_for_workers(plan),
+        code=plan.folder.code.versions()[-1],
+        database=plan.storage is not None,
+    )
+
+
+def renew_definition(plan: Plan) -> None:
+    """Define the study as the new code version does. The sweep lock must be held."""
+    definition = json.loads(plan.folder.study_file.read_text())
+    write_json(plan.folder.study_file, definition | definition_of(plan))
 
 
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
-    """Raise UserError if the study of this folder was launched with another definition; data may have moved."""
-    before, now = json.loads(folder.study_file.read_text()), json.loads(json.dumps(definition))
+    """Raise UserError if the study of this folder was launched with another definition; data may have moved.
+
+    Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of the
+    study's file. Workers run the study's code, so that changes nothing; `definition_changes` names it.
+    """
+    before = json.loads(folder.study_file.read_text())
+    changes = definition_changes(before, definition)
+    if folder.code.differences():
+        changes = {name: change for name, change in changes.items() if name in OPTIONS}
+    for name, (old, new) in changes.items():
+        raise UserError(
+            f"study {folder.folder} was launched with {name} {old}, not {new}; "
+            "take the same settings or another --runs folder"
+        )
+
+
+def definition_changes(before: dict[str, Any], definition: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between a study's definition and another one: by its name, how it was and how it is."""
+    now = json.loads(json.dumps(definition))
     # A setting that the study did not know yet had its default.
-    before["base"] = json.loads(json.dumps(TrainConfig.from_json(before["base"]).to_json()))
-    for part in ("base", "space"):
-        for name in sorted(before[part].keys() | now[part].keys()):
-            old, new = before[part].get(name), now[part].get(name)
-            if old != new and name not in PLACES:
-                what = name if part == "base" else f"the range of {name}"
-                raise UserError(
-                    f"study {folder.folder} was launched with {what} {old}, not {new}; "
-                    "take the same settings or another --runs folder"
-                )
-    for part, what in (("metric", "for"), ("storage", "with the storage")):
-        if before[part] != now[part]:
-            raise UserError(f"study {folder.folder} was launched {what} {before[part]}, not {now[part]}")
+    known = {name: value for name, value in before["base"].items() if name in now["base"]}
+    base = json.loads(json.dumps(TrainConfig.from_json(known).to_json()))
+    parts = [
+        {name: (base.get(name), now["base"].get(name)) for name in base | now["base"] if name not in PLACES},
+        {
+            f"the range of {name}": (before["space"].get(name), now["space"].get(name))
+            for name in before["space"] | now["space"]
+        },
+        {f"the {name}": (before[name], now[name]) for name in ("metric", "storage")},
+    ]
+    return {name: (old, new) for part in parts for name, (old, new) in sorted(part.items()) if old != new}

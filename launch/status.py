@@ -86,6 +86,7 @@ class Status:
                     "node": row.node,
                     "causes": row.causes,
                     "error": row.error,
+                    "code": row.code,
                 }
                 for row in rows
             ],
@@ -106,7 +107,17 @@ class Status:
             Text(f"{self.target} trials wanted: {trials}"),
             Text(f"Slurm's queue: {in_queue}"),
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
+            *(Text(line) for line in code_lines(rows)),
         )
+
+
+def code_lines(rows: list[Row]) -> list[str]:
+    """Which trials were trained by which code version, where there are several: they may not be comparable."""
+    versions = list(dict.fromkeys(version for row in rows for version in row.code))
+    if len(versions) < 2:
+        return []
+    numbers = {version: [str(row.number) for row in rows if version in row.code] for version in versions}
+    return [f"code version {version}: trials {', '.join(numbers[version])}" for version in versions]
 
 
 def gpu_hours(rows: list[Row]) -> dict[str, float]:

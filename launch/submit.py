@@ -1,36 +1,43 @@
 """Submits workers to Slurm: one job array, as large as what is missing and what is not there yet."""
 
-import time
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.files import write_json
 from fsr.inference.config import InferConfig
-from launch import code_snapshot
 from launch.slurm import bad_nodes, batch_script, commands
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
 from launch.state.paths import LaunchFolder
 from launch.worker.job_spec import JobSpec
 
+UNKNOWN = "????????????"  # in the place of what only a submission makes
+
 
 @dataclass(frozen=True)
 class Submission:
-    """What would be, or was, submitted."""
+    """The workers that are missing, and how they would be started."""
 
-    scripts: list[str]
-    """Batch scripts: one array, unless the cluster's limits demand more."""
-    workers: int
-    """Workers that they start."""
+    sizes: list[int]
+    """Workers of each array: one array, unless the cluster's limits demand more."""
     live: int
     """Workers that were there already."""
+    exclude: list[str]
+    """Nodes that are left out."""
     notes: list[str]
     """What the user should know of it."""
 
+    @property
+    def workers(self) -> int:
+        """Workers that it starts."""
+        return sum(self.sizes)
 
-def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: TrainConfig | InferConfig) -> Submission:
-    """Work out what to submit so that there are `workers`. Raises UserError if Slurm does not answer."""
+
+def prepare(folder: LaunchFolder, workers: int, resources: Resources) -> Submission:
+    """Work out what to submit so that there are `workers`. Raises UserError if it cannot be done."""
+    batch_script.check_path(folder.folder)
     jobs = Queue(folder, on_slurm=True).jobs()
     if jobs is None:
         raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
@@ -45,22 +52,47 @@ def prepare(folder: LaunchFolder, workers: int, resources: Resources, config: Tr
     exclude = bad_nodes.to_exclude(folder, commands.partition_nodes(resources.partition))
     if exclude:
         notes.append(f"trials died of broken hardware there, so these nodes are left out: {', '.join(exclude)}")
-    scripts = [batch_script.script(f"fsr-{folder.name}", size, folder, resources, config, exclude) for size in sizes]
-    return Submission(scripts, missing, len(jobs), notes)
+    return Submission(sizes, len(jobs), exclude, notes)
 
 
-def submit(
+def scripts(
     submission: Submission,
-    kind: Literal["study", "run", "inference"],
     folder: LaunchFolder,
+    resources: Resources,
     config: TrainConfig | InferConfig,
-    database: bool = False,
+    code: str | None = None,
+    spec_file: Path | None = None,
 ) -> list[str]:
-    """Submit it; returns the ids of the arrays. All that the jobs need lies in the folder before."""
-    code_snapshot.take(folder.code)
-    spec = JobSpec(kind=kind, folder=str(folder.folder), config=config.to_json(), database=database)
-    spec.write(folder.job_spec_file)
+    """The batch scripts of a submission; without code version and job spec as a dry run shows them."""
+    snapshot = folder.code.snapshot(code or UNKNOWN)
+    spec_file = spec_file or folder.slurm / "submission_????.json"
+    return [
+        batch_script.script(size, folder, snapshot, spec_file, resources, config, submission.exclude)
+        for size in submission.sizes
+    ]
+
+
+def submit(submission: Submission, spec: JobSpec, resources: Resources, config: TrainConfig | InferConfig) -> list[str]:
+    """Submit it; returns the ids of the arrays. All that the jobs need lies in the folder before.
+
+    The job spec is a file of this submission alone, so jobs in the queue keep the one that they were submitted with.
+    The sweep lock must be held. Raises UserError with Slurm's words if it refuses.
+    """
+    folder = spec.launch_folder()
     folder.forget_mistakes()
-    stamp = time.strftime("%Y%m%d_%H%M%S")
-    files = [folder.slurm / f"submission_{stamp}_{index}.sh" for index in range(len(submission.scripts))]
-    return [batch_script.sbatch(text, file) for text, file in zip(submission.scripts, files, strict=True)]
+    if not submission.sizes:
+        return []
+    folder.identify()
+    spec_file = next_spec_file(folder.slurm)
+    spec.write(spec_file)
+    ids = []
+    for index, text in enumerate(scripts(submission, folder, resources, config, spec.code, spec_file)):
+        ids.append(batch_script.sbatch(text, spec_file.with_name(f"{spec_file.stem}_{index}.sh")))
+        write_json(spec_file.with_name(f"{spec_file.stem}_arrays.json"), ids)
+    return ids
+
+
+def next_spec_file(folder: Path) -> Path:
+    """A job spec's file that no submission has used yet. The sweep lock must be held."""
+    numbers = [int(file.stem.removeprefix("submission_")) for file in folder.glob("submission_????.json")]
+    return folder / f"submission_{max(numbers, default=0) + 1:04d}.json"

@@ -1,27 +1,40 @@
 """Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again resumes where it was."""
 
+import json
 import os
 import sys
 from dataclasses import replace
 
 import optuna
 import tyro
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.console import console as new_console
-from fsr.errors import reports_user_errors
+from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from launch.plan import Options, Plan, define, plan
+from launch.plan import (
+    Options,
+    Plan,
+    define,
+    definition_changes,
+    definition_of,
+    plan,
+    renew_definition,
+    undefine,
+)
 from launch.show.messages import announce, say
 from launch.slurm.resources import words
+from launch.state.code_snapshot import listed
 from launch.state.repeats import Repeats
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
+from launch.submit import scripts
 from launch.sweep_local import sweep_here
-from launch.sweep_slurm import prepare_workers, sweep_on_slurm, tell
+from launch.sweep_slurm import prepare_workers, submit_workers, sweep_on_slurm, tell
 from launch.verify_resume import verify_resume
 
 
@@ -48,7 +61,8 @@ def sweep(options: Options) -> ExitCode:
     lock.take(f"sweeping {planned.folder.folder}")
     with StopRequest() as stop:
         try:
-            define(planned)
+            is_new = define(planned)
+            tell_code(planned, options.renew_code, console)
             planned.folder.stop_file.unlink(missing_ok=True)
             study = open_study(planned)
             if options.repeat:
@@ -57,11 +71,21 @@ def sweep(options: Options) -> ExitCode:
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
+            target_before = Target.of(planned.folder) if planned.folder.target_file.exists() else None
             Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
-            if planned.resources.cluster == "slurm":
-                return sweep_on_slurm(planned, study, missing, stop, lock, options.detach, console)
-            return sweep_here(planned, study, missing, stop, lock, console)
+            try:
+                if planned.resources.cluster != "slurm":
+                    return sweep_here(planned, study, missing, stop, lock, console)
+                submission, ids = submit_workers(planned, missing)
+            except UserError:
+                if target_before:  # what was accepted before is all that is wanted
+                    target_before.write(planned.folder)
+                if is_new and not planned.folder.has_runs():  # nothing was accepted, so nothing is pinned
+                    optuna.delete_study(study_name=planned.study.name, storage=open_the_storage(planned))
+                    undefine(planned.folder)
+                raise
+            return sweep_on_slurm(planned, study, submission, ids, stop, lock, options.detach, console)
         finally:
             lock.release()  # the local workers' sign to save and leave, however this ends
 
@@ -86,9 +110,9 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     if planned.resources.cluster == "slurm":
         submission = prepare_workers(planned, planned.target - count(trials, *DONE))
         tell(submission, [], console)
-        for number, text in enumerate(submission.scripts):
-            same = number > 0 and text == submission.scripts[0]
-            say(console, f"script {number} is the same" if same else text)
+        texts = scripts(submission, planned.folder, planned.resources, planned.base)
+        for number, text in enumerate(texts):
+            say(console, f"script {number} is the same" if number and text == texts[0] else text)
     return ExitCode.DONE
 
 
@@ -97,11 +121,32 @@ def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) ->
     announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, trials, console)
 
 
+def tell_code(planned: Plan, renew: bool, console: Console) -> None:
+    """Say where the checkout differs from the study's code, which workers run; or take it as a new code version."""
+    changed, code = planned.folder.code.differences(), planned.folder.code
+    before = code.versions()[-1]
+    now = code.take(renew)
+    if now != before:
+        renew_definition(planned)
+        say(console, f"new code version {now} (before: {before}); changed: {listed(changed)}")
+    elif changed:
+        definition = json.loads(planned.folder.study_file.read_text())
+        names = list(definition_changes(definition, definition_of(planned)))
+        redefined = f", and defines {listed(names)} in another way" if names else ""
+        what = f"the checkout differs from the study's code version {now} in {listed(changed)}{redefined}"
+        say(console, f"note: {what}; workers run the study's; --renew-code takes the checkout's")
+
+
+def open_the_storage(planned: Plan) -> BaseStorage:
+    """The storage of the study."""
+    return open_storage(planned.folder.folder, planned.storage is not None)
+
+
 def open_study(planned: Plan) -> optuna.Study:
     """The study in its storage, made if it is new."""
     return optuna.create_study(
         study_name=planned.study.name,
-        storage=open_storage(planned.folder.folder, planned.storage is not None),
+        storage=open_the_storage(planned),
         direction="maximize",
         load_if_exists=True,
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 from rich.console import Console
@@ -10,16 +11,20 @@ from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from launch import local_workers
 from launch.local_workers import LocalWorker
-from launch.plan import Plan, cores
+from launch.plan import Plan, cores, job_spec
 from launch.show.live import watch
 from launch.show.messages import relative, say, tell_result
 from launch.show.table import Rows, table
+from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.queue import Queue
+from launch.state.code_snapshot import running_version
 from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
 from launch.state.target import reached
 from launch.state.trials import best_trial
+from launch.submit import next_spec_file
 from launch.worker.protocol import Outcome
+from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import StudyWorker
 
 
@@ -31,17 +36,22 @@ def sweep_here(
     rows = Rows(study, plan.folder, queue.holds)
     before, iterations = rows.read(), plan.base.iterations
     plan.folder.forget_mistakes()
-    workers = start(plan, missing)
+    workers: list[LocalWorker] = []
+    outcomes: list[Outcome | None] = []
     try:
+        if plan.resources.cluster == "debug":
+            outcomes += work_inside(plan, stop) if missing else []
+        else:
+            workers = start(plan, missing)
         watch(rows, before, iterations, plan.target, console, ended(workers, stop, lock, console))
     finally:
         lock.release()
-    outcomes = [worker.outcome() for worker in workers]
+    outcomes += [worker.outcome() for worker in workers]
     stopped = stop.signals > 0 or Outcome.STOPPED in outcomes
     trials = study.get_trials(deepcopy=False)
     console.print(table(rows.read(), iterations, best_trial(trials)))
-    for worker, outcome in zip(workers, outcomes, strict=True):
-        if outcome is None:
+    for worker in workers:
+        if worker.outcome() is None:
             say(console, f"a worker died; its log: {relative(worker.log_file)}")
     mistakes = plan.folder.mistakes()
     if mistakes:
@@ -56,17 +66,23 @@ def start(plan: Plan, missing: int) -> list[LocalWorker]:
     """Start as many workers on this machine as the missing trials need."""
     if not missing:
         return []
-    threads = str(max(1, cores() // plan.parallel))
-    cluster = plan.resources.cluster
+    spec, folder = replace(job_spec(plan), sweep_pid=os.getpid()), plan.folder.folder / "local"
+    assert spec.code is not None
+    spec_file = next_spec_file(folder)
+    spec.write(spec_file)
+    threads = max(1, cores() // plan.parallel)
+    code = plan.folder.code.snapshot(spec.code)
+    return local_workers.start(spec_file, code, folder, min(plan.parallel, missing), threads)
+
+
+def work_inside(plan: Plan, stop: StopRequest) -> list[Outcome]:
+    """Work inside this process, one trial after the other, with the checkout's code (`--cluster debug`)."""
+    leave_job()
+    database = plan.storage is not None
     worker = StudyWorker(
-        study=plan.study,
-        base=plan.base,
-        folder=plan.folder,
-        database=plan.storage is not None,
-        sweep_pid=None if cluster == "debug" else os.getpid(),
-        variables={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)},
+        study=plan.study, base=plan.base, folder=plan.folder, database=database, code=running_version()
     )
-    return local_workers.start(worker, min(plan.parallel, missing), cluster)
+    return [worker.work(stop, LocalEnvironment(), Rendezvous(plan.folder.locks))]
 
 
 def ended(workers: list[LocalWorker], stop: StopRequest, lock: FileLock, console: Console) -> Callable[[], bool]:

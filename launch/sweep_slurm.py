@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
-from launch.plan import Plan
+from launch.plan import Plan, job_spec
 from launch.show.live import watch
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
@@ -19,19 +19,30 @@ from launch.state.trials import best_trial
 from launch.submit import Submission, prepare, submit
 
 
-def sweep_on_slurm(
-    plan: Plan, study: optuna.Study, missing: int, stop: StopRequest, lock: FileLock, detach: bool, console: Console
-) -> ExitCode:
-    """Submit the workers that are missing, and watch; they need nothing of this process any more."""
+def submit_workers(plan: Plan, missing: int) -> tuple[Submission, list[str]]:
+    """Submit the workers that are missing; and the ids of their arrays. Raises UserError if nobody would work."""
     submission = prepare_workers(plan, missing)
+    if missing and not submission.workers and not submission.live:
+        raise UserError(NOTHING_SUBMITTED)
+    return submission, submit(submission, job_spec(plan), plan.resources, plan.base)
+
+
+def sweep_on_slurm(
+    plan: Plan,
+    study: optuna.Study,
+    submission: Submission,
+    ids: list[str],
+    stop: StopRequest,
+    lock: FileLock,
+    detach: bool,
+    console: Console,
+) -> ExitCode:
+    """Say what was submitted, and watch; the workers need nothing of this process any more."""
     queue = Queue(plan.folder, on_slurm=True)
     rows = Rows(study, plan.folder, queue.holds)
     before = rows.read()
-    ids = submit(submission, "study", plan.folder, plan.base, database=plan.storage is not None)
     lock.release()
     tell(submission, ids, console)
-    if missing and not ids and not submission.live:
-        raise UserError(NOTHING_SUBMITTED)
     runs = relative(plan.folder.folder.parent)
     status = shlex.join(["python", "launch/status.py", "--study", plan.study.name, "--runs", runs])
     if detach:
@@ -56,12 +67,12 @@ def sweep_on_slurm(
 
 def prepare_workers(plan: Plan, missing: int) -> Submission:
     """What to submit for so many missing trials."""
-    submission = prepare(plan.folder, min(plan.parallel, missing), plan.resources, plan.base)
+    submission = prepare(plan.folder, min(plan.parallel, missing), plan.resources)
     submission.notes.extend(more_than_parallel(submission.live, plan.parallel))
     return submission
 
 
 def tell(submission: Submission, ids: list[str], console: Console) -> None:
     """Say what was submitted, or (without ids) would be."""
-    scripts, workers = len(submission.scripts), submission.workers
-    tell_submission(ids, scripts, workers, submission.live, submission.notes, console)
+    arrays, workers = len(submission.sizes), submission.workers
+    tell_submission(ids, arrays, workers, submission.live, submission.notes, console)

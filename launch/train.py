@@ -13,6 +13,7 @@ from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
 from launch.submit import prepare, submit
+from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.single_run import SingleRunWorker
@@ -29,15 +30,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Flags of `python -m fsr.train`, and those that say where (`--cluster --gpus --partition --time-limit …`)."""
     arguments = words(sys.argv[1:] if arguments is None else arguments)
     asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
-    resources, folder = asked.resolved(), RunFolder(run_folder.absolute())
+    resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
-    submission = prepare(folder, 0 if folder.run.result() else 1, resources, config)
-    ids = submit(submission, "run", folder, config)
+    submission = prepare(folder, 0 if folder.run.result() else 1, resources)
+    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    ids = submit(submission, spec, resources, config)
     lock.release()
     console = new_console()
     for note in submission.notes:

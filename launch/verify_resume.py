@@ -17,9 +17,9 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from fsr.run import Run
-from launch import code_snapshot
 from launch.plan import Plan
 from launch.slurm import commands
+from launch.state import code_snapshot
 from launch.worker.job_spec import JobSpec
 
 STEPS = 24

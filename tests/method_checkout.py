@@ -19,17 +19,39 @@ def checkout(method: Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for package in ("fsr", "sweeps"):
         (folder / package).symlink_to(ROOT / package)
+    copy_launch(folder, method)
+    return folder
+
+
+def private_checkout(folder: Path, method: Path) -> Path:
+    """One that a test may change."""
+    for package in ("fsr", "sweeps"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_launch(folder, method)
+    return folder
+
+
+def copy_launch(folder: Path, method: Path) -> None:
+    """Put launch/ with this method there."""
     shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(method, folder / "launch" / "worker" / "method.py")
-    return folder
 
 
 def sweep_command(method: Path) -> list[str]:
     """`python launch/sweep.py` of that checkout; to be run with its `surroundings`."""
-    return [sys.executable, str(checkout(method) / "launch" / "sweep.py")]
+    return command_of(checkout(method))
 
 
 def surroundings(method: Path, **variables: str) -> dict[str, Any]:
     """Options of subprocess for commands of that checkout: as its user would run them, in its folder."""
-    folder = checkout(method)
+    return surroundings_of(checkout(method), **variables)
+
+
+def command_of(folder: Path) -> list[str]:
+    """`python launch/sweep.py` of the checkout in this folder."""
+    return [sys.executable, str(folder / "launch" / "sweep.py")]
+
+
+def surroundings_of(folder: Path, **variables: str) -> dict[str, Any]:
+    """Options of subprocess for commands of the checkout in this folder."""
     return {"cwd": folder, "env": os.environ | variables | {"PYTHONPATH": str(folder)}}

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from method_checkout import surroundings, sweep_command
+from method_checkout import checkout, command_of, private_checkout, surroundings_of
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -91,22 +91,27 @@ class Cluster:
 class Sweep:
     """The study smoke with a method that counts steps."""
 
-    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None):
-        self.cluster, self.folder, self.method = cluster, Path(folder), method
+    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None, private=False):
+        self.cluster, self.folder = cluster, Path(folder)
+        self.checkout = private_checkout(self.folder / "checkout", method) if private else checkout(method)
+        self.runs = self.folder / "runs"
         self.data = data or self.folder / "data"
         if data is None:
             self.data.mkdir(parents=True)
             self.set("step_s", 0.15)
-        self.study = self.folder / "runs" / "smoke"
+
+    @property
+    def study(self):
+        return self.runs / "smoke"
 
     def set(self, name, value):
         (self.data / name).write_text(str(value))
 
     def command(self, *options, trials=4, parallel=2, partition="low", iterations=30):
         numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
-        places = ["--data_folder", self.data, "--runs", self.folder / "runs", "--partition", partition]
+        places = ["--data_folder", self.data, "--runs", self.runs, "--partition", partition]
         cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", "smoke"]
-        return [*sweep_command(self.method), *cluster, *numbers, *places, *options]
+        return [*command_of(self.checkout), *cluster, *numbers, *places, *options]
 
     def submit(self, *options, **numbers):
         """Submit and return; the output."""
@@ -122,13 +127,11 @@ class Sweep:
     @property
     def surroundings(self):
         """Options of subprocess for commands that `command` made."""
-        return surroundings(self.method, **self.cluster.environment)
+        return surroundings_of(self.checkout, **self.cluster.environment)
 
     def status(self):
         command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
-        answer = subprocess.run(
-            [*command, self.folder / "runs"], capture_output=True, text=True, env=self.cluster.environment
-        )
+        answer = subprocess.run([*command, self.runs], capture_output=True, text=True, env=self.cluster.environment)
         assert answer.returncode == 0, answer.stderr
         return json.loads(answer.stdout)
 

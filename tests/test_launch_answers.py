@@ -53,11 +53,18 @@ def test_any_other_job_waits_or_runs(state):
     assert Job(state).waits_or_runs
 
 
-def test_the_jobs_of_a_folder_are_known_by_their_comment():
-    listing = "1_0|RUNNING|fsr /runs/a|b\n1_1|PENDING|fsr /runs/a|b\n2_0|RUNNING|fsr /runs/a\n3|RUNNING|(null)\n"
-    assert answers.job_states(listing, "fsr /runs/a|b") == {"1_0": "RUNNING", "1_1": "PENDING"}
-    assert answers.job_states(listing, "fsr /runs/a") == {"2_0": "RUNNING"}
-    assert answers.job_states("", "fsr /runs/a") == {}
+def test_the_jobs_of_a_folder_are_known_by_its_id_in_their_name_or_comment():
+    listing = (
+        "1_0|RUNNING|fsr-smoke-1a2b3c4d|fsr 1a2b3c4d\n"
+        "1_1|PENDING|fsr-smoke-1a2b3c4d|account=vision\n"  # a site that rewrites comments
+        "2_0|RUNNING|renamed|site fsr 1a2b3c4d\n"  # one that renames jobs
+        "3_0|RUNNING|fsr-smoke-ffffffff|fsr ffffffff\n"
+        "4|RUNNING|wrap|(null)\n"
+        "5|RUNNING|x-1a2b3c4d|a|b\n"
+    )
+    states = {"1_0": "RUNNING", "1_1": "PENDING", "2_0": "RUNNING"}
+    assert answers.job_states(listing, "1a2b3c4d") == states
+    assert answers.job_states("", "1a2b3c4d") == {}
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import pytest
 from fsr.config import synthetic, voc
 from fsr.errors import UserError
 from launch import submit
-from launch.slurm import batch_script, commands
+from launch.slurm import batch_script, commands, environment
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
 from launch.state.paths import StudyFolder
 
 GOLDEN = Path(__file__).parent / "golden_scripts"
 FOLDER = StudyFolder(Path("/shared/my runs/mask_ratio"))
+CODE, SPEC = FOLDER.code.snapshot("0123456789ab"), FOLDER.slurm / "submission_0001.json"
 SETTING = {"partition": "gpu", "account": "vision", "qos": "high", "constraint": "a100|h100", "time_limit": "12:00:00"}
 SCRIPTS = {
     "plain": (Resources(), synthetic(), 2, []),
@@ -29,7 +30,8 @@ SCRIPTS = {
 def test_the_script_is_the_golden_one(name, monkeypatch):
     resources, config, count, exclude = SCRIPTS[name]
     monkeypatch.setattr(sys, "executable", "/venv/bin/python")
-    text = batch_script.script("fsr-mask_ratio", count, FOLDER, resources, replace(config, workers=3), exclude)
+    monkeypatch.setattr(StudyFolder, "identity", "1a2b3c4d")
+    text = batch_script.script(count, FOLDER, CODE, SPEC, resources, replace(config, workers=3), exclude)
     assert text == (GOLDEN / f"{name}.sh").read_text(), (
         "the batch script has changed: by us, or because submitit's private _make_sbatch_string did in a new version; "
         f"if it is meant, write it to {GOLDEN / f'{name}.sh'}"
@@ -42,7 +44,15 @@ def test_bash_understands_the_script(name):
 
 
 def lines_of(config=None, exclude=(), **resources):
-    text = batch_script.script("fsr-x", 2, FOLDER, Resources(**resources), config or synthetic(), list(exclude))
+    text = batch_script.script(
+        2,
+        FOLDER,
+        FOLDER.folder / "code",
+        FOLDER.folder / "spec.json",
+        Resources(**resources),
+        config or synthetic(),
+        list(exclude),
+    )
     return text.splitlines()
 
 
@@ -107,7 +117,7 @@ def prepared(folder, python, command):
     study = StudyFolder(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        script = "\n".join([*batch_script.setup(study)[:-1], command])
+        script = "\n".join([*batch_script.setup(study, folder / "code")[:-1], command])
     variables = {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "PATH": "/usr/bin:/bin"}
     answer = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, env=variables)
     return answer.returncode, answer.stdout + answer.stderr, study.mistakes()
@@ -147,7 +157,7 @@ def test_packages_of_a_loaded_module_come_after_the_code_of_the_study_and_other_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site packages'}:{tmp_path / 'checkout'}:{tmp_path / 'old'}::more")
     packages = [str(tmp_path / "site packages"), str(tmp_path / "more")]
-    assert batch_script.foreign_packages() == packages
+    assert environment.foreign_packages() == packages
     assert f"export PYTHONPATH=$PWD:'{packages[0]}':{packages[1]}" in lines_of()
 
 
@@ -177,8 +187,7 @@ def test_the_rules_are_asked_with_job_spec_exit_code_and_number_of_the_start(tmp
     (tmp_path / "ask").write_text('#!/bin/sh\necho "$1 $2 $4" >> asked\n[ $4 -lt 2 ]\n')
     (tmp_path / "ask").chmod(0o755)
     assert loop_of(tmp_path, "(exit 75)", "./ask") == (1, 2)
-    spec = FOLDER.job_spec_file
-    assert (tmp_path / "asked").read_text() == f"{spec} 75 1\n{spec} 75 2\n"
+    assert (tmp_path / "asked").read_text() == f"{SPEC} 75 1\n{SPEC} 75 2\n"
 
 
 @pytest.fixture
@@ -195,34 +204,47 @@ def slurm(monkeypatch):
     return answering
 
 
-def arrays(submission):
-    return [line for text in submission.scripts for line in text.splitlines() if "--array" in line]
+def arrays(submission, folder):
+    texts = submit.scripts(submission, folder, Resources(), synthetic())
+    return [line for text in texts for line in text.splitlines() if "--array" in line]
 
 
 def test_an_array_is_split_where_the_cluster_demands_it(slurm, tmp_path):
     slurm(largest="4")
-    submission = submit.prepare(StudyFolder(tmp_path), 10, Resources(), synthetic())
-    assert arrays(submission) == ["#SBATCH --array=0-3%4", "#SBATCH --array=0-3%4", "#SBATCH --array=0-1%2"]
+    folder = StudyFolder(tmp_path)
+    submission = submit.prepare(folder, 10, Resources())
+    assert arrays(submission, folder) == [
+        "#SBATCH --array=0-3%4",
+        "#SBATCH --array=0-3%4",
+        "#SBATCH --array=0-1%2",
+    ]
     assert submission.workers == 10
 
 
 def test_only_workers_that_are_not_there_are_submitted(slurm, tmp_path):
     slurm(jobs=("1_0", "1_1"))
-    assert submit.prepare(StudyFolder(tmp_path), 3, Resources(), synthetic()).workers == 1
-    assert submit.prepare(StudyFolder(tmp_path), 2, Resources(), synthetic()).scripts == []
+    assert submit.prepare(StudyFolder(tmp_path), 3, Resources()).workers == 1
+    assert submit.prepare(StudyFolder(tmp_path), 2, Resources()).sizes == []
 
 
 def test_no_more_than_the_account_may_have_and_it_is_said(slurm, tmp_path):
     slurm(limit=5, own=3)
-    submission = submit.prepare(StudyFolder(tmp_path), 8, Resources(), synthetic())
+    submission = submit.prepare(StudyFolder(tmp_path), 8, Resources())
     assert submission.workers == 2
     assert submission.notes == ["your account may have 5 jobs in the queue: 2 workers are started, not 8"]
+
+
+@pytest.mark.parametrize("name", ["50%j", "line\nbreak", "back\\slash"])
+def test_a_path_that_slurm_reads_as_something_else_is_refused(slurm, tmp_path, name):
+    slurm()
+    with pytest.raises(UserError, match="Slurm cannot write logs below a path with %, a backslash or a line break"):
+        submit.prepare(StudyFolder(tmp_path / name), 1, Resources())
 
 
 def test_a_queue_that_does_not_answer_is_not_an_empty_one(slurm, tmp_path):
     slurm(jobs=None)
     with pytest.raises(UserError, match="squeue does not answer"):
-        submit.prepare(StudyFolder(tmp_path), 1, Resources(), synthetic())
+        submit.prepare(StudyFolder(tmp_path), 1, Resources())
 
 
 def test_what_sbatch_refuses_is_told_in_its_words(tmp_path, monkeypatch):

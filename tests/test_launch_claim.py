@@ -14,13 +14,17 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from fsr.errors import UserError
+from launch.slurm.environment import LocalEnvironment
 from launch.state.paths import StudyFolder
+from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
 from launch.state.target import Target
 from launch.study import load
 from launch.worker import method
 from launch.worker.claim import claim
 from launch.worker.protocol import Outcome
+from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import StudyWorker
 
 spawn = multiprocessing.get_context("spawn")
@@ -55,16 +59,22 @@ def trials_of(worker):
 
 
 def claim_for(worker):
-    return claim(worker.study, worker.base, worker.folder, open_storage(worker.folder.folder), platform.node())
+    return claim(worker.study, worker.base, worker.folder, open_storage(worker.folder.folder), platform.node(), "v1")
 
 
 def attempts(worker, number):
     return (worker.folder.run(number).folder / "attempts").read_text().split()
 
 
+def work_on(worker):
+    """How a worker of this process ends."""
+    with StopRequest() as stop:
+        return worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks))
+
+
 def work(pickled):
     method.train = launch_stub.train  # in a process of its own
-    cloudpickle.loads(pickled)()
+    work_on(cloudpickle.loads(pickled))
 
 
 def started(worker):
@@ -166,7 +176,7 @@ def test_a_worker_killed_between_asking_and_suggesting_leaves_the_known_setting_
 def test_a_worker_killed_before_it_asked_for_what_it_enqueued_leaves_no_gap(worker):
     study = optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder))
     study.enqueue_trial(worker.study.known(worker.base)[0])
-    worker()
+    work_on(worker)
     assert [trial.number for trial in trials_of(worker)] == list(range(8))
 
 
@@ -176,7 +186,7 @@ def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(work
     config = replace(worker.base, **claimed.settings)
     launch_stub.train(config, worker.folder.run(0), stop_requested=lambda: False, prune=lambda *_: False)
     claimed.let_go()
-    worker()
+    work_on(worker)
     assert [trial.state for trial in trials_of(worker)] == [TrialState.COMPLETE]
     assert attempts(worker, 0) == ["0"]
 
@@ -184,14 +194,14 @@ def test_a_run_that_was_finished_but_not_told_is_told_and_not_trained_again(work
 def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_order(worker, data_folder):
     worker = with_target(worker, 2, 2)
     (data_folder / "fail").write_text("yes")
-    assert worker() is Outcome.DONE
+    assert work_on(worker) is Outcome.DONE
     trials = trials_of(worker)
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
     assert trials[0].user_attrs["error"] == "not finite: loss nan at step 0"
     assert "NotFiniteError" in (worker.folder.run(0).folder / "error.txt").read_text()
 
     (data_folder / "fail").unlink()
-    with_target(worker, 2, 2 + 2)()
+    work_on(with_target(worker, 2, 2 + 2))
     trials = trials_of(worker)
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
@@ -200,7 +210,7 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
 def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
     study = replace(worker.study, suggest=lambda trial, base: {"mask_ratio": trial.suggest_float("mask_ratio", 2, 3)})
     study = replace(study, known=lambda base: [])
-    with_target(replace(worker, study=study), 1, 1)()
+    work_on(with_target(replace(worker, study=study), 1, 1))
     (trial,) = trials_of(worker)
     assert trial.state == TrialState.FAIL
     assert "mask_ratio must be in (0, 1]" in trial.user_attrs["error"]
@@ -208,16 +218,16 @@ def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):
 
 def test_a_mistake_of_the_user_stops_the_worker_and_leaves_the_trial_to_be_resumed(worker, data_folder):
     (data_folder / "mistake").write_text("no such list: train.txt")
-    assert worker() is Outcome.MISTAKE
-    assert worker.folder.mistakes() == ["no such list: train.txt"]
+    with pytest.raises(UserError, match=r"no such list: train\.txt"):
+        work_on(worker)
     assert [trial.state for trial in trials_of(worker)] == [TrialState.RUNNING]
     (data_folder / "mistake").unlink()
-    worker()
+    work_on(worker)
     assert len(trials_of(worker)) == 8
 
 
 def test_pruning_stops_trials_that_fall_behind(worker):
-    worker()
+    work_on(worker)
     trials = trials_of(worker)
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert pruned
@@ -234,7 +244,7 @@ def test_a_resumed_run_does_not_report_a_step_twice(worker, recwarn):
     claimed = claim_for(worker)
     claimed.trial.report(0.25, worker.base.eval_every)
     claimed.let_go()
-    worker()
+    work_on(worker)
     (trial,) = trials_of(worker)
     assert trial.intermediate_values[worker.base.eval_every] == 0.25
     assert not [warning for warning in recwarn if "already reported" in str(warning.message)]

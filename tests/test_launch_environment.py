@@ -136,7 +136,7 @@ def test_nodes_that_a_job_is_kept_off(line, nodes):
 
 
 def test_headings_of_clusters_are_no_jobs_and_no_nodes():
-    assert answers.job_states("CLUSTER: a\n1_0|RUNNING|fsr /x\n\n", "fsr /x") == {"1_0": "RUNNING"}
+    assert answers.job_states("CLUSTER: a\n1_0|RUNNING|fsr-x-1a2b|fsr 1a2b\n\n", "1a2b") == {"1_0": "RUNNING"}
     assert answers.names("CLUSTER: a\nn1\nn2\n\nCLUSTER: b\nn1\n") == {"n1", "n2"}
 
 

@@ -12,11 +12,14 @@ from tensorboard.plugins.hparams.api_pb2 import DATA_TYPE_BOOL, DATA_TYPE_FLOAT6
 
 from fsr.run import Run
 from fsr.score_names import MAIN_SCORES
+from launch.slurm.environment import LocalEnvironment
 from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
+from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
 from launch.state.target import Target
 from launch.study import load
+from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import StudyWorker
 
 
@@ -85,6 +88,11 @@ def worker(tmp_path, stub_method):
     return StudyWorker(study=study, base=base, folder=folder)
 
 
+def work_on(worker):
+    with StopRequest() as stop:
+        return worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks))
+
+
 def trials_of(worker):
     return optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder)).trials
 
@@ -92,7 +100,7 @@ def trials_of(worker):
 def test_every_trial_that_was_told_has_its_parameters_seed_and_end(worker):
     study = optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder))
     study.enqueue_trial(worker.study.known(worker.base)[0], user_attrs={"seed": 7, "repeats": 0})
-    worker()
+    work_on(worker)
     trials = trials_of(worker)
     assert len({trial.state for trial in trials}) == 2
     for trial in trials:
@@ -111,12 +119,12 @@ def test_a_full_disk_leaves_the_trial_to_be_told_by_the_next_worker(worker, monk
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        worker()
+        work_on(worker)
     assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"]
     folder = worker.folder.run(0).folder
     assert not [file.name for file in folder.iterdir() if "hparams" in file.name]
     monkeypatch.undo()
-    worker()
+    work_on(worker)
     assert {trial.state.name for trial in trials_of(worker)} <= {"COMPLETE", "PRUNED"}
     assert (folder / "attempts").read_text().split() == ["0"]  # it was not trained again
     assert hparams(worker.folder.run(0))["state"] == "complete"

@@ -93,7 +93,7 @@ def work(folder, base, start, trials, results):
     calls = []
     for _ in range(trials):
         began = time.monotonic()
-        claimed = claim(load("smoke"), base, folder, storage, "local")
+        claimed = claim(load("smoke"), base, folder, storage, "local", "v1")
         calls.append(time.monotonic() - began)
         claimed.attempt_log.begin("local", 0, "n1", 1)
         claimed.attempt_log.end("finished")

@@ -205,7 +205,7 @@ def test_a_killed_workers_trial_resumes_under_its_number(study):
     (study.data / "step_s").write_text("0.1")
     process = study.start()
     study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
-    workers = study.processes("submitit.core._submit")
+    workers = study.processes("launch.worker.main")
     os.kill(workers[0], signal.SIGKILL)
     (study.data / "step_s").write_text("0")
     output, _ = process.communicate(timeout=40)
@@ -219,7 +219,7 @@ def test_trials_of_dead_workers_wait_for_the_next_call(study):
     (study.data / "step_s").write_text("0.2")
     process = study.start()
     study.wait_for(lambda: min(study.step(0), study.step(1)) >= 5)
-    for worker in study.processes("submitit.core._submit"):
+    for worker in study.processes("launch.worker.main"):
         os.kill(worker, signal.SIGKILL)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1

@@ -225,12 +225,13 @@ def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sw
     wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
     assert sweep.causes(0) == ["cancelled"]
     assert sweep.step(0) < 30
-    code = sweep.study / "code" / "launch" / "worker" / "main.py"
-    assert code.exists()
-    (sweep.study / "code" / "launch" / "worker" / "method.py").write_text("raise SystemExit(2)")
+    (code,) = (sweep.study / "code").glob("*/launch/worker/method.py")
+    code.write_text(code.read_text() + "\n# changed behind our back\n")
     sweep.submit(trials=2)
     wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"))
-    assert sweep.causes(0) == ["cancelled"]  # the tasks ran the snapshot, which is broken now
+    assert sweep.causes(0) == ["cancelled"]  # the jobs would run the snapshot, which is not what was taken
+    (mistake, *_) = (sweep.study / "mistakes").iterdir()
+    assert "was changed after it was taken: launch/worker/method.py" in mistake.read_text()
 
 
 @pytest.fixture(scope="module")

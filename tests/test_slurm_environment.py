@@ -89,12 +89,26 @@ def test_a_sweep_from_inside_an_allocation_is_submitted_as_from_outside(quick):
 
 
 def test_the_users_options_reach_the_job(quick):
-    options = ("--sbatch", "cpus-per-task=3", "--sbatch", "x=n2", "--sbatch", "exclusive", "--sbatch", "t=7")
+    quick.set("step_s", 0.2)
+    options = (
+        "--sbatch",
+        "comment=project 7",
+        "--sbatch",
+        "cpus-per-task=3",
+        "--sbatch",
+        "x=n2",
+        "--sbatch",
+        "exclusive",
+        "--sbatch",
+        "t=7",
+    )
     quick.submit(*options, trials=1, parallel=1)
     wait_for(lambda: quick.attempts(0))
     job = quick.cluster.ask("scontrol", "show", "job", "-o", quick.job_of(0)).split()
     assert {"CPUs/Task=3", "ExcNodeList=n2", "OverSubscribe=NO", "TimeLimit=00:07:00"} <= set(job)
     assert any(word.startswith("MinMemoryNode=300M") for word in job)  # of the first --sbatch
+    assert "Comment=project" in job
+    assert "1 were there already" in quick.submit(trials=1, parallel=1)
     quick.finish(1)
 
 
@@ -115,4 +129,4 @@ def test_a_folder_with_spaces_and_quotes_is_known_again_and_its_command_can_be_p
     words = shlex.split(command)
     answer = odd.run([sys.executable, *words[1:], "--json"])
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["target"] == 1
+    assert json.loads(answer.stdout)["queue"] == {"PENDING": 1}

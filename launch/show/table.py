@@ -11,7 +11,7 @@ from fsr.score_names import CAM_MIOU, SEG_MIOU
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
-from launch.state.trials import SEED, is_repeat
+from launch.state.trials import CODE, SEED, is_repeat
 
 STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
 
@@ -33,6 +33,8 @@ class Row:
     gpu_seconds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     value: float | None = None
+    code: tuple[str, ...] = ()
+    """The code versions that trained it."""
 
 
 class Rows:
@@ -73,6 +75,7 @@ class Rows:
                 gpu_seconds=summary.get("gpu_seconds", {}),
                 error=trial.user_attrs.get("error"),
                 value=trial.value,
+                code=tuple(trial.user_attrs.get(CODE, ())),
             )
         run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
         attempts = attempt_log.attempts()
@@ -86,6 +89,7 @@ class Rows:
             node=attempts[-1].node if works else "",
             seconds=sum(attempt.seconds for attempt in attempts) if attempts else None,
             gpu_seconds=attempt_log.gpu_seconds(),
+            code=tuple(trial.user_attrs.get(CODE, ())),
         )
 
 

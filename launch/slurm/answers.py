@@ -46,10 +46,14 @@ def job(line: str) -> Job:
     )
 
 
-def job_states(listing: str, comment: str) -> dict[str, str]:
-    """State by id of the jobs with this comment, of `squeue --array --format=%i|%T|%k`."""
-    rows = (line.split("|", 2) for line in listing.splitlines() if line.count("|") >= 2)  # not CLUSTER: name
-    return {job_id: state for job_id, state, said in rows if said == comment}
+def job_states(listing: str, identity: str) -> dict[str, str]:
+    """State by id of the jobs whose name or comment has this identity, of `squeue --array --format=%i|%T|%j|%k`."""
+    rows = (line.split("|", 3) for line in listing.splitlines() if line.count("|") >= 3)  # not CLUSTER: name
+    return {
+        job_id: state
+        for job_id, state, name, comment in rows
+        if (name.startswith("fsr-") and name.endswith(f"-{identity}")) or identity in comment.split()
+    }
 
 
 def excluded(line: str) -> str | None:

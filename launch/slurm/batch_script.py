@@ -1,6 +1,5 @@
 """The batch script of a Slurm job, and submitting it."""
 
-import os
 import re
 import shlex
 import sys
@@ -14,17 +13,17 @@ from fsr.exit_codes import ExitCode
 from fsr.files import write_atomically
 from fsr.inference.config import InferConfig
 from launch.slurm import commands, sbatch_options
+from launch.slurm.environment import foreign_packages
 from launch.slurm.resources import Resources
 from launch.slurm.sbatch_options import CORES, GPUS
 from launch.state.paths import LaunchFolder
 
-OURS = ("fsr", "launch", "sweeps")  # packages that jobs import from the code snapshot
-
 
 def script(
-    name: str,
     count: int,
     folder: LaunchFolder,
+    code: Path,
+    spec_file: Path,
     resources: Resources,
     config: TrainConfig | InferConfig,
     exclude: list[str],
@@ -32,9 +31,9 @@ def script(
     """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
 
     The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
-    the time limit, and Slurm may requeue the job.
+    the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
     """
-    python, file = shlex.quote(sys.executable), shlex.quote(str(folder.job_spec_file))
+    python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
     gpus = resources.gpus_for(config.dataset)
     options = resources.sbatch_options()
     cores = sbatch_options.cores(options, config.cores, gpus)
@@ -44,7 +43,7 @@ def script(
     text = _make_sbatch_string(
         command=f"{python} -u -m launch.worker.main {file}",
         folder=folder.slurm,
-        job_name=name,
+        job_name=folder.job_name,
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
@@ -60,7 +59,7 @@ def script(
         array_parallelism=count,
         additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
-        setup=setup(folder),
+        setup=setup(folder, code),
         teardown=[
             "}",
             "for ((start = 1; ; start++)); do",
@@ -74,12 +73,12 @@ def script(
     return text if limit else re.sub(r"#SBATCH --time\n", "", text)
 
 
-def setup(folder: LaunchFolder) -> list[str]:
+def setup(folder: LaunchFolder, snapshot: Path) -> list[str]:
     """What the script does before it starts ranks. What is missing on a node is told in one sentence, to the sweep too.
 
     Ranks import the code snapshot before all else. srun reads the cores of a rank from a variable of its own.
     """
-    code, python, mistakes = str(folder.code), sys.executable, shlex.quote(str(folder.mistakes_folder))
+    code, python, mistakes = str(snapshot), sys.executable, shlex.quote(str(folder.mistakes_folder))
     shared = "the runs folder and the Python environment must be on a file system that all nodes share"
     return [
         "mistake() {",
@@ -96,10 +95,16 @@ def setup(folder: LaunchFolder) -> list[str]:
     ]
 
 
-def foreign_packages() -> list[str]:
-    """The caller's PYTHONPATH as far as it is not this project: a loaded module may have put packages there."""
-    entries = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return [entry for entry in dict.fromkeys(entries) if not any(os.path.isdir(f"{entry}/{name}") for name in OURS)]
+def check_path(folder: Path) -> None:
+    """Raise UserError for a folder whose path Slurm reads as something else, in the names of its jobs' logs.
+
+    Slurm 22.05 expands `%j` also where it is escaped (`%%j`), in job arrays.
+    """
+    if re.search(r"[\n\r\\%]", str(folder)):
+        raise UserError(
+            f"Slurm cannot write logs below a path with %, a backslash or a line break, got {str(folder)!r}; "
+            "take another --runs folder"
+        )
 
 
 def sbatch(text: str, file: Path) -> str:

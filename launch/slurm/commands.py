@@ -81,10 +81,10 @@ def job(job_id: str) -> Job | None:
     return answers.job(answer.stdout)
 
 
-def job_states(comment: str) -> dict[str, str] | None:
-    """State by id (`12_3`) of every job and array task of this user with this comment that waits or runs."""
-    listing = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%k")
-    return None if listing is None else answers.job_states(listing, comment)
+def job_states(identity: str) -> dict[str, str] | None:
+    """State by id (`12_3`) of every job and array task of this user with this identity that waits or runs."""
+    listing = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j|%k")
+    return None if listing is None else answers.job_states(listing, identity)
 
 
 def past_states(job_id: str) -> list[str] | None:

@@ -12,6 +12,7 @@ from launch.state.stop import StopRequest
 
 ASK_EVERY_S = 60
 TRIES = 4
+OURS = ("fsr", "launch", "sweeps")  # packages that workers import from the code snapshot
 
 
 class Environment(Protocol):
@@ -113,6 +114,12 @@ def leave_job() -> None:
     """
     for name in os.environ.keys() - commands.without_job(os.environ).keys():
         del os.environ[name]
+
+
+def foreign_packages() -> list[str]:
+    """The caller's PYTHONPATH as far as it is not this project: a loaded module may have put packages there."""
+    entries = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return [entry for entry in dict.fromkeys(entries) if not any(os.path.isdir(f"{entry}/{name}") for name in OURS)]
 
 
 def current_environment() -> Environment:

@@ -14,10 +14,10 @@ FRESH_S = 2.0
 
 
 class Queue:
-    """Looks into Slurm's queue now and then. The jobs are known by their comment, which names their folder."""
+    """Looks into Slurm's queue now and then. The jobs of a folder are known by its id."""
 
     def __init__(self, folder: LaunchFolder, on_slurm: bool) -> None:
-        self._comment = folder.comment
+        self._folder = folder
         self._looked = 0.0 if on_slurm else math.inf  # without a queue, nothing can be in it
         self._states: dict[str, str] | None = {}
 
@@ -25,7 +25,8 @@ class Queue:
         """State by id of each job that waits or runs; None if Slurm does not answer."""
         now = time.time()
         if now - self._looked >= FRESH_S:
-            self._states = commands.job_states(self._comment)
+            identity = self._folder.identity
+            self._states = {} if identity is None else commands.job_states(identity)
             self._looked = now
         return self._states
 

@@ -45,7 +45,6 @@ _RANKS = "there is one rank a GPU, or a node without GPUs; say --gpus and --node
 _LOGS = "logs go to the slurm folder beside the results, where the cause of a crash is looked up"
 _SUBMITS = "a job must be submitted, and its number read; --dry-run shows what would be"
 _ENVIRONMENT = "a job needs the environment of this command (PATH, FSR_STORAGE, loaded modules)"
-_KNOWN_BY = "the jobs of a folder are known by it in the queue"
 REFUSED = {
     "array": "workers are submitted as one array; say --parallel",
     "output": _LOGS,
@@ -54,8 +53,7 @@ REFUSED = {
     "signal": "this signal tells a job to save; say --signal-before-s",
     "requeue": "every job asks for it already",
     "no-requeue": "an interrupted job resumes because Slurm requeues it",
-    "job-name": _KNOWN_BY,
-    "comment": _KNOWN_BY,
+    "job-name": "the jobs of a folder are known by it in the queue",
     "nodes": "say --nodes",
     **dict.fromkeys(
         ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "ntasks-per-socket", "ntasks-per-core", "tres-per-task"), _RANKS

@@ -1,14 +1,19 @@
 """The folder of a study, or of one run that is put on machines: every path in it, named once."""
 
+import json
 import re
+import secrets
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import write_atomically
+from fsr.files import write_atomically, write_json
 from fsr.inference.journal import Results
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
+from launch.state.code_snapshot import CodeFolder
 from launch.state.lock import FileLock
+
+UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
 
 
 class LaunchFolder:
@@ -17,8 +22,9 @@ class LaunchFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.stop_file = self.folder / "stop"
-        self.code = self.folder / "code"
+        self.code = CodeFolder(self.folder / "code")
         self.slurm = self.folder / "slurm"
+        self.identity_file = self.slurm / "identity.json"
         self.locks = self.folder / "locks"
         self.bad_nodes = self.locks / "bad_nodes"
         self._mistakes = self.mistakes_folder = self.folder / "mistakes"
@@ -29,18 +35,31 @@ class LaunchFolder:
         return self.folder.name
 
     @property
-    def comment(self) -> str:
-        """What all its Slurm jobs carry as their comment, to be known by."""
-        return f"fsr {self.folder}"
+    def identity(self) -> str | None:
+        """The id by which its Slurm jobs are known, whatever path leads here; None before `identify`."""
+        file = self.identity_file
+        if not file.exists():
+            return None
+        identity: str = json.loads(file.read_text())["id"]
+        return identity
+
+    def identify(self) -> str:
+        """The id, drawn if there is none yet. The sweep lock must be held."""
+        if self.identity is None:
+            write_json(self.identity_file, {"id": new_identity()})
+        identity = self.identity
+        assert identity is not None
+        return identity
 
     @property
-    def job_spec_file(self) -> Path:
-        """What its Slurm jobs have to do."""
-        return self.slurm / "job_spec.json"
+    def job_name(self) -> str:
+        """Name of all its Slurm jobs; ends with its id."""
+        return f"fsr-{re.sub(r'[^A-Za-z0-9_.-]', '_', self.folder.name)}-{self.identity or UNIDENTIFIED}"
 
-    def submissions(self, cluster: str) -> Path:
-        """Submission files and logs of the workers."""
-        return self.folder / cluster
+    @property
+    def comment(self) -> str:
+        """Comment of all its Slurm jobs, which has its id as well: some sites rewrite the one, some the other."""
+        return f"fsr {self.identity or UNIDENTIFIED}"
 
     def record_mistake(self, worker: str, sentence: str) -> None:
         """Leave a sentence on what the user has to mend, for the one who started the worker."""
@@ -60,23 +79,35 @@ class LaunchFolder:
         return FileLock(self.locks / "sweep.lock")
 
 
+def new_identity() -> str:
+    """An id that nothing else has."""
+    return secrets.token_hex(4)
+
+
 class StudyFolder(LaunchFolder):
     """Everything that a study leaves behind: its definition, Optuna's journal, one run folder a trial."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.study_file = self.folder / "study.json"
+        self.study_file = self.identity_file = self.folder / "study.json"
         self.target_file = self.folder / "target.json"
 
     @classmethod
     def in_runs(cls, runs: Path, study: str) -> "StudyFolder":
-        """The folder of a study in the folder of all studies. Raises UserError for what can be no study's name."""
+        """The folder of a study in the folder of all studies, the same by whatever links and `..` lead there.
+
+        Raises UserError for what can be no study's name.
+        """
         check_study_name(study)
-        return cls(runs.absolute() / study)
+        return cls((runs / study).resolve())
 
     def run(self, number: int) -> Run:
         """The run folder of a trial."""
         return Run(self.folder / f"trial_{number:04d}")
+
+    def has_runs(self) -> bool:
+        """Whether a trial has begun to train."""
+        return any(Run(folder).config_file.exists() for folder in self.folder.glob("trial_*"))
 
     def attempt_log(self, number: int) -> AttemptLog:
         """The attempts on a trial."""

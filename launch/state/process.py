@@ -1,20 +1,10 @@
 """Whether a process of this machine is alive, and ending with another one."""
 
-import ctypes
 import os
-import signal
-import sys
 import threading
 import time
 
-PR_SET_PDEATHSIG = 1
 GRACE_S = 30.0
-
-
-def die_with_parent() -> None:
-    """Ask the kernel (Linux) to kill this process when its parent is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_after(process: int, grace_s: float = GRACE_S) -> None:

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 # User attributes of a repeat; a trial of the search has the base's seed and none of them.
 SEED = "seed"
 REPEATS = "repeats"  # number of the trial whose setting it has
+CODE = "code"  # user attribute of every trial: the code versions that trained it, in their order
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)  # what counts towards the target
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
 from launch.slurm import commands
 from launch.slurm.environment import SlurmEnvironment
@@ -23,6 +24,7 @@ END_OF_LOG = 2000  # bytes
 SETTLE_S = 1.0  # until the controller knows why it killed the ranks
 
 
+@reports_user_errors
 def main() -> None:
     """Record what ended the dead ranks' attempt, and tell the batch script whether to start them again."""
     worker, exit_code = JobSpec.read(Path(sys.argv[1])).worker(), int(sys.argv[2])

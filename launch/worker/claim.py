@@ -18,7 +18,7 @@ from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.target import Target
-from launch.state.trials import DONE, SEED, count
+from launch.state.trials import CODE, DONE, SEED, count
 from launch.study import Settings, Study
 from launch.worker.protocol import FindCause
 
@@ -65,12 +65,12 @@ class Claim:
 
 
 def claim(
-    study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str
+    study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str, code: str
 ) -> Claim | Literal["wait", "nothing left"]:
     """A trial for the worker of a job to train: an interrupted one before a new one.
 
     A trial whose attempts used up their budget is told as failed on the way. "wait" while others train the last ones,
-    because one of them may be killed.
+    because one of them may be killed. The trial records that it is trained by the code version `code`.
     """
     with folder.claim_lock():
         target = Target.of(folder)
@@ -103,6 +103,9 @@ def claim(
         settings = study.suggest(trial, base)
         if SEED in trial.user_attrs:
             settings |= {"seed": trial.user_attrs[SEED]}
+        versions = trial.user_attrs.get(CODE, [])
+        if versions[-1:] != [code]:
+            trial.set_user_attr(CODE, [*versions, code])
         return Claim(session, trial, base, settings, lock, folder.run(chosen))
 
 

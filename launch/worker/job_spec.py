@@ -1,32 +1,41 @@
-"""What a Slurm job has to do, as a file that it reads from its folder: nothing depends on the submitter."""
+"""What a worker has to do, as a file that it reads: nothing depends on who started it, and nobody changes it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from fsr.config import TrainConfig
+from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.inference.config import InferConfig
-from launch.state.paths import ResultsFolder, RunFolder, StudyFolder
+from launch.state.code_snapshot import running_version
+from launch.state.paths import LaunchFolder, ResultsFolder, RunFolder, StudyFolder
 from launch.study import load
 from launch.worker.inference import InferenceWorker
 from launch.worker.protocol import Worker
 from launch.worker.single_run import SingleRunWorker
 from launch.worker.study import StudyWorker
 
+Kind = Literal["study", "run", "inference"]
+FOLDERS: dict[str, type[LaunchFolder]] = {"study": StudyFolder, "run": RunFolder, "inference": ResultsFolder}
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """The trials of a study, one run on its own, or an inference."""
 
-    kind: Literal["study", "run", "inference"]
+    kind: Kind
     folder: str
     """The folder of the study, the run or the results."""
     config: dict[str, Any]
     """The configuration that every trial starts from, or that of the run or the inference."""
+    code: str | None = None
+    """The code version that the worker has to run; None runs whatever it is started from."""
     database: bool = False
     """Whether a study's storage is the database that FSR_STORAGE names, rather than the journal."""
+    sweep_pid: int | None = None
+    """The local sweep that a local worker works for; it ends with it."""
 
     def write(self, path: Path) -> None:
         """Write it to a file."""
@@ -34,16 +43,28 @@ class JobSpec:
 
     @classmethod
     def read(cls, path: Path) -> "JobSpec":
-        """The job spec in a file."""
-        return cls(**json.loads(path.read_text()))
+        """The job spec in a file. What a newer submitter added to it, this version of the code does not need."""
+        content = json.loads(path.read_text())
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in content.items() if name in known})
+
+    def launch_folder(self) -> LaunchFolder:
+        """The folder of the study, the run or the results."""
+        return FOLDERS[self.kind](Path(self.folder))
 
     def worker(self) -> Worker:
-        """The worker that does it."""
-        folder = Path(self.folder)
-        if self.kind == "inference":
-            return InferenceWorker(config=InferConfig.from_json(self.config), folder=ResultsFolder(folder))
+        """The worker that does it. Raises UserError if its code is not the wanted one, or does not know the config."""
+        folder = self.launch_folder()
+        if self.code is not None:
+            folder.code.verify(self.code)
+        if isinstance(folder, ResultsFolder):
+            return InferenceWorker(config=InferConfig.from_json(self.config), folder=folder)
         config = TrainConfig.from_json(self.config)
-        if self.kind == "run":
-            return SingleRunWorker(config=config, folder=RunFolder(folder))
-        study = StudyFolder(folder)
-        return StudyWorker(study=load(study.name), base=config, folder=study, database=self.database)
+        if isinstance(folder, RunFolder):
+            return SingleRunWorker(config=config, folder=folder)
+        if isinstance(folder, StudyFolder):
+            study = load(folder.name)
+            return StudyWorker(
+                study=study, base=config, folder=folder, database=self.database, code=self.code or running_version()
+            )
+        raise UserError(f"a job spec is of a study, a run or an inference, got {self.kind}")

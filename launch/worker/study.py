@@ -1,9 +1,7 @@
 """The worker of a study: claims a trial, trains it, tells its score; then the next, until the target is reached."""
 
-import os
-import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.trial import TrialState
@@ -11,11 +9,10 @@ from optuna.trial import TrialState
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from launch.slurm import bad_nodes
-from launch.slurm.environment import Environment, LocalEnvironment, SlurmEnvironment, leave_job
+from launch.slurm.environment import Environment, SlurmEnvironment
 from launch.slurm.requeue_rules import given_up
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
-from launch.state.process import die_after, die_with_parent
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
 from launch.state.trials import SEED
@@ -37,28 +34,8 @@ class StudyWorker:
     folder: StudyFolder
     database: bool = False
     """Whether Optuna's storage is the database that FSR_STORAGE names, rather than the journal."""
-    sweep_pid: int | None = None
-    """The sweep to work for, in a process of its own; None works inside the sweep."""
-    variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables of a local worker, set before torch is imported."""
-
-    def __call__(self) -> Outcome:
-        """Work as a process of this machine, for as long as its sweep lives."""
-        leave_job()
-        os.environ.update(self.variables)
-        if self.sweep_pid is None:
-            request = StopRequest(self.folder.stop_file)
-        else:
-            die_with_parent()
-            die_after(self.sweep_pid)
-            request = StopRequest(self.folder.stop_file, self.folder.sweep_lock(), self.sweep_pid)
-        try:
-            with request as stop:
-                return self.work(stop, LocalEnvironment(), Rendezvous(self.folder.locks))
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            self.folder.record_mistake(f"local_{os.getpid()}", str(error))
-            return Outcome.MISTAKE
+    code: str = ""
+    """The code version that it runs, which each trial records."""
 
     def work(self, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
         """Train trials until the target is reached or a stop is requested; raises UserError for a mistake."""
@@ -67,7 +44,7 @@ class StudyWorker:
         on_slurm = isinstance(environment, SlurmEnvironment)
         while not stop():
             try:
-                claimed = claim(self.study, self.base, self.folder, storage, environment.job)
+                claimed = claim(self.study, self.base, self.folder, storage, environment.job, self.code)
             except OSError as error:
                 if not disk_is_full(error):
                     raise
