@@ -57,6 +57,8 @@ def check_cluster(partition: str | None, console: Console) -> None:
     if not commands.answers_here():
         console.print("no Slurm answers here (scontrol ping): sweeps run on this machine (--cluster local)")
         return
+    for note in commands.notes():
+        console.print(f"note: {note}", soft_wrap=True)
     settings, partitions = commands.settings(), commands.partitions()
     if partition is not None and partition not in partitions:
         raise UserError(f"there is no partition {partition}; allowed: {', '.join(partitions)}")

@@ -270,7 +270,7 @@ def test_one_study_is_swept_by_one_process(study):
         (["--partition", "a; rm -r /"], "--partition must be what Slurm calls one, without spaces, got 'a; rm -r /'"),
         (["--sbatch", "mem"], "--sbatch must be key=value with a name of sbatch's options, got 'mem'"),
         (["--sbatch", "mem=1\n#SBATCH --wrap=x"], "--sbatch must be key=value with a name of sbatch's options, got "),
-        (["--sbatch", "array=1-9"], "--sbatch cannot set array, which the sweep itself sets"),
+        (["--sbatch", "array=1-9"], "--sbatch cannot set array: workers are submitted as one array; say --parallel"),
         (["--cluster-file", "/nowhere.toml"], "there is no cluster file /nowhere.toml"),
         (
             ["--storage", "redis://u:secret@host/0"],

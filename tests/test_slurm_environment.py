@@ -62,6 +62,7 @@ def test_nonsense_in_every_variable_changes_nothing_and_is_said(quick):
         assert sum(quick.status()["queue"].values()) == 2
         doctor = [sys.executable, ROOT / "launch" / "doctor.py", "--partition", "low"]
         answer = subprocess.run(doctor, capture_output=True, text=True, env=quick.cluster.environment)
+        assert "note: not passed on to Slurm" in answer.stdout
         assert (answer.returncode, "SIGTERM, 5 s later SIGKILL and requeue" in answer.stdout) == (0, True)
     finally:
         quick.cluster.environment = clean

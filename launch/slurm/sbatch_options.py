@@ -86,8 +86,8 @@ def parse(texts: Iterable[str]) -> Options:
         lacking = not value if equals else name in WITH_VALUE
         if lacking or not value.isprintable() or re.search(r"['\"\\]", value):
             raise UserError(
-                "--sbatch must be key=value with a name of sbatch's options and a value without quotes, backslashes "
-                f"and line breaks, got {text!r}"
+                f"--sbatch must be key=value with a name of sbatch's options, got {text!r}; a value has no quotes, "
+                "backslashes and line breaks"
             )
         if name in options:
             raise UserError(f"--sbatch {name} is given twice; give it once (got {text!r})")
