@@ -10,4 +10,4 @@ def console() -> Console:
 
     Rich takes 80 columns for a file or a pipe, and would cut the tables of this project, which need more.
     """
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 140)

@@ -25,10 +25,10 @@ def start() -> torch.device:
 
 
 def own_device() -> torch.device:
-    """The GPU of this rank, or the CPU where there is none."""
+    """The GPU of this rank, or the CPU where there is none. Slurm may show each rank its own GPU alone, as number 0."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.device_count() > 1 else 0)
     torch.cuda.set_device(device)
     return device
 

@@ -1,5 +1,7 @@
 """Errors that a user can mend, reported in one sentence."""
 
+import codecs
+import io
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -18,11 +20,33 @@ class UserError(Exception):
     """
 
 
+# What a terminal without Unicode shows for the signs that our messages are written with.
+PLAIN = {"×": "x", "±": "+-", "…": "...", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "²": "2", "σ": "sigma"}
+
+
+def in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """The handler `plain` of encoding errors: signs by letters, anything else by a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("plain", in_plain_letters)
+
+
+def print_on_any_terminal() -> None:
+    """Let standard output and errors replace what their encoding lacks (LANG=C, a serial console), not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
 def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Let the command `main` end with ExitCode.MISTAKE and one line on stderr when it raises a UserError."""
 
     @wraps(main)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        print_on_any_terminal()
         try:
             main(*args, **kwargs)
         except UserError as error:

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 def resources_for(asked: Options, config: InferConfig) -> Options:
     """What a worker gets: one GPU, none for the synthetic set. Raises UserError if more is asked for."""
     resources = asked.resolved()
-    gpus = resources.gpus if resources.gpus is not None else 0 if config.dataset == "synthetic" else 1
+    gpus = resources.gpu_count if resources.gpu_count is not None else 0 if config.dataset == "synthetic" else 1
     if asked.parallel < 1:
         raise UserError(f"--parallel must be at least 1, got {asked.parallel}")
     if gpus > 1 or resources.nodes > 1:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fsr.exit_codes import ExitCode
+from launch.slurm import commands
 from launch.worker.protocol import Outcome
 
 OUTCOMES = {
@@ -25,8 +26,7 @@ class LocalWorker:
         self.log_file = log_file
         """What the worker prints."""
         # In a shell of a Slurm job a local worker has nothing to do with that job.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        environment |= variables | {"PYTHONPATH": str(code)}
+        environment = commands.without_job(os.environ) | variables | {"PYTHONPATH": str(code)}
         command = [sys.executable, "-u", "-m", "launch.worker.main", str(spec_file)]
         log_file.parent.mkdir(parents=True, exist_ok=True)
         # In a session of its own, because Ctrl-C reaches every process of a terminal: the sweep alone hears it, and

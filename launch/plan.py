@@ -189,7 +189,7 @@ def renew_definition(plan: Plan) -> None:
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
     """Raise UserError if the study of this folder was launched with another definition; data may have moved.
 
-    Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of the study's
+    Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of a study's
     file. Workers run the study's code, so that changes nothing; `definition_changes` names it.
     """
     before = json.loads(folder.study_file.read_text())

@@ -41,7 +41,7 @@ def prepare(folder: LaunchFolder, workers: int, resources: Resources) -> Submiss
     jobs = Queue(folder, on_slurm=True).jobs()
     if jobs is None:
         raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
-    missing, notes = max(0, workers - len(jobs)), []
+    missing, notes = max(0, workers - len(jobs)), commands.notes()
     limit = commands.submit_limit()
     room = missing if limit is None else max(0, limit - commands.own_jobs())
     if missing > room:

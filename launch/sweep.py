@@ -25,6 +25,7 @@ from launch.plan import (
     undefine,
 )
 from launch.show.messages import announce, say
+from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
 from launch.state.repeats import Repeats
 from launch.state.stop import StopRequest
@@ -41,7 +42,7 @@ from launch.verify_resume import verify_resume
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = tyro.cli(Options, args=words(sys.argv[1:] if arguments is None else arguments))
     if options.storage:  # what is written down of the command must not show a password
         sys.argv = [word.replace(options.storage, without_password(options.storage)) for word in sys.argv]
     sys.exit(sweep(options))

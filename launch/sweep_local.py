@@ -15,7 +15,7 @@ from launch.plan import Plan, cores, job_spec
 from launch.show.live import watch
 from launch.show.messages import relative, say, tell_result
 from launch.show.table import Rows, table
-from launch.slurm.environment import LocalEnvironment
+from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.queue import Queue
 from launch.state.code_snapshot import running_version
 from launch.state.lock import FileLock
@@ -77,6 +77,7 @@ def start(plan: Plan, missing: int) -> list[LocalWorker]:
 
 def work_inside(plan: Plan, stop: StopRequest) -> list[Outcome]:
     """Work inside this process, one trial after the other, with the checkout's code (`--cluster debug`)."""
+    leave_job()
     database = plan.storage is not None
     worker = StudyWorker(
         study=plan.study, base=plan.base, folder=plan.folder, database=database, code=running_version()

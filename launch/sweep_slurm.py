@@ -1,5 +1,7 @@
 """A sweep on Slurm: submits the workers that are missing, and may then be closed."""
 
+import shlex
+
 import optuna
 from rich.console import Console
 
@@ -7,7 +9,7 @@ from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from launch.plan import Plan, job_spec
 from launch.show.live import watch
-from launch.show.messages import relative, say, tell_result, tell_submission
+from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
 from launch.slurm.queue import Queue
 from launch.state.lock import FileLock
@@ -20,6 +22,8 @@ from launch.submit import Submission, prepare, submit
 def submit_workers(plan: Plan, missing: int) -> tuple[Submission, list[str]]:
     """Submit the workers that are missing; and the ids of their arrays."""
     submission = prepare_workers(plan, missing)
+    if missing and not submission.workers and not submission.live:
+        raise UserError(NOTHING_SUBMITTED)
     return submission, submit(submission, job_spec(plan), plan.resources, plan.base)
 
 
@@ -39,7 +43,8 @@ def sweep_on_slurm(
     before = rows.read()
     lock.release()
     tell(submission, ids, console)
-    status = f"python launch/status.py --study {plan.study.name} --runs {relative(plan.folder.folder.parent)}"
+    runs = relative(plan.folder.folder.parent)
+    status = shlex.join(["python", "launch/status.py", "--study", plan.study.name, "--runs", runs])
     if detach:
         say(console, f"look at it: {status}")
         return ExitCode.DONE
@@ -62,7 +67,9 @@ def sweep_on_slurm(
 
 def prepare_workers(plan: Plan, missing: int) -> Submission:
     """What to submit for so many missing trials."""
-    return prepare(plan.folder, min(plan.parallel, missing), plan.resources)
+    submission = prepare(plan.folder, min(plan.parallel, missing), plan.resources)
+    submission.notes.extend(more_than_parallel(submission.live, plan.parallel))
+    return submission
 
 
 def tell(submission: Submission, ids: list[str], console: Console) -> None:

@@ -10,7 +10,7 @@ from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
 from launch.show.messages import say
-from launch.slurm.environment import LocalEnvironment
+from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.resources import Resources
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train_here(config: TrainConfig, folder: RunFolder) -> ExitCode:
     """Train in this process."""
+    leave_job()
     worker = SingleRunWorker(config=config, folder=folder)
     with StopRequest(folder.stop_file) as stop:
         return EXIT_CODES[worker.work(stop, LocalEnvironment(), Rendezvous(folder.locks))]

@@ -18,6 +18,7 @@ from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from fsr.run import Run
 from launch.plan import Plan
+from launch.slurm import commands
 from launch.state import code_snapshot
 from launch.worker.job_spec import JobSpec
 
@@ -62,7 +63,7 @@ def finish(folder: Path, config: TrainConfig, kills: Sequence[tuple[int, signal.
     for kill in [*kills, None]:
         command = [sys.executable, "-m", "launch.worker.main", str(spec)]
         log = open(folder / "log.txt", "a")  # noqa: SIM115, the process writes to it
-        alone = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        alone = commands.without_job(os.environ)
         process = subprocess.Popen(command, cwd=code, stdout=log, stderr=subprocess.STDOUT, env=alone)
         log.close()
         if kill is not None:

@@ -43,10 +43,120 @@ def test_bash_understands_the_script(name):
     assert subprocess.run(["bash", "-n", GOLDEN / f"{name}.sh"]).returncode == 0
 
 
+def lines_of(config=None, exclude=(), **resources):
+    text = batch_script.script(2, FOLDER, CODE, SPEC, Resources(**resources), config or synthetic(), list(exclude))
+    return text.splitlines()
+
+
+def asked(lines, *names):
+    """The lines that ask for these options."""
+    return [line for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in names))]
+
+
+@pytest.mark.parametrize(
+    "resources, names, expected",
+    [
+        ({"sbatch": ("cpus-per-task=8",)}, ("cpus",), ["#SBATCH --cpus-per-task=8"]),
+        ({"sbatch": ("c=8",)}, ("cpus",), ["#SBATCH --cpus-per-task=8"]),
+        ({"sbatch": ("cpus-per-gpu=8",), "gpus": 1}, ("cpus",), ["#SBATCH --cpus-per-task=8"]),
+        ({"sbatch": ("time=60",)}, ("time",), ["#SBATCH --time=60"]),
+        ({"sbatch": ("time-min=60",)}, ("time",), ["#SBATCH --time-min=60"]),
+        ({}, ("time", "gpus", "gres"), []),
+        (
+            {"gpus": "a100:4"},
+            ("gpus", "gres", "ntasks"),
+            ["#SBATCH --gpus-per-node=a100:4", "#SBATCH --ntasks-per-node=4"],
+        ),
+        (
+            {"sbatch": ("gres=gpu:a100:2",), "nodes": 2},
+            ("gpus", "gres", "nodes", "ntasks"),
+            ["#SBATCH --gres=gpu:a100:2", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2"],
+        ),
+        (
+            {"sbatch": ("gpus-per-task=1",), "gpus": 4},
+            ("gpus", "gres", "ntasks"),
+            ["#SBATCH --gpus-per-task=1", "#SBATCH --ntasks-per-node=4"],
+        ),
+        (
+            {"sbatch": ("gpus-per-node=0",), "gpus": 4},
+            ("gpus", "gres", "ntasks"),
+            ["#SBATCH --ntasks-per-node=4"],
+        ),
+        ({"sbatch": ("exclusive",)}, ("exclusive",), ["#SBATCH --exclusive"]),
+        ({"sbatch": ("exclusive=user",)}, ("exclusive",), ["#SBATCH --exclusive=user"]),
+        ({"sbatch": ("wckey=a #b",)}, ("wckey",), ["#SBATCH --wckey='a #b'"]),
+    ],
+)
+def test_each_option_stands_in_the_script_once_and_as_the_user_gave_it(resources, names, expected):
+    assert asked(lines_of(**resources), *names) == expected
+
+
+@pytest.mark.parametrize(
+    "bad, option, expected",
+    [
+        ([], (), []),
+        (["n1"], (), ["#SBATCH --exclude=n1"]),
+        ([], ("exclude=n7",), ["#SBATCH --exclude=n7"]),
+        (["n1", "n7"], ("x=n7,m[1-3]",), ["#SBATCH --exclude='n7,m[1-3],n1'"]),
+    ],
+)
+def test_bad_nodes_are_excluded_beside_those_of_the_user(bad, option, expected):
+    assert asked(lines_of(exclude=bad, sbatch=option), "exclude") == expected
+
+
+def prepared(folder, python, command):
+    """Exit code, errors and mistakes of a script's setup in a folder, with a command in the place of the ranks."""
+    study = StudyFolder(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        script = "\n".join([*batch_script.setup(study, study.folder / "code")[:-1], command])
+    variables = {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "PATH": "/usr/bin:/bin"}
+    answer = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, env=variables)
+    return answer.returncode, answer.stdout + answer.stderr, study.mistakes()
+
+
+def test_python_with_spaces_in_its_path_is_started(tmp_path):
+    (tmp_path / "my venv").mkdir()
+    python = tmp_path / "my venv" / "python"
+    python.symlink_to(sys.executable)
+    folder = tmp_path / "my runs" / "x"
+    (folder / "code").mkdir(parents=True)
+    command = 'echo "$PYTHONPATH $SRUN_CPUS_PER_TASK"'
+    assert prepared(folder, python, command) == (0, f"{folder / 'code'} 3\n", [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        line = next(line for line in lines_of() if line.startswith("srun "))
+    assert f"'{python}' -u -m launch.worker.main" in line
+
+
+@pytest.mark.parametrize("lacking", ["python", "code"])
+def test_what_a_node_lacks_is_told_in_one_sentence_to_its_log_and_to_the_sweep(tmp_path, lacking):
+    if lacking == "python":
+        (tmp_path / "code").mkdir()
+    code, said, mistakes = prepared(tmp_path, tmp_path / "no python", "echo not reached")
+    what = f"has no {tmp_path / 'no python'}" if lacking == "python" else f"cannot enter {tmp_path / 'code'}"
+    sentence = (
+        f"node n1 {what}; the runs folder and the Python environment must be on a file system that all nodes share"
+    )
+    assert (code, said, mistakes) == (2, f"error: {sentence}\n", [sentence])
+
+
+def test_packages_of_a_loaded_module_come_after_the_code_of_the_study_and_other_checkouts_do_not_come(
+    monkeypatch, tmp_path
+):
+    for folder in ("site packages", "checkout/fsr", "old/launch", "more"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site packages'}:{tmp_path / 'checkout'}:{tmp_path / 'old'}::more")
+    packages = [str(tmp_path / "site packages"), str(tmp_path / "more")]
+    assert batch_script.foreign_packages() == packages
+    assert f"export PYTHONPATH=$PWD:'{packages[0]}':{packages[1]}" in lines_of()
+
+
 def loop_of(folder, work, after_crash):
     """Exit code and number of starts of the golden script with other commands in the place of the ranks' and ours."""
     text = (GOLDEN / "plain.sh").read_text()
-    lines = [line for line in text.splitlines() if not line.startswith("cd ")]
+    lines = [line for line in text.splitlines() if not line.startswith(("cd ", "[ -x "))]
     lines = [f"echo >> starts; {work}" if line.startswith("srun ") else line for line in lines]
     script = "\n".join(lines).replace("/venv/bin/python -m launch.worker.after_crash", after_crash)
     code = subprocess.run(["bash", "-c", script], cwd=folder).returncode

@@ -11,7 +11,7 @@ from launch.state.lock import FileLock
 
 ARGUMENTS = (
     *("command", "folder", "job_name", "partition", "account", "qos", "constraint", "exclude", "nodes"),
-    *("ntasks_per_node", "gpus_per_node", "cpus_per_task", "comment", "wckey", "signal_delay_s", "map_count"),
+    *("ntasks_per_node", "cpus_per_task", "comment", "wckey", "signal_delay_s", "map_count"),
     *("array_parallelism", "additional_parameters", "srun_args", "setup", "teardown"),
 )
 

@@ -1,5 +1,6 @@
 """The base of VOC and COCO: a folder, class names, and prepared lists."""
 
+import shlex
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class PreparedSet(ABC):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]
         self.list_folder = list_folder or self.root / "ImageSets" / "fsr"
-        self.remedy = f"python -m fsr.data.prepare {kind} {data_folder}"
+        self.remedy = f"python -m fsr.data.prepare {kind} {shlex.quote(str(data_folder))}"
         if list_folder is not None:
             self.remedy += f" --list_folder {list_folder}"
 

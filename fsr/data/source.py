@@ -1,5 +1,6 @@
 """Opens a data set by its name."""
 
+import shlex
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,8 +19,7 @@ def open_source(dataset: Dataset, data_folder: Path, list_folder: Path | None, n
     """
     has_images = (data_folder / "VOCdevkit").is_dir() or (data_folder / "JPEGImages").is_dir()
     if dataset == "synthetic" and not has_images:
-        raise UserError(
-            f"{data_folder} holds no synthetic set; make it with `python -m fsr.data.synthetic {data_folder}`"
-        )
+        command = f"python -m fsr.data.synthetic {shlex.quote(str(data_folder))}"
+        raise UserError(f"{data_folder} holds no synthetic set; make it with `{command}`")
     kind = CocoSource if dataset == "coco" else VocSource
     return kind(data_folder, list_folder, num_classes)

@@ -14,6 +14,8 @@ from launch.state.paths import StudyFolder
 from launch.state.trials import DONE, best_trial, count, repeats_among
 from launch.study import Study
 
+NOTHING_SUBMITTED = "no job was submitted, as your account has no room for one; run the same command again later"
+
 
 def say(console: Console, line: str) -> None:
     """Print one line as it is: not broken to the width, not coloured."""
@@ -52,6 +54,14 @@ def tell_submission(
     say(console, f"{line}; {live} were there already")
 
 
+def more_than_parallel(live: int, parallel: int) -> list[str]:
+    """A note where more workers are there than are wanted."""
+    if live <= parallel:
+        return []
+    stop = f"to stop {live - parallel} of them now, scancel their jobs (squeue --me): each saves, and others resume"
+    return [f"{live} workers are there, more than --parallel {parallel}, and none is stopped; {stop} its work"]
+
+
 def tell_result(
     study: Study, folder: StudyFolder, target: int, trials: Sequence[FrozenTrial], stopped: bool, console: Console
 ) -> None:
@@ -62,13 +72,13 @@ def tell_result(
         run = relative(folder.run(best.number).folder)
         say(console, f"best: trial {best.number}, {study.metric} {best.value:.4f}, in {run}")
         if repeats:
-            say(console, f"means over seeds, with intervals: make report STUDY={study.name} RUNS={runs}")
+            say(console, f"means over seeds, with intervals: make report STUDY={study.name} RUNS={shlex.quote(runs)}")
         else:
             say(
                 console,
                 "One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.",
             )
-        say(console, f"curves and pictures: make board STUDY={study.name} RUNS={runs}")
+        say(console, f"curves and pictures: make board STUDY={study.name} RUNS={shlex.quote(runs)}")
     command = shlex.join(["python", *sys.argv])
     if stopped:
         say(console, f"stopped with {done} of {target} trials done; nothing is lost, to resume: {command}")

@@ -48,12 +48,23 @@ def job(line: str) -> Job:
 
 def job_states(listing: str, identity: str) -> dict[str, str]:
     """State by id of the jobs whose name or comment has this identity, of `squeue --array --format=%i|%T|%j|%k`."""
-    rows = (line.split("|", 3) for line in listing.splitlines())
+    rows = (line.split("|", 3) for line in listing.splitlines() if line.count("|") >= 3)  # not CLUSTER: name
     return {
         job_id: state
         for job_id, state, name, comment in rows
         if (name.startswith("fsr-") and name.endswith(f"-{identity}")) or identity in comment.split()
     }
+
+
+def excluded(line: str) -> str | None:
+    """The nodes that a job of `scontrol show job -o` is kept off, as Slurm writes them."""
+    nodes = fields(line).get("ExcNodeList", "(null)")
+    return None if nodes in ("", "(null)") else nodes
+
+
+def names(listing: str) -> set[str]:
+    """The names in a list of one column of squeue or sinfo; where clusters are named, each begins with a line."""
+    return {line.strip() for line in listing.splitlines() if line.strip() and not line.startswith("CLUSTER:")}
 
 
 def past_states(listing: str) -> list[str] | None:
@@ -78,6 +89,13 @@ def partitions(text: str) -> dict[str, dict[str, str]]:
     """Every partition's settings by name, of `scontrol show partition -o`."""
     rows = (fields(line) for line in text.splitlines() if line)
     return {row["PartitionName"]: row for row in rows}
+
+
+def time_limit(partition: dict[str, str]) -> str | None:
+    """The limit of a partition's jobs that ask for none, as Slurm writes it; None if there is none."""
+    limits = (partition.get(name, "NONE") for name in ("DefaultTime", "MaxTime"))
+    limit = next((limit for limit in limits if limit != "NONE"), "UNLIMITED")
+    return limit if limit[:1].isdigit() else None
 
 
 def submit_limit(listing: str) -> int | None:

@@ -1,8 +1,8 @@
 """The batch script of a Slurm job, and submitting it."""
 
+import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,10 +10,15 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.exit_codes import ExitCode
 from fsr.files import write_atomically
 from fsr.inference.config import InferConfig
+from launch.slurm import commands, sbatch_options
 from launch.slurm.resources import Resources
+from launch.slurm.sbatch_options import CORES, GPUS
 from launch.state.paths import LaunchFolder
+
+OURS = ("fsr", "launch", "sweeps")  # packages that jobs import from the code snapshot
 
 
 def script(
@@ -31,7 +36,12 @@ def script(
     the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
     """
     python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
-    gpus = resources.gpus_for(config.dataset) // resources.nodes
+    gpus = resources.gpus_for(config.dataset)
+    options = resources.sbatch_options()
+    cores = sbatch_options.cores(options, config.cores, gpus)
+    limit = options.pop("time", resources.time_limit)
+    own = {name: value for name, value in options.items() if name not in (*CORES, *GPUS, "exclude")}
+    asked: dict[str, str | None] = {"requeue": None, "time": limit} | own | resources.gpu_lines(gpus)
     text = _make_sbatch_string(
         command=f"{python} -u -m launch.worker.main {file}",
         folder=folder.slurm,
@@ -40,19 +50,18 @@ def script(
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
-        exclude=",".join(exclude) or None,
+        exclude=commands.union(options.get("exclude"), exclude) or None,
         nodes=resources.nodes,
-        ntasks_per_node=max(1, gpus),
-        gpus_per_node=gpus or None,
-        cpus_per_task=config.cores,
+        ntasks_per_node=max(1, gpus // resources.nodes),
+        cpus_per_task=cores,  # type: ignore[arg-type]  # submitit writes it as it is
         comment=folder.comment,
         wckey=None,  # type: ignore[arg-type]  # submitit leaves the line out for None
         signal_delay_s=resources.signal_before_s,
         map_count=count,
         array_parallelism=count,
-        additional_parameters={"requeue": True, "time": resources.time_limit} | resources.sbatch_options(),
+        additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
-        setup=[f"cd {shlex.quote(str(code))} || exit 1", "export PYTHONPATH=$PWD", "start_ranks() {"],
+        setup=setup(folder, code),
         teardown=[
             "}",
             "for ((start = 1; ; start++)); do",
@@ -63,7 +72,35 @@ def script(
         ],
     )
     # submitit always sets a limit; without one asked for, the partition's own is to hold.
-    return text if resources.time_limit else re.sub(r"#SBATCH --time=.*\n", "", text)
+    return text if limit else re.sub(r"#SBATCH --time\n", "", text)
+
+
+def setup(folder: LaunchFolder, snapshot: Path) -> list[str]:
+    """What the script does before it starts ranks. What is missing on a node is told in one sentence, to the sweep too.
+
+    Ranks import the code snapshot before all else. srun reads the cores of a rank from a variable of its own.
+    """
+    code, python, mistakes = str(snapshot), sys.executable, shlex.quote(str(folder.mistakes_folder))
+    shared = "the runs folder and the Python environment must be on a file system that all nodes share"
+    return [
+        "mistake() {",
+        '  echo "error: node $SLURMD_NODENAME $1" >&2',
+        f"  mkdir -p {mistakes} 2>/dev/null &&",
+        f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"$SLURM_JOB_ID"',
+        f"  exit {int(ExitCode.MISTAKE)}",
+        "}",
+        f"cd {shlex.quote(code)} 2>/dev/null || mistake {shlex.quote(f'cannot enter {code}; {shared}')}",
+        f"[ -x {shlex.quote(python)} ] || mistake {shlex.quote(f'has no {python}; {shared}')}",
+        f"export PYTHONPATH={':'.join(['$PWD', *map(shlex.quote, foreign_packages())])}",
+        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
+        "start_ranks() {",
+    ]
+
+
+def foreign_packages() -> list[str]:
+    """The caller's PYTHONPATH as far as it is not this project: a loaded module may have put packages there."""
+    entries = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return [entry for entry in dict.fromkeys(entries) if not any(os.path.isdir(f"{entry}/{name}") for name in OURS)]
 
 
 def check_path(folder: Path) -> None:
@@ -80,8 +117,10 @@ def check_path(folder: Path) -> None:
 
 def sbatch(text: str, file: Path) -> str:
     """Submit a batch script, which is kept as `file`; returns the array's id. Raises UserError with Slurm's words."""
-    write_atomically(file, text.encode())
-    answer = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True)
+    write_atomically(file, text.encode("utf-8", "surrogateescape"))
+    answer = commands.run("sbatch", "--parsable", str(file), patience_s=None)
+    if answer is None:
+        raise UserError(f"there is no sbatch to submit {file}")
     if answer.returncode:
         raise UserError(f"sbatch refuses {file}: {' '.join(answer.stderr.split())}")
     return answer.stdout.split(";")[0].strip()

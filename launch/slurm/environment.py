@@ -106,6 +106,15 @@ class SlurmEnvironment:
                 commands.requeue(self.job)
 
 
+def leave_job() -> None:
+    """Make this process forget the job, step or torchrun that it was started in: a local worker is alone.
+
+    Its GPUs and cores stay those that it was given.
+    """
+    for name in os.environ.keys() - commands.without_job(os.environ).keys():
+        del os.environ[name]
+
+
 def current_environment() -> Environment:
     """The environment of this process."""
     return SlurmEnvironment() if "SLURM_JOB_ID" in os.environ else LocalEnvironment()

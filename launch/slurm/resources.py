@@ -1,32 +1,51 @@
 """What a job asks of a Slurm cluster: from flags, or from a small file that a user writes once per cluster."""
 
+import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import tyro
+
 from fsr.errors import UserError
-from launch.slurm import commands
+from launch.slurm import commands, sbatch_options
+from launch.slurm.sbatch_options import FLAGS, GPUS, Options, asks_for_gpus
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DEFAULT_FILE = Path("~/.config/fsr/cluster.toml")
+DEFAULT_FILE = "~/.config/fsr/cluster.toml"
+MOST_NOTICE_S = 65535  # Slurm's
 R = TypeVar("R", bound="Resources")
+
+
+class _Number(int):
+    """A default, which can be told from the same number given by the user."""
+
+
+class _Text(str):
+    """A default, which can be told from the same text given by the user."""
+
+
+AUTO: Any = _Text("auto")
+ONE_NODE, NOTICE_S = _Number(1), _Number(120)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """Where and with what each trial is trained. On Slurm, what is not given here is the cluster's own default."""
 
-    cluster: Literal["auto", "slurm", "local", "debug"] = "auto"
+    cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
     """Slurm, processes of this machine, or this very process; auto is slurm where it answers, else local."""
-    gpus: int | None = None
-    """GPUs a trial, one rank each; by default 4 for voc and coco as in the paper, none for synthetic."""
-    nodes: int = 1
+    gpus: int | str | None = None
+    """GPUs a trial, one rank each, or type and number as in a100:4; by default 4 for voc and coco as in the paper, none
+    for synthetic."""
+    nodes: int = ONE_NODE
     """Nodes a trial. Without GPUs there is one rank a node."""
     partition: str | None = None
     """Partition, or several separated by commas."""
@@ -38,10 +57,12 @@ class Resources:
     """Features that the nodes must have."""
     time_limit: str | None = None
     """Time limit of a job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A trial resumes in the next job."""
-    signal_before_s: int = 120
+    signal_before_s: int = NOTICE_S
     """Seconds before the time limit at which a job saves and goes back into the queue."""
-    sbatch: tuple[str, ...] = ()
-    """Any further option of sbatch, as key=value."""
+    sbatch: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Any further option of sbatch, as key=value or key; once for each. It replaces what this command would ask for;
+    what would break its protocol is refused with the reason. Variables of Slurm's commands (SBATCH_PARTITION, …) are
+    not read."""
     cluster_file: Path | None = None
     """TOML file with values for these flags; by default ~/.config/fsr/cluster.toml, if there is one."""
 
@@ -50,65 +71,185 @@ class Resources:
         resources = self._with_file()
         if resources.nodes < 1:
             raise UserError(f"--nodes must be at least 1, got {resources.nodes}")
-        if resources.gpus is not None and (resources.gpus < 0 or resources.gpus % resources.nodes):
-            raise UserError(f"--gpus must be a multiple of the nodes, {resources.nodes}, or 0, got {resources.gpus}")
-        if resources.signal_before_s < 1:
-            raise UserError(f"--signal-before-s must be at least 1, got {resources.signal_before_s}")
         for name in ("partition", "account", "qos", "constraint"):
             value = getattr(resources, name)
             if value is not None and not re.fullmatch(r"[\w.,:&|*()\[\]@/+-]+", value):
                 raise UserError(f"--{name} must be what Slurm calls one, without spaces, got {value!r}")
-        if resources.time_limit is not None and not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", resources.time_limit):
-            raise UserError(f"--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got {resources.time_limit!r}")
-        resources.sbatch_options()
+        gpus = resources.gpu_count
+        if gpus is not None and gpus % resources.nodes:
+            raise UserError(f"--gpus must be a multiple of the nodes, {resources.nodes}, or 0, got {gpus}")
+        if not 1 <= resources.signal_before_s <= MOST_NOTICE_S:
+            raise UserError(f"--signal-before-s must be from 1 to {MOST_NOTICE_S}, got {resources.signal_before_s}")
         if resources.cluster == "slurm" and not commands.answers_here():
             raise UserError("--cluster slurm was asked for, but no Slurm answers here (scontrol ping); allowed: local")
         if resources.cluster == "auto":
             resources = replace(resources, cluster="slurm" if commands.answers_here() else "local")
+        resources._check_notice()
         return resources
+
+    @property
+    def gpu_count(self) -> int | None:
+        """GPUs a trial, if a flag or an option says it. Raises UserError for what is no number."""
+        if self.gpus is not None:
+            return _number_of(self.gpus)
+        return sbatch_options.number_of_gpus(self.sbatch_options(), self.nodes)
 
     def gpus_for(self, dataset: str) -> int:
         """GPUs of a run on this data set."""
-        return self.gpus if self.gpus is not None else 0 if dataset == "synthetic" else 4
+        count = self.gpu_count
+        return count if count is not None else 0 if dataset == "synthetic" else 4
 
-    def sbatch_options(self) -> dict[str, str]:
+    def sbatch_options(self) -> Options:
         """The further options by name. Raises UserError for one that cannot be one."""
-        options = {}
-        for text in self.sbatch:
-            name, equals, value = text.partition("=")
-            name = name.removeprefix("--").replace("_", "-")
-            if not equals or not re.fullmatch("[a-z][a-z0-9-]*", name) or not value.isprintable() or not value:
-                raise UserError(f"--sbatch must be key=value with a name of sbatch's options, got {text!r}")
-            if name in OWN:
-                raise UserError(f"--sbatch cannot set {name}, which the sweep itself sets; allowed: any other option")
-            options[name] = value
-        return options
+        return sbatch_options.parse(self.sbatch)
+
+    def gpu_lines(self, gpus: int) -> Options:
+        """The options of sbatch that ask for so many GPUs a trial."""
+        kind = sbatch_options.typed_number(self.gpus, "--gpus")[0] if isinstance(self.gpus, str) else None
+        return sbatch_options.gpu_lines(self.sbatch_options(), kind, gpus, self.nodes)
+
+    def _check_notice(self) -> None:
+        """Raise UserError where a job would be told to save as soon as it starts, and so never get anywhere."""
+        limits = {"--time-limit": self.time_limit, "--sbatch time-min": self.sbatch_options().get("time-min")}
+        if not self.time_limit and self.cluster == "slurm":
+            limits |= commands.partition_time_limits(self.partition)
+        for said, limit in limits.items():
+            if limit and self.signal_before_s >= sbatch_options.seconds(limit):
+                raise UserError(
+                    f"--signal-before-s must be shorter than a job may run ({said}: {limit}), or each job would save "
+                    f"and requeue itself as soon as it starts, got {self.signal_before_s}"
+                )
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that are not left at their defaults, --sbatch aside."""
+        names = [f for f in fields(Resources) if f.name not in ("sbatch", "cluster_file")]
+        return {f.name: value for f in names if (value := getattr(self, f.name)) is not f.default}
 
     def _with_file(self: R) -> R:
-        file = (self.cluster_file or DEFAULT_FILE).expanduser()
-        if not file.exists():
-            if self.cluster_file:
-                raise UserError(f"there is no cluster file {file}")
-            return self
+        """The command line laid over the cluster file; within either, nothing may be said in two ways that differ."""
+        below, above = self._of_file(), _Level(self._given(), self.sbatch_options())
+        nodes = int(above.fields.get("nodes", below.fields.get("nodes", self.nodes)))
+        for level in (below, above):
+            level.take_flags(nodes)
+        number, above_number = (sbatch_options.number_of_gpus(level.options, nodes) for level in (below, above))
+        # The command line's number of GPUs replaces the file's, whichever way each is written; options that say none
+        # (gpus-per-node=0, gpus-per-task=1) are about the cluster and go with any number.
+        gpus = above.fields.get("gpus")
+        differs = gpus is not None and number is not None and number != _number_of(gpus)
+        has_type = not str(gpus or "0").isdigit() and not below.has_own_gpus
+        if above.gpu_option or differs or has_type:
+            below.drop_gpus()
+        if above_number is not None:
+            below.fields.pop("gpus", None)
+        settled: dict[str, Any] = {"cluster": str(self.cluster), "nodes": nodes}
+        settled["signal_before_s"] = int(self.signal_before_s)
+        options = sbatch_options.overlaid(below.options, above.options)
+        return replace(self, **settled | below.fields | above.fields, sbatch=sbatch_options.texts(options))
+
+    def _of_file(self) -> "_Level":
+        file = _find(self.cluster_file)
+        if file is None:
+            return _Level({}, {})
         try:
-            content: dict[str, Any] = tomllib.loads(file.read_text())
+            content: dict[str, Any] = tomllib.loads(file.read_bytes().decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"cluster file {file} is no TOML: {error}") from error
-        defaults = {f.name: f.default for f in fields(Resources) if f.name != "cluster_file"}
-        unknown = sorted(set(content) - set(defaults))
+        except OSError as error:
+            raise UserError(f"cluster file {file} cannot be read: {error.strerror}") from error
+        known = [f.name for f in fields(Resources) if f.name != "cluster_file"]
+        unknown = sorted(set(content) - set(known))
         if unknown:
-            raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(defaults)}")
-        if isinstance(content.get("sbatch"), dict):
-            content["sbatch"] = tuple(f"{name}={value}" for name, value in content["sbatch"].items())
+            raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(known)}")
+        options = content.pop("sbatch", {})
         for name, value in content.items():
-            kind = int if name in ("gpus", "nodes", "signal_before_s") else tuple if name == "sbatch" else str
-            if not isinstance(value, kind):
+            kind = "number or type" if name == "gpus" else "number" if name in ("nodes", "signal_before_s") else "text"
+            allowed = {"number": (int,), "text": (str,), "number or type": (int, str)}[kind]
+            if not isinstance(value, allowed) or isinstance(value, bool):
                 raise UserError(f"cluster file {file}: {name} must be {KINDS[kind]}, got {value!r}")
-        if "sbatch" in content:
-            content["sbatch"] += self.sbatch
-        unset = {n: v for n, v in content.items() if n == "sbatch" or getattr(self, n) == defaults[n]}
-        return replace(self, **unset)
+        sbatch_options.typed_number(str(content.get("gpus", 0)), f"cluster file {file}: gpus")
+        clusters = ("auto", "slurm", "local", "debug")
+        if content.get("cluster", "auto") not in clusters:
+            raise UserError(f"cluster file {file}: cluster must be one of {', '.join(clusters)}")
+        if not isinstance(options, dict):
+            raise UserError(f"cluster file {file}: sbatch must be a table of names and values, got {options!r}")
+        for name, value in options.items():
+            if not isinstance(value, int | str):
+                raise UserError(f"cluster file {file}: sbatch.{name} must be a text, a number or true, got {value!r}")
+        given = [name if value is True else f"{name}={value}" for name, value in options.items() if value is not False]
+        return _Level(content, sbatch_options.parse(given))
 
 
-OWN = ("array", "output", "error", "open-mode", "signal", "requeue", "job-name", "comment", "nodes", "ntasks-per-node")
-KINDS = {int: "a whole number", str: "a text", tuple: "a table of names and values"}
+@dataclass
+class _Level:
+    """What one place says, the command line or the cluster file."""
+
+    fields: dict[str, Any]
+    options: Options
+
+    def take_flags(self, nodes: int) -> None:
+        """Read options that are flags, too, as these. Raises UserError where both are there and differ."""
+        for name, flag in FLAGS.items():
+            if name not in self.options:
+                continue
+            value, text = str(self.options.pop(name)), f"--{flag.replace('_', '-')}"
+            if not _same(flag, self.fields.setdefault(flag, value), value):
+                raise UserError(f"{text} {self.fields[flag]} and --sbatch {name}={value} differ; give only one of them")
+        if self.fields.get("time_limit") is not None and not re.fullmatch(TIME_LIMIT, self.fields["time_limit"]):
+            limit = self.fields["time_limit"]
+            raise UserError(f"--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got {limit!r}")
+        if not re.fullmatch(TIME_LIMIT, time_min := str(self.options.get("time-min", "0"))):
+            raise UserError(f"--sbatch time-min must be minutes, H:MM:SS or D-HH:MM:SS, got {time_min!r}")
+        gpus, number = self.fields.get("gpus"), sbatch_options.number_of_gpus(self.options, nodes)
+        if gpus is not None and _number_of(gpus) != number is not None:
+            raise UserError(f"--gpus {gpus} and --sbatch {self.gpu_option} differ; give only one of them")
+        if gpus is not None and not str(gpus).isdigit() and self.gpu_option and not self.has_own_gpus:
+            raise UserError(f"--gpus {gpus} and --sbatch {self.gpu_option} both say a type; give only one of them")
+
+    @property
+    def gpu_option(self) -> str:
+        """The option that says how GPUs are asked for, or an empty text."""
+        asked = (name for name in GPUS if name in self.options and asks_for_gpus(name, self.options[name]))
+        return next((f"{name}={self.options[name]}" for name in asked), "")
+
+    @property
+    def has_own_gpus(self) -> bool:
+        """Whether an option says that Slurm knows nothing of the nodes' GPUs."""
+        return sbatch_options.asks_for_none(self.gpu_option.partition("=")[2])
+
+    def drop_gpus(self) -> None:
+        """Forget the option that says how GPUs are asked for."""
+        self.options.pop(self.gpu_option.partition("=")[0], None)
+
+
+def _same(flag: str, value: str, other: str) -> bool:
+    if flag == "time_limit" and re.fullmatch(TIME_LIMIT, value) and re.fullmatch(TIME_LIMIT, other):
+        return sbatch_options.seconds(value) == sbatch_options.seconds(other)
+    return value == other
+
+
+def _number_of(gpus: int | str) -> int:
+    """Number of `4` and `a100:4`. Raises UserError."""
+    return sbatch_options.typed_number(str(gpus), "--gpus")[1]
+
+
+def _find(file: Path | None) -> Path | None:
+    """The cluster file; None where none was named and there is none at home. Raises UserError if the named one lacks.
+
+    A home may be unknown (a container without HOME and user), or one that this user cannot enter.
+    """
+    if file is None:
+        home = Path(os.path.expanduser(DEFAULT_FILE))  # stays as it is where the home is unknown
+        return home if home.is_absolute() and os.path.lexists(home) else None
+    file = Path(os.path.expanduser(file))
+    if not os.path.exists(file):
+        raise UserError(f"there is no cluster file {file}")
+    return file
+
+
+def words(arguments: Sequence[str]) -> list[str]:
+    """A command line's words for tyro, so that none of these flags loses. Raises UserError for one given twice."""
+    return sbatch_options.one_by_one(arguments, (f.name for f in fields(Resources) if f.name != "sbatch"))
+
+
+TIME_LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+KINDS = {"number": "a whole number", "text": "a text", "number or type": "a whole number, or type and number"}

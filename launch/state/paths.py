@@ -27,7 +27,7 @@ class LaunchFolder:
         self.identity_file = self.slurm / "identity.json"
         self.locks = self.folder / "locks"
         self.bad_nodes = self.locks / "bad_nodes"
-        self._mistakes = self.folder / "mistakes"
+        self._mistakes = self.mistakes_folder = self.folder / "mistakes"
 
     @property
     def name(self) -> str:

@@ -14,8 +14,16 @@
 #SBATCH --signal=USR2@120
 
 # setup
-cd '/shared/my runs/mask_ratio/code/0123456789ab' || exit 1
+mistake() {
+  echo "error: node $SLURMD_NODENAME $1" >&2
+  mkdir -p '/shared/my runs/mask_ratio/mistakes' 2>/dev/null &&
+    printf "node %s %s" "$SLURMD_NODENAME" "$1" >'/shared/my runs/mask_ratio/mistakes'/"$SLURM_JOB_ID"
+  exit 2
+}
+cd '/shared/my runs/mask_ratio/code/0123456789ab' 2>/dev/null || mistake 'cannot enter /shared/my runs/mask_ratio/code/0123456789ab; the runs folder and the Python environment must be on a file system that all nodes share'
+[ -x /venv/bin/python ] || mistake 'has no /venv/bin/python; the runs folder and the Python environment must be on a file system that all nodes share'
 export PYTHONPATH=$PWD
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 start_ranks() {
 
 # command
