@@ -1,15 +1,23 @@
 """The command line of a training run: a preset's name, then any field of TrainConfig as a flag."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
+
+More = TypeVar("More")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No further flags."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +34,59 @@ def parse_command(program: str, arguments: Sequence[str]) -> tuple[TrainConfig, 
 
     Raises UserError for an unknown preset or flag, or a value that is not allowed.
     """
+    return parse_with(Nothing, program, arguments)[1:]
+
+
+def parse_with(more: type[More], program: str, arguments: Sequence[str]) -> tuple[More, TrainConfig, Path]:
+    """The same with the flags of another dataclass beside, all with defaults; one --help shows both."""
     presets = ", ".join(PRESETS)
-    preset = arguments[0] if arguments else "nothing"
-    if preset in ("-h", "--help"):
+    flags = ["--run_folder", *flags_of(TrainConfig), *(flag.replace("_", "-") for flag in flags_of(more))]
+    if set(arguments[:1]) & {"-h", "--help"}:
         print(f"usage: {program} DATASET --run_folder DIR [--FIELD VALUE ...]   (DATASET: {presets}; each has --help)")
         raise SystemExit(ExitCode.DONE)
+    check_flags(arguments, flags)
+    _, others = tyro.cli(more, args=arguments, return_unknown_args=True, add_help=False)  # which may stand before it
+    preset = others[0] if others else "nothing"
     if preset not in PRESETS:
         raise UserError(f"{program} expects a data set as its first argument, got {preset}; allowed: {presets}")
+    rest = list(arguments)
+    rest.remove(preset)
+    default = TrainCommand(tyro.MISSING, PRESETS[preset]())
+    command = parse_both(TrainCommand, more, f"{program} {preset}", rest, default)
+    return command.cluster, command.method.config, command.method.run_folder
+
+
+def parse_both(
+    method: type, cluster: type, program: str, arguments: Sequence[str], default: Any = tyro.MISSING, **options: Any
+) -> Any:
+    """The flags of two dataclasses from one command line, as the attributes `method` and `cluster` of the answer."""
+    omit = tyro.conf.OmitArgPrefixes
+    both = make_dataclass("Both", [("method", omit[method]), ("cluster", omit[cluster])])
     words = {"true": "True", "false": "False"}  # the released flags' spelling
-    command, unknown = tyro.cli(
-        TrainCommand,
-        prog=f"{program} {preset}",
-        args=[words.get(argument, argument) for argument in arguments[1:]],
-        default=TrainCommand(tyro.MISSING, PRESETS[preset]()),
+    if default is not tyro.MISSING:
+        options["default"] = both(default, cluster())
+    return tyro.cli(
+        both,
+        prog=program,
+        args=[words.get(argument, argument) for argument in arguments],
         config=(tyro.conf.FlagConversionOff,),
-        return_unknown_args=True,
+        **options,
     )
-    if unknown:
-        flags = [f"--{field.name}" for field in fields(TrainConfig)] + ["--run_folder"]
-        near = get_close_matches(unknown[0].replace("-", "_").replace("__", "--", 1), flags, n=3, cutoff=0.3)
-        raise UserError(f"unknown option {unknown[0]}; nearest allowed: {', '.join(near) or 'none'} (all: --help)")
-    return command.config, command.run_folder
+
+
+def flags_of(kind: type) -> list[str]:
+    """The flags that tyro makes of a dataclass, aliases too."""
+    hints = get_type_hints(kind, include_extras=True)
+    marks = (mark for field in fields(kind) for mark in getattr(hints[field.name], "__metadata__", ()))
+    aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
+    return [*(f"--{field.name}" for field in fields(kind)), *aliases]
+
+
+def check_flags(arguments: Iterable[str], flags: Sequence[str]) -> None:
+    """Raise UserError for a word that begins like a flag and is none of them, with the nearest ones."""
+    plain = {flag.replace("-", "_"): flag for flag in flags}
+    for word in (argument.partition("=")[0] for argument in arguments):
+        name = word.replace("-", "_")
+        if word.startswith("--") and word not in ("--", "--help") and name not in plain:
+            near = [plain[close] for close in get_close_matches(name, plain, n=3, cutoff=0.3)]
+            raise UserError(f"unknown option {word}; nearest allowed: {', '.join(near) or 'none'} (all: --help)")

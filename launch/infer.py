@@ -3,17 +3,16 @@
 import sys
 from dataclasses import dataclass, replace
 
-import tyro
-
+from fsr.command import check_flags, flags_of, parse_both
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from fsr.inference.config import InferConfig, parse
-from launch.show.messages import say
-from launch.slurm.resources import Resources
+from fsr.inference.config import InferConfig
+from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
+from launch.slurm.resources import Resources, words
 from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
-from launch.submit import prepare, submit
+from launch.submit import choose_code, prepare, submit
 from launch.worker import method
 from launch.worker.job_spec import JobSpec
 
@@ -29,9 +28,10 @@ class Options(Resources):
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Flags of `python -m fsr.infer`, and those that say where (`--cluster --parallel --partition --time-limit …`)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    asked, others = tyro.cli(Options, args=arguments, return_unknown_args=True, add_help=False)
-    config = parse("python launch/infer.py", others)
+    arguments = words(sys.argv[1:] if arguments is None else arguments)
+    check_flags(arguments, [*flags_of(InferConfig), *(flag.replace("_", "-") for flag in flags_of(Options))])
+    both = parse_both(InferConfig, Options, "python launch/infer.py", arguments, use_underscores=True)
+    config, asked = both.method, both.cluster
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
         with StopRequest() as stop:
@@ -44,13 +44,16 @@ def main(arguments: list[str] | None = None) -> None:
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
+    console = new_console()
+    code = choose_code(folder, asked.renew_code, "", console)
     submission = prepare(folder, min(asked.parallel, config.shards), resources)
-    spec = JobSpec(kind="inference", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    spec = JobSpec(kind="inference", folder=str(folder.folder), config=config.to_json(), code=code)
     ids = submit(submission, spec, resources, config)
     lock.release()
-    console = new_console()
-    for note in submission.notes:
+    for note in (*submission.notes, *more_than_parallel(submission.live, asked.parallel)):
         say(console, f"note: {note}")
+    if not ids and not submission.live:
+        raise UserError(NOTHING_SUBMITTED)
     done = sum(1 for _ in folder.results.records())
     jobs = f" as {', '.join(ids)}" if ids else ""
     line = f"submitted {submission.workers} workers{jobs}; {submission.live} were there already"
@@ -60,7 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
 def resources_for(asked: Options, config: InferConfig) -> Options:
     """What a worker gets: one GPU, none for the synthetic set. Raises UserError if more is asked for."""
     resources = asked.resolved()
-    gpus = resources.gpu_count if resources.gpu_count is not None else 0 if config.dataset == "synthetic" else 1
+    count = resources.gpu_count
+    gpus = count if count is not None else 0 if config.dataset == "synthetic" else 1
     if asked.parallel < 1:
         raise UserError(f"--parallel must be at least 1, got {asked.parallel}")
     if gpus > 1 or resources.nodes > 1:
@@ -70,7 +74,7 @@ def resources_for(asked: Options, config: InferConfig) -> Options:
         )
     if config.shard:
         raise UserError(f"--shard is chosen by the workers, got {config.shard}; --shards says how many there are")
-    return replace(resources, gpus=gpus)
+    return resources if count is not None else replace(resources, gpus=gpus)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,6 @@ class Options(Resources):
     """On Slurm: submit and return, without watching."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
-    renew_code: bool = False
-    """Let workers run the checkout's code from now on, as a new code version of the study."""
     verify_resume: bool = False
     """Kill a short run of this study at random steps, resume it, and check that it is bit-identical to an uninterrupted
     one."""

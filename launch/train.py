@@ -2,19 +2,17 @@
 
 import sys
 
-import tyro
-
-from fsr.command import parse_command
+from fsr.command import parse_with
 from fsr.config import TrainConfig
 from fsr.console import console as new_console
-from fsr.errors import reports_user_errors
+from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from launch.show.messages import say
+from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
-from launch.slurm.resources import Resources
+from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
-from launch.submit import prepare, submit
+from launch.submit import choose_code, prepare, submit
 from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -30,9 +28,8 @@ EXIT_CODES = {
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Flags of `python -m fsr.train`, and those that say where (`--cluster --gpus --partition --time-limit …`)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    asked, others = tyro.cli(Resources, args=arguments, return_unknown_args=True, add_help=False)
-    config, run_folder = parse_command("python launch/train.py", others)
+    arguments = words(sys.argv[1:] if arguments is None else arguments)
+    asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
     resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
     folder.run.start(config)
     if resources.cluster != "slurm":
@@ -40,17 +37,20 @@ def main(arguments: list[str] | None = None) -> None:
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
+    console = new_console()
+    code = choose_code(folder, asked.renew_code, "", console)
     submission = prepare(folder, 0 if folder.run.result() else 1, resources)
-    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=code)
     ids = submit(submission, spec, resources, config)
     lock.release()
-    console = new_console()
     for note in submission.notes:
         say(console, f"note: {note}")
     if folder.run.result():
         say(console, f"finished already: {folder.run.result_file}")
     elif submission.live:
         say(console, "it is in the queue or running already")
+    elif not ids:
+        raise UserError(NOTHING_SUBMITTED)
     else:
         say(console, f"submitted job {ids[0]}; its log: {folder.slurm}")
 

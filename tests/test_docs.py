@@ -264,14 +264,7 @@ def allowed_flags(name: str) -> set[str]:
     places = re.findall(r"^[│ ]{1,4}(--?[a-z].*?)(?:  |$)", shown.getvalue(), re.MULTILINE)
     flags = {flag for place in places for flag in re.findall(r"--[\w-]+", place)}
     assert flags, f"{name} --help shows no flags"
-    # These two take the flags of the cluster first and show the help of the method.
-    if program == "launch/train.py":
-        from launch.slurm.resources import Resources as First
-    elif program == "launch/infer.py":
-        from launch.infer import Options as First
-    else:
-        return {plain(flag) for flag in flags}
-    return {plain(flag) for flag in (*flags, *(f"--{field.name}" for field in dataclasses.fields(First)))}
+    return {plain(flag) for flag in flags}
 
 
 def plain(flag: str) -> str:

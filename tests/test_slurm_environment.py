@@ -1,10 +1,12 @@
 """A sweep on a real Slurm from inside a job, and with every variable of Slurm's commands set to nonsense: as ever."""
 
+import json
+import shlex
 import subprocess
 import sys
 
 import pytest
-from slurm_cluster import MISSING, ROOT, Cluster, available, wait_for
+from slurm_cluster import MISSING, ROOT, Cluster, Sweep, available, wait_for
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
 
@@ -81,7 +83,8 @@ def test_a_sweep_from_inside_an_allocation_is_submitted_as_from_outside(quick):
     wait_for(lambda: quick.attempts(0))
     assert quick.attempts(0)[0]["ranks"] == 1
     batch = quick.cluster.ask("scontrol", "show", "job", "-o", quick.job_of(0)).split()
-    assert {"Partition=low", "NumNodes=1", "NumTasks=1", "TimeLimit=UNLIMITED"} <= set(batch)
+    assert {"Partition=low", "NumNodes=1", "NumTasks=1"} <= set(batch)
+    assert "TimeLimit=00:05:00" not in batch
     quick.finish(2)
 
 
@@ -102,3 +105,14 @@ def test_a_python_that_the_nodes_lack_is_told_in_one_sentence(quick):
     assert answer.returncode == 2, answer.stdout + answer.stderr
     assert answer.stderr.count("\n") == 1
     assert "has no /nowhere/my venv/python; the runs folder and the Python environment must be" in answer.stderr
+
+
+def test_a_folder_with_spaces_and_quotes_is_known_again_and_its_command_can_be_pasted(sweep):
+    odd = Sweep(sweep.cluster, sweep.folder / 'it\'s "my" $HOME #1')
+    output = odd.submit("--sbatch", "begin=now+1days", trials=1, parallel=1)
+    assert "0 workers in 0 sbatch calls; 1 were there already" in odd.submit(trials=1, parallel=1)
+    command = next(line for line in output.splitlines() if line.startswith("look at it: ")).removeprefix("look at it: ")
+    words = shlex.split(command)
+    answer = odd.run([sys.executable, *words[1:], "--json"])
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["target"] == 1

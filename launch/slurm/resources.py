@@ -20,6 +20,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_FILE = "~/.config/fsr/cluster.toml"
+OF_ONE_CALL = ("cluster_file", "renew_code")  # what a cluster file cannot say
 MOST_NOTICE_S = 65535  # Slurm's
 R = TypeVar("R", bound="Resources")
 
@@ -63,6 +64,8 @@ class Resources:
     """Any further option of sbatch, as key=value or key; once for each. It replaces what this command would ask for;
     what would break its protocol is refused with the reason. Variables of Slurm's commands (SBATCH_PARTITION, …) are
     not read."""
+    renew_code: bool = False
+    """Let workers run the checkout's code from now on, as a new code version."""
     cluster_file: Path | None = None
     """TOML file with values for these flags; by default ~/.config/fsr/cluster.toml, if there is one."""
 
@@ -122,7 +125,7 @@ class Resources:
 
     def _given(self) -> dict[str, Any]:
         """The fields that are not left at their defaults, --sbatch aside."""
-        names = [f for f in fields(Resources) if f.name not in ("sbatch", "cluster_file")]
+        names = [f for f in fields(Resources) if f.name not in ("sbatch", *OF_ONE_CALL)]
         return {f.name: value for f in names if (value := getattr(self, f.name)) is not f.default}
 
     def _with_file(self: R) -> R:
@@ -156,7 +159,7 @@ class Resources:
             raise UserError(f"cluster file {file} is no TOML: {error}") from error
         except OSError as error:
             raise UserError(f"cluster file {file} cannot be read: {error.strerror}") from error
-        known = [f.name for f in fields(Resources) if f.name != "cluster_file"]
+        known = [f.name for f in fields(Resources) if f.name not in OF_ONE_CALL]
         unknown = sorted(set(content) - set(known))
         if unknown:
             raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(known)}")
