@@ -87,24 +87,23 @@ class TrainState:
         parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
         return parts | {name: getattr(self, name) for name in VALUES}
 
-    def resume(self, run: Run, device: torch.device) -> None:
-        """Load the run's checkpoint, if there is one. Where it is damaged or missing, load the previous checkpoint.
+    def resume(self, run: Run, device: torch.device) -> bool:
+        """Load the run's checkpoint, if there is one, and say whether there was.
 
-        Raises UserError if no checkpoint can be read, or if it belongs to another network.
+        Where it is damaged or missing, loads the previous checkpoint. Rank 0 chooses, and the other ranks load what it
+        chose: none looks at a file that rank 0 may still remove. Raises UserError, on every rank, if no checkpoint can
+        be read, or if it belongs to another network.
         """
-        present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
-        for path in present:
-            try:
-                state = load_file(path, device)
-            except UserError as error:
-                if path == present[-1]:
-                    raise
-                print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
-                if distributed.rank() == 0:
-                    path.unlink()  # or the next save would replace the good previous checkpoint with it
-            else:
-                self._take(state, path)
-                return
+        path = state = None
+        with distributed.shared_errors():
+            if distributed.rank() == 0:
+                path, state = readable_checkpoint(run, device)
+        path = distributed.from_first(path)
+        if path is None:
+            return False
+        with distributed.shared_errors():
+            self._take(load_file(path, device) if state is None else state, path)
+        return True
 
     def _take(self, state: dict[str, Any], path: Path) -> None:
         try:
@@ -123,6 +122,24 @@ def _write(content: dict[str, Any], run: Run) -> None:
         torch.save(content, file)
         if run.checkpoint_file.exists():
             os.replace(run.checkpoint_file, run.previous_checkpoint_file)
+
+
+def readable_checkpoint(run: Run, device: torch.device) -> tuple[Path | None, dict[str, Any] | None]:
+    """The newest checkpoint of a run that can be read, and what it holds; None and None where there is none.
+
+    Removes a damaged checkpoint, if there is one before it. Raises UserError if there are checkpoints, but none can be
+    read.
+    """
+    present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
+    for path in present:
+        try:
+            return path, load_file(path, device)
+        except UserError as error:
+            if path == present[-1]:
+                raise
+            print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
+            path.unlink()  # or the next save would replace the good previous checkpoint with it
+    return None, None
 
 
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
