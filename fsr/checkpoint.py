@@ -36,10 +36,12 @@ VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed
 class TrainState:
     """Everything that a run carries from one step to the next.
 
-    It holds no random states: every draw is a function of (seed, rank, step).
+    It holds no random states: every draw is a function of (seed, micro-batch, step). Nothing in it depends on the
+    number of processes, so any number may resume it.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        micro_batches = config.micro_batches(distributed.world_size())
         torch.manual_seed(config.seed)  # all ranks start from the same weights
         self.student = Network(config).to(device)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
@@ -47,7 +49,7 @@ class TrainState:
             for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
                 block.compile()  # one by one: blocks are alike, so the code compiled for the first serves all
         self.optimizer = build_optimizer(self.student, config)
-        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=config.accumulate)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=micro_batches)
         self.reinforcement.to(device)
         self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done

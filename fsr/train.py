@@ -53,7 +53,8 @@ def train(
 
     `stop_requested` is asked on every rank between two steps: if any rank says yes, all save one checkpoint and return.
     `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run is bit-identical to an
-    uninterrupted one on the same device and world size.
+    uninterrupted one on the same device and world size. On another world size that divides `config.ranks` it learns the
+    same within rounding.
 
     All ranks return together, after everything is written. What only rank 0 can know of the run folder, it tells the
     others: none of them reads a file that rank 0 may be writing.
@@ -63,6 +64,7 @@ def train(
     checkpoint, because checking makes the host wait for the device.
     """
     device = distributed.start()
+    config.micro_batches(distributed.world_size())  # refuses a number of processes that cannot share them
     source = open_run(config, run)
     if distributed.from_first(distributed.rank() == 0 and run.result() is not None):
         return "finished"
@@ -165,20 +167,21 @@ def one_step(
     step = state.step
     state.optimizer.zero_grad()
     sums = torch.zeros_like(state.loss_sums)
-    for index, micro_batch in enumerate(batch.split(config.accumulate)):
-        # With one micro-batch a rank, this one would be on rank `rank * accumulate + index`: the same draws.
-        key = (config.seed, distributed.rank() * config.accumulate + index, step)
+    count = config.micro_batches(distributed.world_size())
+    for index, micro_batch in enumerate(batch.split(count)):
+        # The draws belong to the micro-batch, by its number in the step, whichever rank computes it.
+        key = (config.seed, distributed.rank() * count + index, step)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         noise = block_noise(len(micro_batch.labels), config).to(device, non_blocking=True)
-        last = index + 1 == config.accumulate
+        last = index + 1 == count
         sync: AbstractContextManager[None] = nullcontext()
         if isinstance(student, DistributedDataParallel) and not last:
             sync = student.no_sync()  # the gradients of all micro-batches are reduced with the last one
         with sync:
             losses = step_losses(student, state.teacher, state.reinforcement, micro_batch, noise, step, config)
-            torch.autograd.backward(losses["loss"] / config.accumulate)
+            torch.autograd.backward(losses["loss"] / count)
         sums += torch.stack([losses[name].detach().double() for name in LOSSES])
-    means = distributed.mean(sums / config.accumulate)
+    means = distributed.mean(sums / count)
     state.guard.watch(step, means)
     state.loss_sums += means
     state.summed_steps += 1

@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked, others = tyro.cli(Resources, args=arguments, return_unknown_args=True, add_help=False)
     config, run_folder = parse_command("python launch/train.py", others)
     resources, folder = asked.resolved(), RunFolder(run_folder.absolute())
+    if resources.cluster == "slurm":
+        resources.processes_for(config)  # refuses a number of processes that cannot train this run
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))

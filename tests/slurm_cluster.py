@@ -89,15 +89,16 @@ class Cluster:
 
 
 class Sweep:
-    """The study smoke with a method that counts steps."""
+    """The study smoke, or pair for two ranks, with a method that counts steps."""
 
-    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None):
+    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None, name="smoke"):
         self.cluster, self.folder, self.method = cluster, Path(folder), method
         self.data = data or self.folder / "data"
         if data is None:
             self.data.mkdir(parents=True)
             self.set("step_s", 0.15)
-        self.study = self.folder / "runs" / "smoke"
+        self.name = name
+        self.study = self.folder / "runs" / name
 
     def set(self, name, value):
         (self.data / name).write_text(str(value))
@@ -105,7 +106,7 @@ class Sweep:
     def command(self, *options, trials=4, parallel=2, partition="low", iterations=30):
         numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
         places = ["--data_folder", self.data, "--runs", self.folder / "runs", "--partition", partition]
-        cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", "smoke"]
+        cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", self.name]
         return [*sweep_command(self.method), *cluster, *numbers, *places, *options]
 
     def submit(self, *options, **numbers):
@@ -125,7 +126,7 @@ class Sweep:
         return surroundings(self.method, **self.cluster.environment)
 
     def status(self):
-        command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
+        command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", self.name, "--runs"]
         answer = subprocess.run(
             [*command, self.folder / "runs"], capture_output=True, text=True, env=self.cluster.environment
         )

@@ -62,7 +62,7 @@ def test_two_ranks_end_well_fifty_times_in_a_row(synthetic_folder, tmp_path):
 
 def short(data_folder, **changes):
     """A tiny run of four steps."""
-    return tiny_config(data_folder, **({"iterations": 4, "eval_every": 4, "log_every": 1} | changes))
+    return tiny_config(data_folder, **({"ranks": 2, "iterations": 4, "eval_every": 4, "log_every": 1} | changes))
 
 
 def test_a_finished_run_is_finished_on_all_ranks(synthetic_folder, tmp_path):
@@ -93,6 +93,7 @@ def test_sigterm_to_torchrun_saves_one_checkpoint_and_no_rank_crashes(synthetic_
     [
         ("--data_folder", "/nowhere", "/nowhere holds no synthetic set"),
         ("--mask_ratio", "1.2", "mask_ratio must be in (0, 1], got 1.2"),
+        ("--ranks", "3", "must divide the 3 micro-batches of a step (--ranks), got 2; allowed: 1, 3"),
         ("--iterations", "three", "Error parsing --iterations"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_file_that_one_rank_alone_cannot_read_ends_all_ranks(synthetic_folder,
 
 
 def test_ranks_resume_from_the_checkpoint_before_a_damaged_one(synthetic_folder, tmp_path):
-    config = tiny_config(synthetic_folder)
+    config = tiny_config(synthetic_folder, ranks=2)
     run = Run(tmp_path)
     ends_well(config, tmp_path)
     run.result_file.unlink()

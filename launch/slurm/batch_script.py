@@ -24,13 +24,13 @@ def script(
     config: TrainConfig | InferConfig,
     exclude: list[str],
 ) -> str:
-    """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
+    """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
     The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
     the time limit, and Slurm may requeue the job.
     """
     python, file = shlex.quote(sys.executable), shlex.quote(str(folder.job_spec_file))
-    gpus = resources.gpus_for(config.dataset) // resources.nodes
+    gpus = resources.gpus_for(config) // resources.nodes
     text = _make_sbatch_string(
         command=f"{python} -u -m launch.worker.main {file}",
         folder=folder.slurm,

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.inference.config import InferConfig
 from launch.slurm import commands
 
 if sys.version_info >= (3, 11):
@@ -25,9 +27,10 @@ class Resources:
     cluster: Literal["auto", "slurm", "local", "debug"] = "auto"
     """Slurm, processes of this machine, or this very process; auto is slurm where it answers, else local."""
     gpus: int | None = None
-    """GPUs a trial, one rank each; by default 4 for voc and coco as in the paper, none for synthetic."""
+    """GPUs a trial, one process each, by default one for each micro-batch of a step (4 for voc and coco as in the
+    paper), none for synthetic. Any number that divides them trains the same."""
     nodes: int = 1
-    """Nodes a trial. Without GPUs there is one rank a node."""
+    """Nodes a trial. Without GPUs there is one process a node."""
     partition: str | None = None
     """Partition, or several separated by commas."""
     account: str | None = None
@@ -67,9 +70,25 @@ class Resources:
             resources = replace(resources, cluster="slurm" if commands.answers_here() else "local")
         return resources
 
-    def gpus_for(self, dataset: str) -> int:
-        """GPUs of a run on this data set."""
-        return self.gpus if self.gpus is not None else 0 if dataset == "synthetic" else 4
+    def gpus_for(self, config: TrainConfig | InferConfig) -> int:
+        """GPUs of a run: by default one for each micro-batch of a step, or for an inference."""
+        if self.gpus is not None:
+            return self.gpus
+        if config.dataset == "synthetic":
+            return 0
+        return config.ranks if isinstance(config, TrainConfig) else 1
+
+    def processes_for(self, config: TrainConfig) -> int:
+        """Processes of a run. Raises UserError if they cannot share the micro-batches of a step equally."""
+        gpus = self.gpus_for(config)
+        processes = self.nodes * max(1, gpus // self.nodes)
+        if processes not in config.process_counts():
+            allowed = ", ".join(map(str, config.process_counts()))
+            raise UserError(
+                f"--gpus {gpus} on --nodes {self.nodes} makes {processes} processes, which must divide the "
+                f"{config.ranks} micro-batches of a step (ranks); allowed: {allowed}"
+            )
+        return processes
 
     def sbatch_options(self) -> dict[str, str]:
         """The further options by name. Raises UserError for one that cannot be one."""
