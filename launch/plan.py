@@ -88,6 +88,8 @@ def plan(options: Options) -> Plan:
     if size is not None and target > size:
         raise UserError(f"study {study.name} has only {size} different settings, got --trials {target}")
     resources = options.resolved()
+    if resources.cluster == "slurm":
+        resources.processes_for(base)  # refuses a number of processes that cannot train this study
     parallel = options.parallel or study.parallel
     if resources.cluster != "slurm":
         parallel = min(parallel, options.parallel or cores())

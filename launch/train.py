@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = words(sys.argv[1:] if arguments is None else arguments)
     asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
     resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
+    if resources.cluster == "slurm":
+        resources.processes_for(config)  # refuses a number of processes that cannot train this run
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))

@@ -22,7 +22,7 @@ SETTING = {"partition": "gpu", "account": "vision", "qos": "high", "constraint":
 SCRIPTS = {
     "plain": (Resources(), synthetic(), 2, []),
     "gpus": (Resources(gpus=4, **SETTING, sbatch=("mem=64G", "reservation=mine")), voc(), 8, ["n1", "n7"]),
-    "nodes": (Resources(gpus=8, nodes=2, partition="gpu"), voc(), 1, []),
+    "nodes": (Resources(gpus=8, nodes=2, partition="gpu"), replace(voc(), ranks=8), 1, []),
 }
 
 

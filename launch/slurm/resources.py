@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.inference.config import InferConfig
 from launch.slurm import commands, sbatch_options
 from launch.slurm.sbatch_options import FLAGS, GPUS, Options, asks_for_gpus
 
@@ -44,10 +46,10 @@ class Resources:
     cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
     """Slurm, processes of this machine, or this very process; auto is slurm where it answers, else local."""
     gpus: int | str | None = None
-    """GPUs a trial, one rank each, or type and number as in a100:4; by default 4 for voc and coco as in the paper, none
-    for synthetic."""
+    """GPUs a trial, one process each, or type and number as in a100:4; by default one for each micro-batch of a step (4
+    for voc and coco as in the paper), none for synthetic. Any number that divides them trains the same."""
     nodes: int = ONE_NODE
-    """Nodes a trial. Without GPUs there is one rank a node."""
+    """Nodes a trial. Without GPUs there is one process a node."""
     partition: str | None = None
     """Partition, or several separated by commas."""
     account: str | None = None
@@ -97,10 +99,25 @@ class Resources:
             return _number_of(self.gpus)
         return sbatch_options.number_of_gpus(self.sbatch_options(), self.nodes)
 
-    def gpus_for(self, dataset: str) -> int:
-        """GPUs of a run on this data set."""
-        count = self.gpu_count
-        return count if count is not None else 0 if dataset == "synthetic" else 4
+    def gpus_for(self, config: TrainConfig | InferConfig) -> int:
+        """GPUs of a run: by default one for each micro-batch of a step, or for an inference."""
+        if self.gpu_count is not None:
+            return self.gpu_count
+        if config.dataset == "synthetic":
+            return 0
+        return config.ranks if isinstance(config, TrainConfig) else 1
+
+    def processes_for(self, config: TrainConfig) -> int:
+        """Processes of a run. Raises UserError if they cannot share the micro-batches of a step equally."""
+        gpus = self.gpus_for(config)
+        processes = self.nodes * max(1, gpus // self.nodes)
+        if processes not in config.process_counts():
+            allowed = ", ".join(map(str, config.process_counts()))
+            raise UserError(
+                f"--gpus {gpus} on --nodes {self.nodes} makes {processes} processes, which must divide the "
+                f"{config.ranks} micro-batches of a step (ranks); allowed: {allowed}"
+            )
+        return processes
 
     def sbatch_options(self) -> Options:
         """The further options by name. Raises UserError for one that cannot be one."""
