@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 
 from analysis.load import definition_of, study_folder
+from fsr.config import TrainConfig
 
 
 def chosen() -> tuple[list[str], Path]:
@@ -40,12 +41,13 @@ def facts(studies: list[str], runs: Path) -> pd.DataFrame:
     for study in studies:
         definition = definition_of(study_folder(study, runs))
         base, launched = definition["base"], definition.get("launched", {})
+        config = TrainConfig.from_json(base)
         rows[study] = {
             "data": f"{base['dataset']} ({base['train_set']} → {base['val_set']})",
             "searched": ", ".join(definition["space"]),
             "metric": definition["metric"],
             "steps": base["iterations"],
-            "batch": base["batch_size"] * base["accumulate"],
+            "batch": config.ranks * config.batch_size,
             "backbone": base["backbone"],
             "precision": base["precision"],
             "launched": launched.get("started", "")[:10],

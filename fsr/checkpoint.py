@@ -36,10 +36,12 @@ VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed
 class TrainState:
     """Everything that a run carries from one step to the next.
 
-    It holds no random states: every draw is a function of (seed, rank, step).
+    It holds no random states: every draw is a function of (seed, micro-batch, step). Nothing in it depends on the
+    number of processes, so any number may resume it.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        micro_batches = config.micro_batches(distributed.world_size())
         torch.manual_seed(config.seed)  # all ranks start from the same weights
         self.student = Network(config).to(device)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
@@ -47,7 +49,7 @@ class TrainState:
             for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
                 block.compile()  # one by one: blocks are alike, so the code compiled for the first serves all
         self.optimizer = build_optimizer(self.student, config)
-        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=config.accumulate)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=micro_batches)
         self.reinforcement.to(device)
         self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done
@@ -87,24 +89,23 @@ class TrainState:
         parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
         return parts | {name: getattr(self, name) for name in VALUES}
 
-    def resume(self, run: Run, device: torch.device) -> None:
-        """Load the run's checkpoint, if there is one. Where it is damaged or missing, load the previous checkpoint.
+    def resume(self, run: Run, device: torch.device) -> bool:
+        """Load the run's checkpoint, if there is one, and say whether there was.
 
-        Raises UserError if no checkpoint can be read, or if it belongs to another network.
+        Where it is damaged or missing, loads the previous checkpoint. Rank 0 chooses, and the other ranks load what it
+        chose: none looks at a file that rank 0 may still remove. Raises UserError, on every rank, if no checkpoint can
+        be read, or if it belongs to another network.
         """
-        present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
-        for path in present:
-            try:
-                state = load_file(path, device)
-            except UserError as error:
-                if path == present[-1]:
-                    raise
-                print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
-                if distributed.rank() == 0:
-                    path.unlink()  # or the next save would replace the good previous checkpoint with it
-            else:
-                self._take(state, path)
-                return
+        path = state = None
+        with distributed.shared_errors():
+            if distributed.rank() == 0:
+                path, state = readable_checkpoint(run, device)
+        path = distributed.from_first(path)
+        if path is None:
+            return False
+        with distributed.shared_errors():
+            self._take(load_file(path, device) if state is None else state, path)
+        return True
 
     def _take(self, state: dict[str, Any], path: Path) -> None:
         try:
@@ -123,6 +124,24 @@ def _write(content: dict[str, Any], run: Run) -> None:
         torch.save(content, file)
         if run.checkpoint_file.exists():
             os.replace(run.checkpoint_file, run.previous_checkpoint_file)
+
+
+def readable_checkpoint(run: Run, device: torch.device) -> tuple[Path | None, dict[str, Any] | None]:
+    """The newest checkpoint of a run that can be read, and what it holds; None and None where there is none.
+
+    Removes a damaged checkpoint, if there is one before it. Raises UserError if there are checkpoints, but none can be
+    read.
+    """
+    present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
+    for path in present:
+        try:
+            return path, load_file(path, device)
+        except UserError as error:
+            if path == present[-1]:
+                raise
+            print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
+            path.unlink()  # or the next save would replace the good previous checkpoint with it
+    return None, None
 
 
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

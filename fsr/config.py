@@ -150,10 +150,10 @@ class TrainConfig:
     iterations: int = 20_000
     """Optimizer steps."""
     batch_size: int = 2
-    """Images of a micro-batch: what one rank computes at a time."""
-    accumulate: int = 1
-    """Gradient accumulation: micro-batches of one optimizer step. The global batch has ranks · accumulate ·
-    batch_size images, so N ranks that accumulate M micro-batches learn what N · M ranks learn."""
+    """Images of a micro-batch: what a process computes at a time."""
+    ranks: int = 4
+    """Micro-batches of one optimizer step, by default one on each of the paper's 4 GPUs. The global batch has ranks ·
+    batch_size images. W processes accumulate the gradients of ranks / W micro-batches each, and learn the same."""
     lr: float = 6e-5
     """Peak learning rate of the encoder."""
     head_lr_factor: float = 10.0
@@ -175,7 +175,7 @@ class TrainConfig:
 
     # Running
     seed: int = 0
-    """Every random draw is a function of (seed, rank, step)."""
+    """Every random draw is a function of (seed, micro-batch, step)."""
     eval_every: int = 2_000
     """Steps between evaluations; the last step is always evaluated."""
     log_every: int = 50
@@ -183,7 +183,7 @@ class TrainConfig:
     save_every: int = 500
     """Steps between two checkpoints; a killed run loses at most that many."""
     workers: int = 4
-    """Data loading processes per rank."""
+    """Data loading processes of each process."""
     pictures: int = 4
     """Validation images drawn in TensorBoard at each evaluation."""
 
@@ -206,7 +206,7 @@ class TrainConfig:
             check(field, value is None or value >= 1, "at least 1")
         for field in ("out_dim", "decoder_width", "decoder_dilation", "projector_hidden", "projector_bottleneck"):
             check(field, getattr(self, field) >= 1, "at least 1")
-        for field in ("iterations", "batch_size", "accumulate", "eval_every", "log_every", "save_every"):
+        for field in ("iterations", "batch_size", "ranks", "eval_every", "log_every", "save_every"):
             check(field, getattr(self, field) >= 1, "at least 1")
         for field in ("local_crops", "workers", "pictures", "seed"):
             check(field, getattr(self, field) >= 0, "at least 0")
@@ -247,6 +247,20 @@ class TrainConfig:
         """The values of block_size that this crop and patch allow."""
         multiples = range(self.patch_size, self.crop_size + 1, self.patch_size)
         return [size for size in multiples if self.crop_size % size == 0]
+
+    def process_counts(self) -> list[int]:
+        """Numbers of processes that can share the micro-batches of a step equally."""
+        return [processes for processes in range(1, self.ranks + 1) if self.ranks % processes == 0]
+
+    def micro_batches(self, processes: int) -> int:
+        """Micro-batches of a step on each of so many processes. Raises UserError if they cannot share them equally."""
+        if self.ranks % processes:
+            allowed = ", ".join(map(str, self.process_counts()))
+            raise UserError(
+                f"the number of processes must divide the {self.ranks} micro-batches of a step (--ranks), "
+                f"got {processes}; allowed: {allowed}"
+            )
+        return self.ranks // processes
 
     @property
     def masked_blocks(self) -> int:
@@ -296,7 +310,7 @@ class TrainConfig:
 
     @property
     def cores(self) -> int:
-        """Processor cores that a rank keeps busy."""
+        """Processor cores that a process keeps busy."""
         return self.workers + 1
 
     def to_json(self) -> dict[str, Any]:
@@ -310,8 +324,15 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_json`. Raises UserError for a field that does not exist."""
+        """The inverse of `to_json`. Raises UserError for a field that does not exist.
+
+        Version 0.1.0 wrote no `ranks`: its global batch was that of the processes that happened to run. Where nothing
+        tells how many there were (`fsr.run.Run.config` knows where to look), `ranks` is the preset's.
+        """
         hints = typing.get_type_hints(cls)
+        if "ranks" not in fields and fields.get("dataset") in PRESETS:
+            fields = fields | {"ranks": PRESETS[fields["dataset"]]().ranks}
+            fields.pop("accumulate", None)
         unknown = sorted(set(fields) - set(hints))
         if unknown:
             raise UserError(f"a training configuration has no field {', '.join(unknown)}; allowed: {', '.join(hints)}")
@@ -379,6 +400,7 @@ def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
         reg_from=0.3,
         iterations=360,
         batch_size=8,
+        ranks=1,
         lr=2e-3,
         head_lr_factor=1.0,
         momentum=0.98,

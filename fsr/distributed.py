@@ -1,27 +1,36 @@
 """Ranks under torchrun. Every function is a no-op on one process."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fsr.errors import UserError
+
 
 def start() -> torch.device:
-    """Join the process group that torchrun's environment describes, if any, and return this rank's device.
-
-    The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
-    between steps.
-    """
+    """Join the process group, if there is one to join, and return this rank's device."""
     device = own_device()
     if device.type == "cuda":
         # A resumed run must be bit-identical to an uninterrupted one.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    join()
     return device
+
+
+def join() -> None:
+    """Join the process group that torchrun's environment describes, if any.
+
+    The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
+    between steps.
+    """
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def own_device() -> torch.device:
@@ -75,3 +84,28 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def wait_for_all() -> None:
+    """Return when all ranks have come here: what one of them wrote before is there for all."""
+    any_rank(False)
+
+
+@contextmanager
+def shared_errors() -> Iterator[None]:
+    """A UserError that a rank raises inside, raised on all ranks; all have to come here.
+
+    Without it the other ranks would wait for that rank, and die of its end instead of its error.
+    """
+    own: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    if not any_rank(own is not None):
+        return
+    problems: list[Any] = [own and str(own)]
+    if world_size() > 1:
+        problems *= world_size()
+        dist.all_gather_object(problems, own and str(own))
+    raise UserError(next(problem for problem in problems if problem)) from own

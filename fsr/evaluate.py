@@ -90,7 +90,8 @@ class Scores:
 def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, device: torch.device) -> Evaluation:
     """Scores of the networks, named student and teacher, on the validation list.
 
-    Every image is counted once, whatever the number of ranks.
+    Every image is counted once, whatever the number of ranks. Raises UserError, on every rank, if an image or a mask
+    cannot be read.
     """
     counts = {name: Scores(config) for name in networks}
     modes = {name: network.training for name, network in networks.items()}
@@ -98,11 +99,12 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
     images = evaluation_images(config, source, config.val_set, rank, ranks)
     if rank == 0:
         images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
-    for batch in batches_of_one_size(images, BATCHES * config.batch_size):
-        _, *tensors = zip(*batch, strict=True)
-        views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
-        for name, network in networks.items():
-            counts[name].add(network.eval(), views, ground_truth, labels)
+    with distributed.shared_errors():
+        for batch in batches_of_one_size(images, BATCHES * config.batch_size):
+            _, *tensors = zip(*batch, strict=True)
+            views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
+            for name, network in networks.items():
+                counts[name].add(network.eval(), views, ground_truth, labels)
     scores: dict[str, float] = {}
     for name, network in networks.items():
         network.train(modes[name])

@@ -60,7 +60,11 @@ class Run:
 
     def config(self) -> TrainConfig:
         """The configuration that this run was started with."""
-        return TrainConfig.from_json(json.loads(self.config_file.read_text()))
+        fields: dict[str, Any] = json.loads(self.config_file.read_text())
+        starts = self.starts()
+        if "ranks" not in fields and starts:  # of version 0.1.0: the processes of its first start made the global batch
+            fields["ranks"] = int(starts[0]["device"].split(" × ")[0]) * fields.pop("accumulate", 1)
+        return TrainConfig.from_json(fields)
 
     def result(self) -> dict[str, Any] | None:
         """Final scores, or None while the run is not finished."""

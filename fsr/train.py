@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -52,18 +53,24 @@ def train(
 
     `stop_requested` is asked on every rank between two steps: if any rank says yes, all save one checkpoint and return.
     `prune` is asked on rank 0 after each evaluation with the step and the scores. A resumed run is bit-identical to an
-    uninterrupted one on the same device and world size.
+    uninterrupted one on the same device and world size. On another world size that divides `config.ranks` it learns the
+    same within rounding.
 
-    Raises UserError for what the user must mend, before any training starts. Raises NotFiniteError for a loss that is
-    not finite; the weights do not change from that step on. A CPU raises it at once, a GPU at the next record,
-    evaluation or checkpoint, because checking makes the host wait for the device.
+    All ranks return together, after everything is written. What only rank 0 can know of the run folder, it tells the
+    others: none of them reads a file that rank 0 may be writing.
+
+    Raises UserError for what the user must mend, on every rank. Raises NotFiniteError for a loss that is not finite;
+    the weights do not change from that step on. A CPU raises it at once, a GPU at the next record, evaluation or
+    checkpoint, because checking makes the host wait for the device.
     """
     device = distributed.start()
+    config.micro_batches(distributed.world_size())  # refuses a number of processes that cannot share them
     source = open_run(config, run)
-    if run.result() is not None:
+    if distributed.from_first(distributed.rank() == 0 and run.result() is not None):
         return "finished"
-    state = TrainState(config, device)
-    state.resume(run, device)
+    with distributed.shared_errors():
+        state = TrainState(config, device)
+    resumed = state.resume(run, device)
     student: Network | DistributedDataParallel = state.student.train()
     state.teacher.train()
     if distributed.world_size() > 1:
@@ -71,11 +78,12 @@ def train(
         # first step, and a resumed run would sum gradients in another order.
         student = DistributedDataParallel(state.student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
-    prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
+    with distributed.shared_errors():
+        prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
+        run_log = RunLog(config, run, source, state, device) if distributed.rank() == 0 else None
     writer = BackgroundWriter()
-    run_log = RunLog(config, run, source, state, device) if distributed.rank() == 0 else None
     started = time.monotonic() - state.seconds
-    saved = (state.step, state.evaluated) if run.has_checkpoint() else None
+    saved = (state.step, state.evaluated) if resumed else None
 
     def save(*, leaving: bool) -> None:
         nonlocal saved
@@ -92,7 +100,7 @@ def train(
             writer.write(lambda: write(run))
         saved = state.step, state.evaluated
 
-    try:
+    def loop() -> Outcome:
         while True:
             if distributed.any_rank(stop_requested()):
                 save(leaving=True)
@@ -104,8 +112,9 @@ def train(
                 with run_log.progress.paused() if run_log else nullcontext():
                     state.scores, quality = evaluate(networks, config, source, device)
                 state.evaluated = state.step
-                if run_log:
-                    run_log.scores(quality)
+                with distributed.shared_errors():
+                    if run_log:
+                        run_log.scores(quality)
                 if distributed.from_first(bool(run_log) and prune(state.step, state.scores)):
                     save(leaving=True)
                     return "pruned"
@@ -113,7 +122,9 @@ def train(
                 save(leaving=at_end)
             if at_end:
                 break
-            one_step(student, state, prefetcher.next(), config, device)
+            with distributed.shared_errors():
+                batch = prefetcher.next()
+            one_step(student, state, batch, config, device)
             if device.type == "cpu" or state.step % config.log_every == 0:
                 state.guard.check()
             if run_log:
@@ -122,28 +133,27 @@ def train(
         if run_log:
             run_log.finish()
         return "finished"
+
+    try:
+        outcome = loop()
     finally:
         writer.close()
         if run_log:
             run_log.close()
+    distributed.wait_for_all()
+    return outcome
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:
-    """Check the data and start or reopen the run folder on rank 0. Every rank raises the UserError of rank 0."""
-    problem = None
-    if distributed.rank() == 0:
-        try:
-            source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
+    """Check the data and start or reopen the run folder on rank 0. Every rank raises the UserError of any rank."""
+    with distributed.shared_errors():
+        source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
+        if distributed.rank() == 0:
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
             run.start(config)
-        except UserError as error:
-            problem = str(error)
-    problem = distributed.from_first(problem)
-    if problem:
-        raise UserError(problem)
-    return open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
+    return source
 
 
 def one_step(
@@ -157,20 +167,21 @@ def one_step(
     step = state.step
     state.optimizer.zero_grad()
     sums = torch.zeros_like(state.loss_sums)
-    for index, micro_batch in enumerate(batch.split(config.accumulate)):
-        # With one micro-batch a rank, this one would be on rank `rank * accumulate + index`: the same draws.
-        key = (config.seed, distributed.rank() * config.accumulate + index, step)
+    count = config.micro_batches(distributed.world_size())
+    for index, micro_batch in enumerate(batch.split(count)):
+        # The draws belong to the micro-batch, by its number in the step, whichever rank computes it.
+        key = (config.seed, distributed.rank() * count + index, step)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         noise = block_noise(len(micro_batch.labels), config).to(device, non_blocking=True)
-        last = index + 1 == config.accumulate
+        last = index + 1 == count
         sync: AbstractContextManager[None] = nullcontext()
         if isinstance(student, DistributedDataParallel) and not last:
             sync = student.no_sync()  # the gradients of all micro-batches are reduced with the last one
         with sync:
             losses = step_losses(student, state.teacher, state.reinforcement, micro_batch, noise, step, config)
-            torch.autograd.backward(losses["loss"] / config.accumulate)
+            torch.autograd.backward(losses["loss"] / count)
         sums += torch.stack([losses[name].detach().double() for name in LOSSES])
-    means = distributed.mean(sums / config.accumulate)
+    means = distributed.mean(sums / count)
     state.guard.watch(step, means)
     state.loss_sums += means
     state.summed_steps += 1
@@ -185,24 +196,52 @@ def one_step(
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.train`: train one run. On SIGINT and SIGTERM it saves a checkpoint and ends."""
-    config, run_folder = parse_command("python -m fsr.train", sys.argv[1:] if arguments is None else arguments)
-    run = Run(run_folder)
+    """`python -m fsr.train`: train one run. On SIGINT and SIGTERM it saves a checkpoint and ends.
+
+    Under torchrun all ranks end alike, and rank 0 alone says how.
+    """
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: received.append(number))
+    distributed.join()
+    first = distributed.rank() == 0
     try:
+        config, run_folder = read_command(sys.argv[1:] if arguments is None else arguments)
+        run = Run(run_folder)
         outcome = train(config, run, stop_requested=lambda: bool(received))
+    except UserError:
+        if first:
+            raise
+        sys.exit(ExitCode.MISTAKE)
     except NotFiniteError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if first:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.INCOMPLETE)
     finally:
         distributed.stop()
     if outcome == "stopped":
-        print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
+        if first:
+            print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
-    result = run.result() or {}
-    print(f"finished: segmentation mIoU {result[SEG_MIOU]:.4f}; all scores in {run.result_file}")
+    if first:
+        result = run.result() or {}
+        print(f"finished: segmentation mIoU {result[SEG_MIOU]:.4f}; all scores in {run.result_file}")
+
+
+def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
+    """Configuration and run folder. Rank 0 reads the command line, so that help and mistakes are printed once."""
+
+    def read() -> tuple[TrainConfig, Path] | UserError | SystemExit:
+        try:
+            return parse_command("python -m fsr.train", arguments)
+        except (UserError, SystemExit) as end:
+            return end
+
+    command = distributed.from_first(read() if distributed.rank() == 0 else None)
+    if isinstance(command, BaseException):
+        raise command
+    config, run_folder = command
+    return config, run_folder
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
 from launch.slurm.resources import Resources, words
 from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
-from launch.submit import prepare, submit
+from launch.submit import choose_code, prepare, submit
 from launch.worker import method
 from launch.worker.job_spec import JobSpec
 
@@ -44,11 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
+    console = new_console()
+    code = choose_code(folder, asked.renew_code, "", console)
     submission = prepare(folder, min(asked.parallel, config.shards), resources)
-    spec = JobSpec(kind="inference", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    spec = JobSpec(kind="inference", folder=str(folder.folder), config=config.to_json(), code=code)
     ids = submit(submission, spec, resources, config)
     lock.release()
-    console = new_console()
     for note in (*submission.notes, *more_than_parallel(submission.live, asked.parallel)):
         say(console, f"note: {note}")
     if not ids and not submission.live:

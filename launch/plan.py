@@ -53,8 +53,6 @@ class Options(Resources):
     """On Slurm: submit and return, without watching."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
-    renew_code: bool = False
-    """Let workers run the checkout's code from now on, as a new code version of the study."""
     verify_resume: bool = False
     """Kill a short run of this study at random steps, resume it, and check that it is bit-identical to an uninterrupted
     one."""
@@ -90,6 +88,8 @@ def plan(options: Options) -> Plan:
     if size is not None and target > size:
         raise UserError(f"study {study.name} has only {size} different settings, got --trials {target}")
     resources = options.resolved()
+    if resources.cluster == "slurm":
+        resources.processes_for(base)  # refuses a number of processes that cannot train this study
     parallel = options.parallel or study.parallel
     if resources.cluster != "slurm":
         parallel = min(parallel, options.parallel or cores())
@@ -189,8 +189,8 @@ def renew_definition(plan: Plan) -> None:
 def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
     """Raise UserError if the study of this folder was launched with another definition; data may have moved.
 
-    Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of the
-    study's file. Workers run the study's code, so that changes nothing; `definition_changes` names it.
+    Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of a study's
+    file. Workers run the study's code, so that changes nothing; `definition_changes` names it.
     """
     before = json.loads(folder.study_file.read_text())
     changes = definition_changes(before, definition)

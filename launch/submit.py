@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.inference.config import InferConfig
+from launch.show.messages import say
 from launch.slurm import bad_nodes, batch_script, commands
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
+from launch.state.code_snapshot import listed
 from launch.state.paths import LaunchFolder
 from launch.worker.job_spec import JobSpec
 
@@ -70,6 +74,21 @@ def scripts(
         batch_script.script(size, folder, snapshot, spec_file, resources, config, submission.exclude)
         for size in submission.sizes
     ]
+
+
+def choose_code(folder: LaunchFolder, renew: bool, redefined: str, console: Console) -> str:
+    """The code version that workers are to run; says where the checkout differs from it. The sweep lock must be held.
+
+    `redefined` tells what else differs with the code.
+    """
+    changed, taken = folder.code.differences(), folder.code.versions()
+    version = folder.code.take(renew)
+    if taken and version != taken[-1]:
+        say(console, f"new code version {version} (before: {taken[-1]}); changed: {listed(changed)}")
+    elif changed:
+        what = f"the checkout differs from the code version {version} in {listed(changed)}{redefined}"
+        say(console, f"note: {what}; workers run that version; --renew-code takes the checkout's")
+    return version
 
 
 def submit(submission: Submission, spec: JobSpec, resources: Resources, config: TrainConfig | InferConfig) -> list[str]:

@@ -32,7 +32,7 @@ from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
-from launch.submit import scripts
+from launch.submit import choose_code, scripts
 from launch.sweep_local import sweep_here
 from launch.sweep_slurm import prepare_workers, submit_workers, sweep_on_slurm, tell
 from launch.verify_resume import verify_resume
@@ -123,18 +123,11 @@ def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) ->
 
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:
     """Say where the checkout differs from the study's code, which workers run; or take it as a new code version."""
-    changed, code = planned.folder.code.differences(), planned.folder.code
-    before = code.versions()[-1]
-    now = code.take(renew)
-    if now != before:
+    definition, before = json.loads(planned.folder.study_file.read_text()), planned.folder.code.versions()[-1]
+    names = list(definition_changes(definition, definition_of(planned)))
+    redefined = f", and defines {listed(names)} in another way" if names else ""
+    if choose_code(planned.folder, renew, redefined, console) != before:
         renew_definition(planned)
-        say(console, f"new code version {now} (before: {before}); changed: {listed(changed)}")
-    elif changed:
-        definition = json.loads(planned.folder.study_file.read_text())
-        names = list(definition_changes(definition, definition_of(planned)))
-        redefined = f", and defines {listed(names)} in another way" if names else ""
-        what = f"the checkout differs from the study's code version {now} in {listed(changed)}{redefined}"
-        say(console, f"note: {what}; workers run the study's; --renew-code takes the checkout's")
 
 
 def open_the_storage(planned: Plan) -> BaseStorage:

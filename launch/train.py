@@ -12,7 +12,7 @@ from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
-from launch.submit import prepare, submit
+from launch.submit import choose_code, prepare, submit
 from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -31,17 +31,20 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = words(sys.argv[1:] if arguments is None else arguments)
     asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
     resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
+    if resources.cluster == "slurm":
+        resources.processes_for(config)  # refuses a number of processes that cannot train this run
     folder.run.start(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
+    console = new_console()
+    code = choose_code(folder, asked.renew_code, "", console)
     submission = prepare(folder, 0 if folder.run.result() else 1, resources)
-    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=folder.code.take())
+    spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=code)
     ids = submit(submission, spec, resources, config)
     lock.release()
-    console = new_console()
     for note in submission.notes:
         say(console, f"note: {note}")
     if folder.run.result():

@@ -3,7 +3,7 @@
 Tries every multiple of the patch that divides the crop into at least 2 x 2 blocks, each once.
 
 Command    python launch/sweep.py --study block_size --data_folder DIR
-Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
+Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (64 pixels on VOC); its score here is not yet measured
 Measured   synthetic set, 240 steps (docs/results.md): 24 against 16 pixels, four fresh seeds: +.010 ± .027 mIoU

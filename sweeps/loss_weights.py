@@ -4,7 +4,7 @@ Searches w_class, w_patch, w_seg, w_reg and w_aff together, each log-uniformly f
 times that value.
 
 Command    python launch/sweep.py --study loss_weights --data_folder DIR
-Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
+Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.1, .1, .1, .05, .2); its score here is not yet measured
 Measured   synthetic set, 240 steps (docs/results.md): w_aff .75 against .2 (others changed a little), eight fresh

@@ -3,7 +3,7 @@
 Searches the fraction of masked blocks from .05 to .95; an even grid comes first, then the sampler refines it.
 
 Command    python launch/sweep.py --study mask_ratio --data_folder DIR
-Hardware   one run of the VOC preset is meant for 4 GPUs x 2 images
+Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.4); its score here is not yet measured
 Measured   synthetic set, 240 steps (docs/results.md): .8 and .2 against .4, five fresh seeds: +.001 ± .031

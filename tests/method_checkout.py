@@ -11,30 +11,37 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
+# The study smoke with a second micro-batch in each step, so that one process or two may train it.
+PAIR = """from dataclasses import replace
+
+from sweeps import smoke
+
+study = replace(smoke.study, name="pair", settings=smoke.study.settings | {"ranks": 2})
+"""
+
 
 @functools.cache
 def checkout(method: Path) -> Path:
     """The project's packages, with this file in the place of launch/worker/method.py; made once a test run."""
     folder = Path(tempfile.mkdtemp(prefix=f"checkout_{method.stem}_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for package in ("fsr", "sweeps"):
-        (folder / package).symlink_to(ROOT / package)
-    copy_launch(folder, method)
-    return folder
+    (folder / "fsr").symlink_to(ROOT / "fsr")
+    return copy_launch(folder, method)
 
 
 def private_checkout(folder: Path, method: Path) -> Path:
     """One that a test may change."""
-    for package in ("fsr", "sweeps"):
+    shutil.copytree(ROOT / "fsr", folder / "fsr", ignore=shutil.ignore_patterns("__pycache__"))
+    return copy_launch(folder, method)
+
+
+def copy_launch(folder: Path, method: Path) -> Path:
+    """Put launch/ with this method there, and sweeps/ with the study pair."""
+    for package in ("launch", "sweeps"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    copy_launch(folder, method)
-    return folder
-
-
-def copy_launch(folder: Path, method: Path) -> None:
-    """Put launch/ with this method there."""
-    shutil.copytree(ROOT / "launch", folder / "launch", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "sweeps" / "pair.py").write_text(PAIR)
     shutil.copy(method, folder / "launch" / "worker" / "method.py")
+    return folder
 
 
 def sweep_command(method: Path) -> list[str]:

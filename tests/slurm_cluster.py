@@ -89,11 +89,12 @@ class Cluster:
 
 
 class Sweep:
-    """The study smoke with a method that counts steps."""
+    """The study smoke, or pair for two ranks, with a method that counts steps."""
 
-    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None, private=False):
+    def __init__(self, cluster, folder, method=TESTS / "slurm_stub.py", data=None, name="smoke", private=False):
         self.cluster, self.folder = cluster, Path(folder)
         self.checkout = private_checkout(self.folder / "checkout", method) if private else checkout(method)
+        self.name = name
         self.runs = self.folder / "runs"
         self.data = data or self.folder / "data"
         if data is None:
@@ -102,7 +103,7 @@ class Sweep:
 
     @property
     def study(self):
-        return self.runs / "smoke"
+        return self.runs / self.name
 
     def set(self, name, value):
         (self.data / name).write_text(str(value))
@@ -110,7 +111,7 @@ class Sweep:
     def command(self, *options, trials=4, parallel=2, partition="low", iterations=30):
         numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
         places = ["--data_folder", self.data, "--runs", self.runs, "--partition", partition]
-        cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", "smoke"]
+        cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", self.name]
         return [*command_of(self.checkout), *cluster, *numbers, *places, *options]
 
     def submit(self, *options, **numbers):
@@ -130,7 +131,7 @@ class Sweep:
         return surroundings_of(self.checkout, **self.cluster.environment)
 
     def status(self):
-        command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
+        command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", self.name, "--runs"]
         answer = subprocess.run([*command, self.runs], capture_output=True, text=True, env=self.cluster.environment)
         assert answer.returncode == 0, answer.stderr
         return json.loads(answer.stdout)

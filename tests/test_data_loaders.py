@@ -81,6 +81,7 @@ def test_seeds_differ(config):
 def test_ranks_share_an_epoch_without_overlap(config):
     # 3 ranks of 4 images see all 24 images in 2 steps.
     whole = torch.cat([batch["labels"] for batch in batches(config, last_step=6)])
+    config = replace(config, ranks=3)
     ranks = [batches(config, rank, 3, 0, 2) for rank in range(3)]
     shared = torch.cat([ranks[rank][step]["labels"] for step in range(2) for rank in range(3)])
     expected = torch.zeros(24, 8)
@@ -88,6 +89,17 @@ def test_ranks_share_an_epoch_without_overlap(config):
         expected[row, [class_id - 1 for class_id in item.classes]] = 1
     assert torch.equal(whole, shared)
     assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_step_has_the_same_micro_batches_on_any_number_of_ranks(config, world_size):
+    config = replace(config, ranks=4, batch_size=2)
+    on_four = [batches(config, rank, 4, 3, 6) for rank in range(4)]
+    shared = [batches(config, rank, world_size, 3, 6) for rank in range(world_size)]
+    for step in range(3):
+        for name in ("view1", "view2", "labels"):
+            parts = (torch.cat([rank[step][name] for rank in ranks]) for ranks in (on_four, shared))
+            assert torch.equal(*parts)
 
 
 def test_the_next_epoch_has_another_order_and_other_views(config):
@@ -160,6 +172,7 @@ def test_both_layouts_give_the_same_batches_and_ground_truth(config, tmp_path):
     other = replace(
         coco(tmp_path),
         num_classes=9,
+        ranks=1,
         batch_size=4,
         crop_size=48,
         crop_area=config.crop_area,

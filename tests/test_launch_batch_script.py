@@ -22,7 +22,7 @@ SETTING = {"partition": "gpu", "account": "vision", "qos": "high", "constraint":
 SCRIPTS = {
     "plain": (Resources(), synthetic(), 2, []),
     "gpus": (Resources(gpus=4, **SETTING, sbatch=("mem=64G", "reservation=mine")), voc(), 8, ["n1", "n7"]),
-    "nodes": (Resources(gpus=8, nodes=2, partition="gpu"), voc(), 1, []),
+    "nodes": (Resources(gpus=8, nodes=2, partition="gpu"), replace(voc(), ranks=8), 1, []),
 }
 
 
@@ -44,15 +44,7 @@ def test_bash_understands_the_script(name):
 
 
 def lines_of(config=None, exclude=(), **resources):
-    text = batch_script.script(
-        2,
-        FOLDER,
-        FOLDER.folder / "code",
-        FOLDER.folder / "spec.json",
-        Resources(**resources),
-        config or synthetic(),
-        list(exclude),
-    )
+    text = batch_script.script(2, FOLDER, CODE, SPEC, Resources(**resources), config or synthetic(), list(exclude))
     return text.splitlines()
 
 
@@ -117,7 +109,7 @@ def prepared(folder, python, command):
     study = StudyFolder(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        script = "\n".join([*batch_script.setup(study, folder / "code")[:-1], command])
+        script = "\n".join([*batch_script.setup(study, study.folder / "code")[:-1], command])
     variables = {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "PATH": "/usr/bin:/bin"}
     answer = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, env=variables)
     return answer.returncode, answer.stdout + answer.stderr, study.mistakes()

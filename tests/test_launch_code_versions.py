@@ -64,7 +64,7 @@ def test_a_new_config_field_in_the_checkout_is_said_and_kills_no_worker(place):
     place.change("fsr/config.py", "    data_folder: Path", "    colour: str = 'blue'\n    data_folder: Path")
     code, output = place.run("--trials", "4")
     assert code == 0, output
-    assert f"note: the checkout differs from the study's code version {place.versions()[0]} in fsr/config.py" in output
+    assert f"note: the checkout differs from the code version {place.versions()[0]} in fsr/config.py" in output
     assert "--renew-code takes the checkout's" in output
     assert [trial.state.name in ("COMPLETE", "PRUNED") for trial in place.trials()] == [True] * 4
     assert "colour" not in json.loads((place.study / "trial_0003" / "config.json").read_text())
@@ -86,7 +86,7 @@ def test_a_mended_bug_is_taken_on_request_and_every_trial_says_by_which_code_it_
     assert place.run("--trials", "2")[0] == 0
     place.change("launch/worker/method.py", "-score", "score")
     _, output = place.run("--trials", "3")
-    assert "in launch/worker/method.py; workers run the study's" in output
+    assert "in launch/worker/method.py; workers run that version" in output
     assert all(trial.value < 0 for trial in place.trials() if trial.state.name == "COMPLETE")
     assert place.run("--trials", "5", "--renew-code")[0] == 0
     finished = [trial for trial in place.trials()[3:] if trial.state.name == "COMPLETE"]
@@ -106,7 +106,7 @@ def test_an_edited_suggest_does_not_mix_two_definitions(place):
     place.change("sweeps/mask_ratio.py", "0.05, 0.95", "0.05, 0.5")
     code, output = place.run("--trials", "4")
     assert code == 0, output
-    assert "and defines the range of mask_ratio in another way; workers run the study's" in output
+    assert "and defines the range of mask_ratio in another way; workers run that version" in output
     ranges = {trial.distributions["mask_ratio"].high for trial in place.trials()}
     assert ranges == {0.95}
     code, output = place.run("--trials", "6", "--renew-code")

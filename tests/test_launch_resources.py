@@ -2,14 +2,18 @@
 
 import os
 import pwd
+from dataclasses import replace
 
 import pytest
 import tyro
 
+from fsr.config import synthetic, voc
 from fsr.errors import UserError
+from launch.plan import Options, plan
 from launch.slurm import commands
 from launch.slurm.resources import Resources, words
 from launch.state.storage import check_url, without_password
+from launch.train import main
 from launch.worker.rendezvous import Rendezvous
 
 
@@ -52,6 +56,35 @@ def test_the_file_at_home_is_found(tmp_path):
 def test_a_wrong_file_is_told_in_one_sentence(tmp_path, text, sentence):
     with pytest.raises(UserError, match=sentence.replace("[", r"\[")):
         from_file(tmp_path, text)
+
+
+def test_a_run_has_a_gpu_for_each_micro_batch_or_as_many_as_share_them_equally():
+    assert Resources().processes_for(voc()) == 4
+    assert Resources().gpus_for(replace(voc(), ranks=8)) == 8
+    assert Resources().gpus_for(synthetic()) == 0
+    assert Resources().processes_for(synthetic()) == 1
+    assert Resources(gpus=2).processes_for(voc()) == Resources(gpus=2, nodes=2).processes_for(voc()) == 2
+    assert Resources(gpus=0, nodes=2).processes_for(replace(synthetic(), ranks=2)) == 2
+    with pytest.raises(UserError) as raised:
+        Resources(gpus=3).processes_for(voc())
+    assert str(raised.value) == (
+        "--gpus 3 on --nodes 1 makes 3 processes, which must divide the 4 micro-batches of a step (ranks); "
+        "allowed: 1, 2, 4"
+    )
+    with pytest.raises(UserError, match="--gpus 0 on --nodes 2 makes 2 processes"):
+        Resources(nodes=2).processes_for(synthetic())
+
+
+def test_a_sweep_that_cannot_share_the_micro_batches_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "answers_here", lambda: True)
+    places = {"data_folder": tmp_path, "runs": tmp_path / "runs"}
+    with pytest.raises(UserError, match="--gpus 3 on --nodes 1 makes 3 processes"):
+        plan(Options(study="mask_ratio", gpus=3, **places))
+    with pytest.raises(UserError, match="--gpus 3 on --nodes 1 makes 3 processes"):
+        main.__wrapped__(["voc", "--run_folder", str(tmp_path / "runs"), "--gpus", "3"])
+    assert not (tmp_path / "runs").exists()
+    assert plan(Options(study="mask_ratio", gpus=2, **places)).base.ranks == 4
+    assert plan(Options(study="mask_ratio", cluster="local", **places)).base.ranks == 4
 
 
 def from_words(*arguments):

@@ -238,7 +238,7 @@ def test_a_stop_file_ends_the_workers_and_a_changed_checkout_does_not_leak_in(sw
 def undisturbed_run(cluster, synthetic_folder, tmp_path_factory):
     """A trial of the real method on two nodes that nobody disturbed."""
     cluster.clear()
-    reference = Sweep(cluster, tmp_path_factory.mktemp("reference"), METHOD, synthetic_folder)
+    reference = Sweep(cluster, tmp_path_factory.mktemp("reference"), METHOD, synthetic_folder, "pair")
     reference.submit("--nodes", "2", trials=1, iterations=60)
     reference.wait_for_no_jobs()
     assert reference.causes(0) == ["finished"]
@@ -263,7 +263,7 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
     cluster, synthetic_folder, tmp_path, undisturbed_run, end, seed
 ):
     cluster.clear()
-    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder)
+    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder, "pair")
     sweep.submit("--nodes", "2", trials=1, iterations=60)
     sweep.wait_for_step(0, random.Random(f"{end}{seed}").randint(7, 30), 60)
     end(sweep, 0)
@@ -275,7 +275,7 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
 @pytest.mark.slow
 def test_two_ranks_on_two_nodes_prune_a_trial_and_continue_with_the_next(cluster, synthetic_folder, tmp_path):
     cluster.clear()
-    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder)
+    sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder, "pair")
     sweep.submit("--nodes", "2", trials=10, parallel=1, iterations=60)
     sweep.wait_for_no_jobs(300)
     states = [trial["state"] for trial in sweep.status()["trials"]]

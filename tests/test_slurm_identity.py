@@ -77,7 +77,7 @@ def test_a_newer_checkout_is_said_and_taken_on_request_while_jobs_keep_what_they
         config.read_text().replace("    data_folder: Path", "    colour: str = 'blue'\n    data_folder: Path", 1)
     )
     output = mine.submit(trials=4, parallel=2)
-    assert "in fsr/config.py, launch/worker/method.py; workers run the study's" in output
+    assert "in fsr/config.py, launch/worker/method.py; workers run that version" in output
     wait_for(lambda: len(list(mine.study.glob("trial_*/config.json"))) >= 2, 60)
     output = mine.submit("--renew-code", trials=6, parallel=3)
     old, new = json.loads((mine.study / "code" / "versions.json").read_text())

@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import flags, source_of, tiny_config
 
+from fsr import distributed
 from fsr.checkpoint import TrainState, load_file, load_network
 from fsr.compare import COSTS, first_difference
 from fsr.errors import NotFiniteError, UserError
@@ -286,51 +287,98 @@ def test_every_option_trains(synthetic_folder, tmp_path, changes):
     assert train(tiny_config(synthetic_folder, iterations=5, eval_every=5, log_every=5, **changes), run) == "finished"
 
 
-def torchrun(*arguments: object, ranks: int = 2) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, TESTS / "ddp_run.py", *map(str, arguments)], check=True, timeout=300, env=environment)
+def torchrun(*arguments: object, processes: int = 2, **changes: object) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words = [TESTS / "ddp_run.py", *map(str, arguments), json.dumps(changes)]
+    subprocess.run([*command, *words], check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("processes, ranks", [(2, 2), pytest.param(3, 6, marks=pytest.mark.slow)])
+def test_gloo_ranks_stopped_and_resumed_equal_an_uninterrupted_run(synthetic_folder, tmp_path, processes, ranks):
+    stopped, whole = Run(tmp_path / "stopped"), Run(tmp_path / "whole")
+    torchrun(synthetic_folder, whole.folder, 0, processes=processes, ranks=ranks)
+    torchrun(synthetic_folder, stopped.folder, 7, processes=processes, ranks=ranks)
+    assert load_file(stopped.checkpoint_file)["step"] == 7
+    torchrun(synthetic_folder, stopped.folder, 0, processes=processes, ranks=ranks)
+    assert_same_run(stopped, whole)
+
+
+FIFTY = {"ranks": 4, "iterations": 50, "eval_every": 50, "log_every": 1}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted_on(synthetic_folder, tmp_path_factory):
-    """The tiny run on some ranks, that nobody stopped."""
+def fifty_steps_on(synthetic_folder, tmp_path_factory):
+    """Fifty steps of four micro-batches each, on some processes, that nobody stopped."""
 
     @cache
-    def run_on(ranks: int) -> Run:
-        folder = tmp_path_factory.mktemp("ranks")
-        torchrun(synthetic_folder, folder, 0, ranks=ranks)
+    def run_on(processes: int) -> Run:
+        folder = tmp_path_factory.mktemp("processes")
+        torchrun(synthetic_folder, folder, 0, processes=processes, **FIFTY)
         return Run(folder)
 
     return run_on
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_gloo_ranks_stopped_and_resumed_equal_an_uninterrupted_run(uninterrupted_on, synthetic_folder, tmp_path, ranks):
-    torchrun(synthetic_folder, tmp_path, 7, ranks=ranks)
-    stopped = Run(tmp_path)
-    assert load_file(stopped.checkpoint_file)["step"] == 7
-    torchrun(synthetic_folder, tmp_path, 0, ranks=ranks)
-    assert_same_run(stopped, uninterrupted_on(ranks))
+def draws(run: Run) -> list[list[object]]:
+    """Step, micro-batch and what was drawn for it, of all ranks."""
+    files = run.folder.glob("draws_*.jsonl")
+    return sorted(json.loads(line) for file in files for line in file.read_text().splitlines())
 
 
-def test_one_process_that_accumulates_two_micro_batches_learns_what_two_ranks_do(
-    uninterrupted_on, synthetic_folder, tmp_path
-):
-    one, two = Run(tmp_path), uninterrupted_on(2)
-    assert train(tiny_config(synthetic_folder, accumulate=2), one) == "finished"
-    ours, theirs = ([r for r in run.metrics() if "train/loss" in r] for run in (one, two))
-    for record, other in zip(ours, theirs, strict=True):
+def assert_equal_learning(run: Run, other: Run) -> None:
+    """The same samples, masks and drop paths, and losses within 1e-4 at every step."""
+    assert draws(run) == draws(other)
+    assert len(draws(run)) == 4 * 50
+    ours, theirs = ([r for r in run.metrics() if "train/loss" in r] for run in (run, other))
+    assert len(ours) == 50
+    for record, other_record in zip(ours, theirs, strict=True):
         assert {k: v for k, v in record.items() if k not in COSTS} == pytest.approx(
-            {k: v for k, v in other.items() if k not in COSTS}, rel=1e-4
+            {k: v for k, v in other_record.items() if k not in COSTS}, rel=1e-4
         )
-    content, other = load_file(one.checkpoint_file), load_file(two.checkpoint_file)
+    content, other_content = load_file(run.checkpoint_file), load_file(other.checkpoint_file)
     for name, centre in content["reinforcement"].items():
-        assert torch.allclose(centre, other["reinforcement"][name], rtol=1e-3, atol=1e-5)
+        assert torch.allclose(centre, other_content["reinforcement"][name], rtol=1e-3, atol=1e-5)
 
 
-def test_an_accumulating_run_resumes_bit_identically(synthetic_folder, tmp_path):
-    config = tiny_config(synthetic_folder, accumulate=2)
+@pytest.mark.parametrize("processes", [2, 1])
+def test_four_micro_batches_learn_the_same_on_any_number_of_processes(fifty_steps_on, processes):
+    assert_equal_learning(fifty_steps_on(processes), fifty_steps_on(4))
+
+
+def test_a_run_may_be_resumed_on_other_numbers_of_processes(fifty_steps_on, synthetic_folder, tmp_path):
+    for processes, steps in ((4, 17), (1, 16), (2, 0)):
+        torchrun(synthetic_folder, tmp_path, steps, processes=processes, **FIFTY)
+    assert [start["first_step"] for start in Run(tmp_path).starts()] == [0, 17, 33]
+    assert_equal_learning(Run(tmp_path), fifty_steps_on(4))
+
+
+def test_processes_that_cannot_share_the_micro_batches_equally_are_refused(synthetic_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    with pytest.raises(UserError) as raised:
+        train(tiny_config(synthetic_folder, ranks=4), Run(tmp_path / "run"))
+    assert str(raised.value) == (
+        "the number of processes must divide the 4 micro-batches of a step (--ranks), got 3; allowed: 1, 2, 4"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_of_version_0_1_0_keeps_the_global_batch_of_its_first_start(uninterrupted, tmp_path):
+    def as_it_was(device: str, accumulate: int) -> Run:
+        run = Run(tmp_path)
+        fields = {name: value for name, value in uninterrupted.config().to_json().items() if name != "ranks"}
+        run.config_file.write_text(json.dumps(fields | {"accumulate": accumulate}))
+        run.provenance_file.write_text(json.dumps({"attempts": [{"device": device}, {"device": "9 × CPU"}]}))
+        return run
+
+    assert as_it_was("1 × CPU (2 threads)", 1).config() == uninterrupted.config()
+    run = as_it_was("4 × NVIDIA H100 80GB HBM3", 2)
+    assert run.config().ranks == 8
+    run.provenance_file.unlink()
+    assert run.config().ranks == 1  # the preset's
+
+
+def test_a_run_of_four_micro_batches_resumes_bit_identically(synthetic_folder, tmp_path):
+    config = tiny_config(synthetic_folder, ranks=4)
     broken, whole = Run(tmp_path / "broken"), Run(tmp_path / "whole")
     train(config, broken, stop_requested=stop_after(5))
     train(config, broken)
@@ -339,7 +387,7 @@ def test_an_accumulating_run_resumes_bit_identically(synthetic_folder, tmp_path)
 
 
 def test_evaluation_on_two_ranks_equals_one_process(synthetic_folder, tmp_path):
-    torchrun(synthetic_folder, tmp_path / "two", "scores")
+    torchrun(synthetic_folder, tmp_path / "two", "scores", ranks=2)
     config = tiny_config(synthetic_folder)
     state = TrainState(config, torch.device("cpu"))
     ours = evaluate({"student": state.student}, config, source_of(config), torch.device("cpu"))

@@ -31,14 +31,14 @@ def train_loader(
 ) -> Iterator[dict[str, Any]]:
     """The batches of `rank` for the steps from `first_step` up to, not including, `last_step`.
 
-    Each is a dict of all that a step needs, with B = batch_size · accumulate, all micro-batches of the rank: `view1`,
+    Each is a dict of all that a step needs, with B images of all micro-batches of the rank, in their order: `view1`,
     `view2` float32 [B, 3, S, S], `labels` float32 [B, K] (0 or 1) and `local_crops`, a list of float32
-    [B, 3, S', S']. With `augment` on the device the two views are `Drawn`. A batch depends only on
-    (config.seed, step, rank, world_size) and its size, not on the workers or the step that a run resumed from. Raises
-    UserError if the list or an image cannot be read.
+    [B, 3, S', S']. With `augment` on the device the two views are `Drawn`. A micro-batch depends only on config.seed,
+    the step, its number in the step and its size, not on the ranks, the workers or the step that a run resumed from.
+    Raises UserError if the list or an image cannot be read, or if the ranks cannot share the micro-batches equally.
     """
     items = source.items(config.train_set)
-    images = config.batch_size * config.accumulate
+    images = config.batch_size * config.micro_batches(world_size)
     batches = _Batches(config.seed, len(items), images, rank, world_size, first_step, last_step)
     loader = DataLoader(
         TrainingViews(config, source, items),

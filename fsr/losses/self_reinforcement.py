@@ -10,8 +10,8 @@ from fsr import distributed
 class SelfReinforcement(nn.Module):
     """The two losses and the centres of the teacher's outputs (METHOD "Losses"; DINO, iBOT).
 
-    The centres are updated once every `micro_batches` calls, by the mean over these calls and all ranks: a step that
-    accumulates M micro-batches has the centres of a step with M times the ranks.
+    The centres are updated once every `micro_batches` calls, by the mean over these calls and all processes: by all
+    micro-batches of a step, however many processes share them.
     """
 
     class_centre: Tensor  # [1, outputs]

@@ -28,13 +28,13 @@ def script(
     config: TrainConfig | InferConfig,
     exclude: list[str],
 ) -> str:
-    """The batch script of an array of `count` workers, each a step of one rank a GPU (or a node) in a loop.
+    """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
     The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
     the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
     """
     python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
-    gpus = resources.gpus_for(config.dataset)
+    gpus = resources.gpus_for(config)
     options = resources.sbatch_options()
     cores = sbatch_options.cores(options, config.cores, gpus)
     limit = options.pop("time", resources.time_limit)

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.inference.config import InferConfig
 from launch.slurm import commands, sbatch_options
 from launch.slurm.sbatch_options import FLAGS, GPUS, Options, asks_for_gpus
 
@@ -20,6 +22,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_FILE = "~/.config/fsr/cluster.toml"
+OF_ONE_CALL = ("cluster_file", "renew_code")  # what a cluster file cannot say
 MOST_NOTICE_S = 65535  # Slurm's
 R = TypeVar("R", bound="Resources")
 
@@ -43,10 +46,10 @@ class Resources:
     cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
     """Slurm, processes of this machine, or this very process; auto is slurm where it answers, else local."""
     gpus: int | str | None = None
-    """GPUs a trial, one rank each, or type and number as in a100:4; by default 4 for voc and coco as in the paper, none
-    for synthetic."""
+    """GPUs a trial, one process each, or type and number as in a100:4; by default one for each micro-batch of a step (4
+    for voc and coco as in the paper), none for synthetic. Any number that divides them trains the same."""
     nodes: int = ONE_NODE
-    """Nodes a trial. Without GPUs there is one rank a node."""
+    """Nodes a trial. Without GPUs there is one process a node."""
     partition: str | None = None
     """Partition, or several separated by commas."""
     account: str | None = None
@@ -63,6 +66,8 @@ class Resources:
     """Any further option of sbatch, as key=value or key; once for each. It replaces what this command would ask for;
     what would break its protocol is refused with the reason. Variables of Slurm's commands (SBATCH_PARTITION, …) are
     not read."""
+    renew_code: bool = False
+    """Let workers run the checkout's code from now on, as a new code version."""
     cluster_file: Path | None = None
     """TOML file with values for these flags; by default ~/.config/fsr/cluster.toml, if there is one."""
 
@@ -94,10 +99,25 @@ class Resources:
             return _number_of(self.gpus)
         return sbatch_options.number_of_gpus(self.sbatch_options(), self.nodes)
 
-    def gpus_for(self, dataset: str) -> int:
-        """GPUs of a run on this data set."""
-        count = self.gpu_count
-        return count if count is not None else 0 if dataset == "synthetic" else 4
+    def gpus_for(self, config: TrainConfig | InferConfig) -> int:
+        """GPUs of a run: by default one for each micro-batch of a step, or for an inference."""
+        if self.gpu_count is not None:
+            return self.gpu_count
+        if config.dataset == "synthetic":
+            return 0
+        return config.ranks if isinstance(config, TrainConfig) else 1
+
+    def processes_for(self, config: TrainConfig) -> int:
+        """Processes of a run. Raises UserError if they cannot share the micro-batches of a step equally."""
+        gpus = self.gpus_for(config)
+        processes = self.nodes * max(1, gpus // self.nodes)
+        if processes not in config.process_counts():
+            allowed = ", ".join(map(str, config.process_counts()))
+            raise UserError(
+                f"--gpus {gpus} on --nodes {self.nodes} makes {processes} processes, which must divide the "
+                f"{config.ranks} micro-batches of a step (ranks); allowed: {allowed}"
+            )
+        return processes
 
     def sbatch_options(self) -> Options:
         """The further options by name. Raises UserError for one that cannot be one."""
@@ -122,7 +142,7 @@ class Resources:
 
     def _given(self) -> dict[str, Any]:
         """The fields that are not left at their defaults, --sbatch aside."""
-        names = [f for f in fields(Resources) if f.name not in ("sbatch", "cluster_file")]
+        names = [f for f in fields(Resources) if f.name not in ("sbatch", *OF_ONE_CALL)]
         return {f.name: value for f in names if (value := getattr(self, f.name)) is not f.default}
 
     def _with_file(self: R) -> R:
@@ -156,7 +176,7 @@ class Resources:
             raise UserError(f"cluster file {file} is no TOML: {error}") from error
         except OSError as error:
             raise UserError(f"cluster file {file} cannot be read: {error.strerror}") from error
-        known = [f.name for f in fields(Resources) if f.name != "cluster_file"]
+        known = [f.name for f in fields(Resources) if f.name not in OF_ONE_CALL]
         unknown = sorted(set(content) - set(known))
         if unknown:
             raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(known)}")

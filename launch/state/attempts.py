@@ -40,6 +40,7 @@ class Attempt:
     pid: int
     """Process of rank 0."""
     ranks: int
+    """Processes of the attempt. Attempts on one run may differ in it: the global batch is the configuration's."""
     started: float
     first_step: int | None = None
     """Where it started or resumed; None if it died before its first step."""
