@@ -104,13 +104,13 @@ class Inference:
         if not config.skip_bad:
             with_masks = self.source.has_ground_truth(config.infer_set)
             check_files(self.source, config.infer_set, missing, with_masks=with_masks)
-        self.results.start(self.settings)
+        predictor = Predictor(config, thresholds, network, self.source, self.results)
+        self.results.start(self.settings)  # from now on the folder holds results of these settings
         journal = Journal(self.results, shard, config.shards)
         loaded = labelled_images(self.source, config.infer_set, missing, config.workers)
         loaded = with_progress(loaded, len(missing), f"images of {config.infer_set}")
         images = readable(loaded, missing, journal, skip_bad=config.skip_bad)
         batches = batches_of_one_size(images, config.batch_size)
-        predictor = Predictor(config, thresholds, network, self.source, self.results)
         unwritten: list[Finished] = []  # done but for their logits, which go to disk together
         stopped = False
         try:

@@ -32,27 +32,37 @@ class Run:
         self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"
         self.best_file = self.folder / "best.pt"
 
-    def start(self, config: TrainConfig) -> None:
-        """Make the folder, or check that it holds a run of this very configuration.
+    def check(self, config: TrainConfig) -> None:
+        """Raise UserError if the folder belongs to a run with other settings; where the data lies may differ."""
+        if not self.config_file.exists():
+            return
+        before, now = self.config().to_json(), config.to_json()
+        places = ("data_folder", "list_folder", "workers")
+        changed = [name for name in now if before[name] != now[name] and name not in places]
+        if changed:
+            name = changed[0]
+            raise UserError(
+                f"run folder {self.folder} holds a run with {name} {before[name]}, not {now[name]}; "
+                "choose another --run_folder or the same settings"
+            )
 
-        Raises UserError if the folder belongs to a run with other settings; where the data lies may differ.
-        """
+    def start(self, config: TrainConfig) -> bool:
+        """Let the folder belong to this configuration, and say whether it did not yet. Raises UserError as `check`."""
+        self.check(config)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.config_file.exists():
-            before, now = self.config().to_json(), config.to_json()
-            places = ("data_folder", "list_folder", "workers")
-            changed = [name for name in now if before[name] != now[name] and name not in places]
-            if changed:
-                name = changed[0]
-                raise UserError(
-                    f"run folder {self.folder} holds a run with {name} {before[name]}, not {now[name]}; "
-                    "choose another --run_folder or the same settings"
-                )
-        else:
+        new = not self.config_file.exists()
+        if new:
             write_json(self.config_file, config.to_json())
 
         for unfinished in self.folder.glob(".*.[0-9]*"):  # temporary files of killed processes
             unfinished.unlink()
+        return new
+
+    def release(self) -> None:
+        """Let the folder belong to no configuration again: it was new, and nothing was trained in it."""
+        # The configuration goes last: without it, a checkpoint could be resumed with other settings.
+        for file in (self.checkpoint_file, self.previous_checkpoint_file, self.config_file):
+            file.unlink(missing_ok=True)
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""

@@ -59,6 +59,9 @@ def train(
     All ranks return together, after everything is written. What only rank 0 can know of the run folder, it tells the
     others: none of them reads a file that rank 0 may be writing.
 
+    A new run folder belongs to this configuration once network, data and device are there, and no longer if the first
+    step or the first checkpoint fails: a command whose mistake is mended may use the folder again.
+
     Raises UserError for what the user must mend, on every rank. Raises NotFiniteError for a loss that is not finite;
     the weights do not change from that step on. A CPU raises it at once, a GPU at the next record, evaluation or
     checkpoint, because checking makes the host wait for the device.
@@ -79,9 +82,10 @@ def train(
         student = DistributedDataParallel(state.student, find_unused_parameters=True, gradient_as_bucket_view=True)
     ranks = distributed.rank(), distributed.world_size()
     with distributed.shared_errors():
-        prefetcher = Prefetcher(train_loader(config, source, *ranks, state.step, config.iterations), device)
-        run_log = RunLog(config, run, source, state, device) if distributed.rank() == 0 else None
+        batches = train_loader(config, source, *ranks, state.step, config.iterations)
+    prefetcher = Prefetcher(batches, device)
     writer = BackgroundWriter()
+    run_log: RunLog | None = None  # rank 0's
     started = time.monotonic() - state.seconds
     saved = (state.step, state.evaluated) if resumed else None
 
@@ -134,25 +138,32 @@ def train(
             run_log.finish()
         return "finished"
 
+    new, outcome = False, None
     try:
+        with distributed.shared_errors():
+            if distributed.rank() == 0:
+                new = run.start(config)
+                run_log = RunLog(config, run, source, state, device)
         outcome = loop()
     finally:
         writer.close()
         if run_log:
             run_log.close()
+        if new and outcome is None and (state.step == 0 or not run.has_checkpoint()):
+            run.release()
     distributed.wait_for_all()
     return outcome
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:
-    """Check the data and start or reopen the run folder on rank 0. Every rank raises the UserError of any rank."""
+    """Open the data; check it and the run folder on rank 0. Every rank raises the UserError of any rank."""
     with distributed.shared_errors():
         source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
         if distributed.rank() == 0:
+            run.check(config)
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
-            run.start(config)
     return source
 
 

@@ -1,14 +1,19 @@
 """A user's mistakes: one clear sentence that names the file or value and what is allowed, exit code 2, no traceback."""
 
+import errno
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import flags as tiny_flags
+from tiny import tiny_config
 
-from fsr.train import main
+from fsr.run import Run
+from fsr.train import main, train
 
 
 @pytest.fixture
@@ -83,6 +88,49 @@ def test_a_value_that_is_not_allowed(synthetic_folder, complaint, flags, words):
     assert errors.count("\n") == 1
     for word in words:
         assert word in errors
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--backbone", "vit_tyni"),
+        ("--pretrained", "nowhere.pth"),
+        ("--data_folder", "nowhere"),
+        ("--train_set", "none"),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_a_run_folder_is_free_for_the_mended_command(synthetic_folder, complaint, tmp_path, flags):
+    complaint(*tiny_flags(tiny_config(synthetic_folder)), *flags)
+    mended = tiny_config(synthetic_folder, iterations=2, eval_every=2)
+    main([*tiny_flags(mended), "--run_folder", str(tmp_path / "run")])
+    assert Run(tmp_path / "run").config() == mended
+
+
+def test_a_run_folder_is_free_after_a_full_disk_or_a_first_step_that_fails(synthetic_folder, tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    for config, name, error in (
+        (tiny_config(synthetic_folder), "fsr.checkpoint.torch.save", OSError(errno.ENOSPC, "No space left on device")),
+        (tiny_config(synthetic_folder), "fsr.run_log.SummaryWriter", OSError(errno.ENOSPC, "No space left on device")),
+        (tiny_config(synthetic_folder, batch_size=4), "fsr.train.step_losses", RuntimeError("CUDA out of memory")),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(type(error), match=str(error.args[-1])):
+            patch.setattr(name, Mock(side_effect=error))
+            train(config, run)
+        assert not run.config_file.exists()
+        assert not run.has_checkpoint()
+    mended = tiny_config(synthetic_folder, batch_size=1, iterations=2, eval_every=2)
+    assert train(mended, run) == "finished"
+
+
+def test_a_run_that_was_there_before_is_not_given_up_for_a_failed_start(synthetic_folder, tmp_path, monkeypatch):
+    run, config = Run(tmp_path), tiny_config(synthetic_folder)
+    assert train(config, run, stop_requested=lambda: True) == "stopped"
+    monkeypatch.setattr("fsr.train.step_losses", Mock(side_effect=RuntimeError("CUDA out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, run)
+    assert run.config() == config
+    assert run.has_checkpoint()
 
 
 def test_an_unknown_data_set(complaint):

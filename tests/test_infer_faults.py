@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -48,6 +49,14 @@ def test_killed_at_random_moments_it_resumes_and_leaves_the_same_files(voc, chec
         journal.write('{"name":"half a re')  # as a full disk leaves it
     infer("voc", checkpoint, voc, out, *flags)
     assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_a_start_that_fails_leaves_the_folder_free_for_other_settings(voc, checkpoint, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="CUDA out of memory"):
+        patch.setattr("fsr.infer.Predictor", Mock(side_effect=RuntimeError("CUDA out of memory")))
+        infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)
+    assert not (tmp_path / "settings.json").exists()
+    infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9, "--scales", "1.0")
 
 
 def test_a_stop_is_an_end_between_two_images(voc, checkpoint, tmp_path):
