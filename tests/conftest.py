@@ -17,6 +17,23 @@ from fsr.data.synthetic import synthesise
 from launch.worker import method
 
 
+# Files that take minutes, mostly waiting: two run at a time, and a long one that begins last runs alone.
+LONG = (
+    "test_slurm",
+    "test_slurm_identity",
+    "test_train",
+    "test_tensorboard",
+    "test_launch_sweep",
+    "test_ranks",
+    "test_docs",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def synthetic_folder(tmp_path_factory) -> Path:
     """A data folder with a synthetic set in VOC's layout: 24 training and 2 validation images. Do not change it."""

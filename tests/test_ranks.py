@@ -92,9 +92,9 @@ def test_sigterm_to_torchrun_saves_one_checkpoint_and_no_rank_crashes(synthetic_
     "flag, value, sentence",
     [
         ("--data_folder", "/nowhere", "/nowhere holds no synthetic set"),
-        ("--mask_ratio", "1.2", "mask_ratio must be in (0, 1], got 1.2"),
+        pytest.param("--mask_ratio", "1.2", "mask_ratio must be in (0, 1], got 1.2", marks=pytest.mark.slow),
         ("--ranks", "3", "must divide the 3 micro-batches of a step (--ranks), got 2; allowed: 1, 3"),
-        ("--iterations", "three", "Error parsing --iterations"),
+        pytest.param("--iterations", "three", "Error parsing --iterations", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_is_told_once_and_ends_all_ranks(synthetic_folder, tmp_path, flag, value, sentence):

@@ -48,7 +48,7 @@ def test_what_sbatch_refuses_of_a_study_that_runs_changes_nothing(mine):
 
 def test_workers_are_known_by_name_or_comment_through_any_path(mine):
     (mine.folder / "link").symlink_to(mine.runs)
-    mine.set("step_s", 0.5)
+    mine.set("step_s", 0.3)
     first, *_ = mine.submit(trials=3, parallel=2).split("submitted array ")[1].split(":")
     identity = json.loads((mine.study / "study.json").read_text())["id"]
     names = mine.cluster.ask("squeue", "--noheader", "--array", "--format=%j %k").splitlines()

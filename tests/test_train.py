@@ -345,6 +345,7 @@ def test_four_micro_batches_learn_the_same_on_any_number_of_processes(fifty_step
     assert_equal_learning(fifty_steps_on(processes), fifty_steps_on(4))
 
 
+@pytest.mark.slow
 def test_a_run_may_be_resumed_on_other_numbers_of_processes(fifty_steps_on, synthetic_folder, tmp_path):
     for processes, steps in ((4, 17), (1, 16), (2, 0)):
         torchrun(synthetic_folder, tmp_path, steps, processes=processes, **FIFTY)
