@@ -16,7 +16,6 @@ from tiny import tiny_config
 from fsr.data.synthetic import synthesise
 from launch.worker import method
 
-
 # Files that take minutes, mostly waiting: two run at a time, and a long one that begins last runs alone.
 LONG = (
     "test_slurm",
