@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from fsr.errors import UserError
 
+# Where the data lies and how it is loaded: fields that may change while the run stays the same.
+PLACES = ("data_folder", "list_folder", "workers")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -312,6 +315,15 @@ class TrainConfig:
     def cores(self) -> int:
         """Processor cores that a process keeps busy."""
         return self.workers + 1
+
+    def from_anywhere(self) -> "TrainConfig":
+        """The same with absolute paths: jobs do not work in the folder of their caller."""
+        lists = self.list_folder.absolute() if self.list_folder else None
+        is_file = self.pretrained not in ("timm", "none")
+        pretrained = str(Path(self.pretrained).absolute()) if is_file else self.pretrained
+        return dataclasses.replace(
+            self, data_folder=self.data_folder.absolute(), list_folder=lists, pretrained=pretrained
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

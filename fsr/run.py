@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fsr.config import TrainConfig
+from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_atomically, write_json
 from fsr.records import read_records
@@ -37,8 +37,7 @@ class Run:
         if not self.config_file.exists():
             return
         before, now = self.config().to_json(), config.to_json()
-        places = ("data_folder", "list_folder", "workers")
-        changed = [name for name in now if before[name] != now[name] and name not in places]
+        changed = [name for name in now if before[name] != now[name] and name not in PLACES]
         if changed:
             name = changed[0]
             raise UserError(

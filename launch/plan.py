@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from fsr.config import TrainConfig
+from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.run import provenance
@@ -18,7 +18,6 @@ from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_p
 from launch.study import Study, load
 from launch.worker.job_spec import JobSpec
 
-PLACES = ("data_folder", "list_folder", "workers")
 OPTIONS = ("dataset", "iterations", "seed", "the storage")  # what a call's options define, whatever the code
 
 
@@ -81,7 +80,7 @@ def plan(options: Options) -> Plan:
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}")
     base = study.base(options.dataset or study.dataset, options.data_folder, options.iterations, options.seed)
-    base = replace(base, data_folder=base.data_folder.absolute())
+    base = base.from_anywhere()
     if not base.data_folder.is_dir():
         raise UserError(f"there is no data folder {base.data_folder}; name it with --data_folder")
     target, size = options.trials or study.trials, study.size(base)

@@ -17,6 +17,7 @@ from launch.state.code_snapshot import listed
 from launch.state.paths import LaunchFolder
 from launch.worker.job_spec import JobSpec
 
+SPECS = "submission_????.json"
 UNKNOWN = "????????????"  # in the place of what only a submission makes
 
 
@@ -113,5 +114,12 @@ def submit(submission: Submission, spec: JobSpec, resources: Resources, config: 
 
 def next_spec_file(folder: Path) -> Path:
     """A job spec's file that no submission has used yet. The sweep lock must be held."""
-    numbers = [int(file.stem.removeprefix("submission_")) for file in folder.glob("submission_????.json")]
-    return folder / f"submission_{max(numbers, default=0) + 1:04d}.json"
+    last = max(folder.glob(SPECS), default=None)
+    number = int(last.stem.removeprefix("submission_")) + 1 if last else 1
+    return folder / f"submission_{number:04d}.json"
+
+
+def last_spec(folder: Path) -> JobSpec | None:
+    """The job spec of the last submission; None before the first."""
+    last = max(folder.glob(SPECS), default=None)
+    return JobSpec.read(last) if last else None

@@ -3,7 +3,7 @@
 import sys
 
 from fsr.command import parse_with
-from fsr.config import TrainConfig
+from fsr.config import PLACES, TrainConfig
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
@@ -12,7 +12,7 @@ from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
-from launch.submit import choose_code, prepare, submit
+from launch.submit import choose_code, last_spec, prepare, submit
 from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -30,10 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Flags of `python -m fsr.train`, and those that say where (`--cluster --gpus --partition --time-limit …`)."""
     arguments = words(sys.argv[1:] if arguments is None else arguments)
     asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
-    resources, folder = asked.resolved(), RunFolder(run_folder.resolve())
+    config, resources, folder = config.from_anywhere(), asked.resolved(), RunFolder(run_folder.resolve())
     if resources.cluster == "slurm":
         resources.processes_for(config)  # refuses a number of processes that cannot train this run
-    folder.run.start(config)
+    folder.run.check(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     lock = folder.sweep_lock()
@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     code = choose_code(folder, asked.renew_code, "", console)
     submission = prepare(folder, 0 if folder.run.result() else 1, resources)
     spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=code)
+    if submission.live:
+        check_queued(folder, config)
     ids = submit(submission, spec, resources, config)
     lock.release()
     for note in submission.notes:
@@ -55,6 +57,19 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(NOTHING_SUBMITTED)
     else:
         say(console, f"submitted job {ids[0]}; its log: {folder.slurm}")
+
+
+def check_queued(folder: RunFolder, config: TrainConfig) -> None:
+    """Raise UserError if the job in the queue has other settings: it has not begun, so the run folder has none yet."""
+    queued = last_spec(folder.slurm)
+    now = config.to_json()
+    changed = [name for name in now if queued and name not in PLACES and queued.config.get(name) != now[name]]
+    if queued and changed:
+        name = changed[0]
+        raise UserError(
+            f"a job of {folder.folder} with {name} {queued.config.get(name)}, not {now[name]}, is in the queue; "
+            "wait for it, or end it with scancel"
+        )
 
 
 def train_here(config: TrainConfig, folder: RunFolder) -> ExitCode:

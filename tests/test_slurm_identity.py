@@ -1,6 +1,8 @@
 """A study is one study on a real Slurm: its jobs are known by its id, its code by its content, by whatever path."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from slurm_cluster import MISSING, Cluster, Sweep, available, wait_for
@@ -108,3 +110,44 @@ def test_a_snapshot_that_is_gone_is_said_and_loses_nothing(mine):
     output = mine.submit("--renew-code", trials=1, parallel=1)
     mine.finish(1)
     assert mine.attempts(0)[-1]["first_step"] >= 5, output
+
+
+def single_run(sweep, *options):
+    """`launch/train.py` from the folder that the data lies in, with relative paths."""
+    words = [sys.executable, sweep.checkout / "launch" / "train.py", "synthetic", "--cluster", "slurm"]
+    places = ["--data_folder", "data", "--run_folder", "one", "--sbatch", "mem=300M"]
+    there = sweep.surroundings | {"cwd": sweep.folder}
+    return subprocess.run([*words, *places, *options], capture_output=True, text=True, **there)
+
+
+def test_a_single_run_is_pinned_when_it_trains_and_its_paths_are_the_callers(mine):
+    folder = mine.folder / "one"
+    answer = single_run(mine, "--partition", "nonsense", "--iterations", "20")
+    assert (answer.returncode, "sbatch refuses" in answer.stderr) == (2, True), answer.stderr
+    assert not (folder / "config.json").exists()
+    mine.cluster.ask("scontrol", "update", "partitionname=low", "state=down")  # jobs wait
+    try:
+        steps = ["--partition", "low", "--eval_every", "10", "--iterations"]
+        assert "submitted job" in single_run(mine, *steps, "10").stdout
+        assert "it is in the queue or running already" in single_run(mine, *steps, "10").stdout
+        answer = single_run(mine, *steps, "20")
+        assert answer.returncode == 2
+        assert "with iterations 10, not 20, is in the queue; wait for it, or end it with scancel" in answer.stderr
+    finally:
+        mine.cluster.ask("scontrol", "update", "partitionname=low", "state=up")
+    mine.wait_for_no_jobs()
+    assert (folder / "result.json").exists()
+    assert "with iterations 10, not 20" in single_run(mine, *steps, "20").stderr
+
+
+def test_job_shapes_may_differ_within_a_study(cluster, tmp_path):
+    cluster.clear()
+    sweep = Sweep(cluster, tmp_path, name="pair")
+    sweep.submit("--nodes", "2", trials=1, parallel=1)
+    sweep.wait_for_no_jobs()
+    refusal = sweep.run(sweep.command("--detach", "--nodes", "3", trials=3))
+    assert refusal.returncode == 2
+    assert "makes 3 processes, which must divide the 2 micro-batches of a step (ranks); allowed: 1, 2" in refusal.stderr
+    sweep.submit(trials=3, parallel=2)
+    sweep.finish(3)
+    assert [sweep.attempts(number)[0]["ranks"] for number in range(3)] == [2, 1, 1]
