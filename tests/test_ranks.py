@@ -107,7 +107,7 @@ def test_a_mistake_is_told_once_and_ends_all_ranks(synthetic_folder, tmp_path, f
     assert "exitcode  : 1 " not in errors
 
 
-@pytest.mark.parametrize("place", ["JPEGImages", "SegmentationClass"])
+@pytest.mark.parametrize("place", ["JPEGImages", pytest.param("SegmentationClass", marks=pytest.mark.slow)])
 def test_a_file_that_one_rank_alone_cannot_read_ends_all_ranks(synthetic_folder, tmp_path, place):
     folder = tmp_path / "data"
     shutil.copytree(synthetic_folder, folder)
@@ -122,6 +122,7 @@ def test_a_file_that_one_rank_alone_cannot_read_ends_all_ranks(synthetic_folder,
     assert our_tracebacks(errors) == []
 
 
+@pytest.mark.slow
 def test_ranks_resume_from_the_checkpoint_before_a_damaged_one(synthetic_folder, tmp_path):
     config = tiny_config(synthetic_folder, ranks=2)
     run = Run(tmp_path)

@@ -40,6 +40,7 @@ def test_what_sbatch_refuses_leaves_no_definition_behind(mine):
     assert mine.causes(0) == ["finished"]
 
 
+@pytest.mark.slow
 def test_what_sbatch_refuses_of_a_study_that_runs_changes_nothing(mine):
     mine.submit(trials=2)
     before = (mine.study / "study.json").read_text()
@@ -62,6 +63,7 @@ def test_workers_are_known_by_name_or_comment_through_any_path(mine):
     mine.finish(3)
 
 
+@pytest.mark.slow
 def test_a_folder_with_spaces_quotes_and_dollars_keeps_its_logs(mine):
     mine.runs = mine.folder / "all of 'my' $runs & more"
     mine.submit(trials=1, parallel=1)
