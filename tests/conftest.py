@@ -18,13 +18,15 @@ from launch.worker import method
 
 # Files that take minutes, mostly waiting: two run at a time, and a long one that begins last runs alone.
 LONG = (
-    "test_slurm",
-    "test_slurm_identity",
-    "test_train",
-    "test_tensorboard",
-    "test_launch_sweep",
-    "test_ranks",
-    "test_docs",
+    *("test_slurm", "test_tensorboard", "test_train", "test_slurm_identity", "test_launch_sweep", "test_docs"),
+    *(
+        "test_ranks",
+        "test_launch_code_versions",
+        "test_slurm_environment",
+        "test_slurm_infer",
+        "test_analysis_notebooks",
+    ),
+    *("test_infer_faults", "test_infer", "test_launch_claim"),
 )
 
 
