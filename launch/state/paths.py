@@ -27,7 +27,7 @@ class LaunchFolder:
         self.identity_file = self.slurm / "identity.json"
         self.locks = self.folder / "locks"
         self.bad_nodes = self.locks / "bad_nodes"
-        self._mistakes = self.mistakes_folder = self.folder / "mistakes"
+        self.mistakes_folder = self.folder / "mistakes"
 
     @property
     def name(self) -> str:
@@ -63,15 +63,15 @@ class LaunchFolder:
 
     def record_mistake(self, worker: str, sentence: str) -> None:
         """Leave a sentence on what the user has to mend, for the one who started the worker."""
-        write_atomically(self._mistakes / worker, sentence.encode())
+        write_atomically(self.mistakes_folder / worker, sentence.encode())
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""
-        return [file.read_text() for file in sorted(self._mistakes.glob("[!.]*"))]
+        return [file.read_text() for file in sorted(self.mistakes_folder.glob("[!.]*"))]
 
     def forget_mistakes(self) -> None:
         """Remove the sentences: workers are started anew."""
-        for file in self._mistakes.glob("*"):
+        for file in self.mistakes_folder.glob("*"):
             file.unlink()
 
     def sweep_lock(self) -> FileLock:
