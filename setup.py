@@ -26,8 +26,8 @@ ARCHITECTURES = "7.5;8.0;9.0+PTX"
 # Where a point's rounding decides in which simplex it lies, products and sums must not be fused: every CPU and GPU
 # shall see the same lattice. On x86-64 csrc/simplices.cpp sees to it, and the other loops may be fused.
 CONTRACT = "fast" if platform.machine() == "x86_64" else "off"
-CXX_FLAGS = ["-O3", "-g0", "-fopenmp", f"-ffp-contract={CONTRACT}", "-fvisibility=hidden", "-Wno-psabi"]
-NVCC_FLAGS = ["-O3", "-fmad=false"]
+CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fopenmp", f"-ffp-contract={CONTRACT}", "-fvisibility=hidden", "-Wno-psabi"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "-fmad=false"]
 
 
 def cuda_toolkit() -> tuple[Path | None, str]:
