@@ -106,8 +106,8 @@ class Trained:
         self.teacher = Network(config).to(device).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
         if config.compile:
-            for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
-                block.compile()
+            for network in (self.student, self.teacher):
+                network.encoder.compile_blocks()
         self.optimizer = build_optimizer(self.student, config)
         self.reinforcement = SelfReinforcement(config.out_dim).to(device)
         self.centres = {name: torch.zeros(config.out_dim, device=device) for name in ("class", "patch")}
