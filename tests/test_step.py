@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from reference_step import reference_losses
 
+from fsr.arithmetic import use_arithmetic
 from fsr.config import TrainConfig, voc
 from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
@@ -164,6 +165,7 @@ def test_compiled_blocks_take_the_same_step(config, drop_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: whether a step makes the host wait for it")
 def test_no_step_makes_the_host_wait_for_the_gpu(config):
+    use_arithmetic(config.precision, deterministic=config.deterministic)
     side = Side(config)
     for network in (side.student, side.teacher, side.reinforcement):
         network.cuda()
@@ -176,3 +178,4 @@ def test_no_step_makes_the_host_wait_for_the_gpu(config):
             side.learn(losses, step)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    torch.use_deterministic_algorithms(False)
