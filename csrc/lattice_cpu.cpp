@@ -267,7 +267,7 @@ template class Lattice<5>;
 
 at::Tensor bilateral_filter_cpu(
     const at::Tensor& any_image, const at::Tensor& any_values, double sigma_rgb, double sigma_xy) {
-  check_sizes(any_image, any_values);
+  check_inputs(any_image, any_values);
   const at::Tensor image = any_image.contiguous(), values = any_values.contiguous();
   const int64_t sets = values.size(0), channels = values.size(1), height = values.size(2), width = values.size(3);
   at::Tensor result = at::empty_like(values);
