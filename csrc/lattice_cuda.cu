@@ -103,16 +103,16 @@ class Lattice {
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // The blurred table [vertices, quads] of sums of shares; it lies in `sums` or in `other`.
+  // The blurred table [vertices, quads] of sums of shares, to be sliced; it lies in `sums` or in `other`.
   const float4* join(float4* sums, int quads, float4* other) const {
     join_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, sums, quads, other);
-    return blurred(other, quads, sums);
+    return blurred(other, quads, sums, 0);
   }
 
   // The same from rows, where each vertex has few corners.
   const float4* join_few(const Rows& rows, float4* table, float4* other) const {
     splat<D><<<blocks_, kThreads, 0, stream_>>>(tables_, rows, table);
-    return blurred(table, rows.quads, other);
+    return blurred(table, rows.quads, other, 1);
   }
 
   // From now on the lattice filters with n K n, n = (K 1 + 1e-20)^-1/2.
@@ -125,8 +125,9 @@ class Lattice {
   }
 
  private:
-  const float4* blurred(float4* from, int quads, float4* to) const {
-    for (int axis = 0; axis <= D; ++axis, std::swap(from, to)) {
+  const float4* blurred(float4* from, int quads, float4* to, int first_axis) const {
+    constexpr int kAxes = D == 2 ? D : D + 1;  // what `slice` leaves
+    for (int axis = first_axis; axis < kAxes; ++axis, std::swap(from, to)) {
       blur<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
     }
     C10_CUDA_KERNEL_LAUNCH_CHECK();

@@ -102,41 +102,48 @@ __global__ void join_shares(Tables<D> tables, const float4* sums, int quads, flo
   }
 }
 
-// Both at once, for a lattice whose vertices have few corners each.
+// [1/2 1 1/2] along an axis, of what `row(vertex)` is.
+template <int D, class Row>
+__device__ float4 blurred(const Tables<D>& tables, int axis, int64_t vertex, const Row& row) {
+  const int2 around = tables.neighbours[axis * tables.most + vertex];
+  float4 sum = row(vertex);
+  if (around.x >= 0) add(sum, 0.5f, row(around.x));
+  if (around.y >= 0) add(sum, 0.5f, row(around.y));
+  return sum;
+}
+
+template <int D>
+__global__ void blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
+  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
+    to[vertex * quads + quad] = blurred(tables, axis, vertex, [&](int64_t v) { return from[v * quads + quad]; });
+  });
+}
+
+// The rows of vertices from those of points, blurred along the first axis: for a lattice whose vertices have so few
+// corners that summing them three times costs less than a table of its own.
 template <int D>
 __global__ void splat(Tables<D> tables, Rows rows, float4* table) {
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, rows.quads, [&](int64_t vertex, int quad) {
-    const int2 list = tables.vertex_shares[vertex];
-    float4 sum{0, 0, 0, 0};
-    for (int i = list.x; i < list.x + list.y; ++i) {
-      const int2 range = tables.shares[tables.sources[i]];
-      const int32_t patch = range.x / kCorners<D>;
-      const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
-      const int64_t first = rows.row(patch) + quad;
-      for (int c = range.x; c < range.y; ++c) {
-        const int corner = tables.corners[c];
-        const float4 row = rows.data ? rows.data[first + corner / (D + 1) * rows.step()] : float4{1, 1, 1, 1};
-        add(sum, weights[corner], row);
+    table[vertex * rows.quads + quad] = blurred(tables, 0, vertex, [&](int64_t v) {
+      const int2 list = tables.vertex_shares[v];
+      float4 sum{0, 0, 0, 0};
+      for (int i = list.x; i < list.x + list.y; ++i) {
+        const int2 range = tables.shares[tables.sources[i]];
+        const int32_t patch = range.x / kCorners<D>;
+        const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
+        const float4* data = rows.data + rows.row(patch) + quad;
+        for (int c = range.x; c < range.y; ++c) {
+          const int corner = tables.corners[c];
+          add(sum, weights[corner], data[corner / (D + 1) * rows.step()]);
+        }
       }
-    }
-    table[vertex * rows.quads + quad] = sum;
+      return sum;
+    });
   });
 }
 
-// [1/2 1 1/2] along an axis.
-template <int D>
-__global__ void blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
-  const int2* neighbours = tables.neighbours + axis * tables.most;
-  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
-    const int2 around = neighbours[vertex];
-    float4 sum = from[vertex * quads + quad];
-    if (around.x >= 0) add(sum, 0.5f, from[static_cast<int64_t>(around.x) * quads + quad]);
-    if (around.y >= 0) add(sum, 0.5f, from[static_cast<int64_t>(around.y) * quads + quad]);
-    to[vertex * quads + quad] = sum;
-  });
-}
-
-// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice.
+// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice. In two dimensions it blurs along
+// the last axis, too: there the tables are as large as the images, and a pass over them costs more than the additions.
 template <int D>
 __device__ void slice(
     const Tables<D>& tables, int32_t patch, int place, const float4* table, int quads, int quad, float factor, float4& sum) {
@@ -146,11 +153,12 @@ __device__ void slice(
     return;
   }
   const int32_t* vertices = tables.share_vertex + tables.patch_shares[patch].x;
+  const auto row = [&](int64_t vertex) { return table[vertex * quads + quad]; };
   float4 held{0, 0, 0, 0};
   FSR_UNROLL
   for (int r = 0; r <= D; ++r) {
     const int64_t vertex = vertices[tables.corner_share[first + r]];
-    add(held, tables.weights[first + r], table[vertex * quads + quad]);
+    add(held, tables.weights[first + r], D == 2 ? blurred(tables, D, vertex, row) : row(vertex));
   }
   add(sum, factor, held);
 }
