@@ -37,12 +37,12 @@ class Memory {
   std::vector<c10::DataPtr> blocks_;
 };
 
-// Blocks that fill the device: 2048 threads on each multiprocessor.
+// Blocks that fill the device four times, so that it matters little when the last ones start.
 int device_blocks() {
   int device = 0, processors = 0;
   C10_CUDA_CHECK(cudaGetDevice(&device));
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  return processors * (2048 / kThreads);
+  return processors * 4 * 6;
 }
 
 // Built once for the pixels of a batch, filters any number of values on them.
@@ -82,7 +82,7 @@ class Lattice {
 
     const Scale<D> scale;
     start_summary<D><<<1, 1, 0, stream_>>>(tables_.summary);
-    find_range<D><<<blocks_ / 2, kThreads, 0, stream_>>>(pixels, scale, tables_.summary);
+    find_range<D><<<blocks_ / 8, kThreads, 0, stream_>>>(pixels, scale, tables_.summary);
     number_vertices<D><<<1, 1, 0, stream_>>>(tables_.summary, pixels.sets);
     cut_patches<D><<<patches_, kThreads, 0, stream_>>>(pixels, scale, tables_, share_numbers);
     find_vertices<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, share_numbers, numbers);

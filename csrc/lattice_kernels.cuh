@@ -71,7 +71,7 @@ __global__ void sum_patches(Tables<D> tables, Rows rows, float4* sums) {
 
 // The rows of vertices from those of their shares.
 template <int D>
-__global__ void join_shares(Tables<D> tables, const float4* sums, int quads, float4* table) {
+__global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, const float4* sums, int quads, float4* table) {
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
     const int2 list = tables.vertex_shares[vertex];
     if (list.y > kFewShares) return;
@@ -113,7 +113,7 @@ __device__ float4 blurred(const Tables<D>& tables, int axis, int64_t vertex, con
 }
 
 template <int D>
-__global__ void blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
+__global__ void __launch_bounds__(kThreads, 6) blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
     to[vertex * quads + quad] = blurred(tables, axis, vertex, [&](int64_t v) { return from[v * quads + quad]; });
   });
@@ -122,11 +122,15 @@ __global__ void blur(Tables<D> tables, int axis, const float4* from, int quads, 
 // The rows of vertices from those of points, blurred along the first axis: for a lattice whose vertices have so few
 // corners that summing them three times costs less than a table of its own.
 template <int D>
-__global__ void splat(Tables<D> tables, Rows rows, float4* table) {
+__global__ void __launch_bounds__(kThreads, 5) splat(Tables<D> tables, Rows rows, float4* table) {
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, rows.quads, [&](int64_t vertex, int quad) {
-    table[vertex * rows.quads + quad] = blurred(tables, 0, vertex, [&](int64_t v) {
-      const int2 list = tables.vertex_shares[v];
-      float4 sum{0, 0, 0, 0};
+    const int2 around = tables.neighbours[vertex];
+    float4 sum{0, 0, 0, 0};
+#pragma unroll 1
+    for (int side = 0; side < 3; ++side) {
+      const int64_t from = side == 0 ? vertex : side == 1 ? around.x : around.y;
+      if (from < 0) continue;
+      const int2 list = tables.vertex_shares[from];
       for (int i = list.x; i < list.x + list.y; ++i) {
         const int2 range = tables.shares[tables.sources[i]];
         const int32_t patch = range.x / kCorners<D>;
@@ -134,11 +138,11 @@ __global__ void splat(Tables<D> tables, Rows rows, float4* table) {
         const float4* data = rows.data + rows.row(patch) + quad;
         for (int c = range.x; c < range.y; ++c) {
           const int corner = tables.corners[c];
-          add(sum, weights[corner], data[corner / (D + 1) * rows.step()]);
+          add(sum, (side == 0 ? 1 : 0.5f) * weights[corner], data[corner / (D + 1) * rows.step()]);
         }
       }
-      return sum;
-    });
+    }
+    table[vertex * rows.quads + quad] = sum;
   });
 }
 
@@ -216,7 +220,7 @@ __global__ void planes_to_rows(Planes planes, const float* from, float padding, 
 
 // The last pass of a filter, to planes.
 template <int D>
-__global__ void slice_patches(Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
+__global__ void __launch_bounds__(kThreads, 4) slice_patches(Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
   __shared__ float4 tile[kTileQuads];
   const int most = min(kThreads, kTileQuads / quads);
   for (int first = 0; first < kThreads; first += most) {
@@ -244,7 +248,7 @@ struct Message {
 
 // One step of the mean field, a block a patch: marginals = softmax(unary + both messages), as rows, and from them the
 // sums of the patch's shares in the bilateral lattice; or, in the last step, as planes only.
-__global__ void mean_field_step(
+__global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     Message<2> spatial,
     Message<5> bilateral,
     const float4* unary,

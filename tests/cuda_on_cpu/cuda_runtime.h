@@ -24,6 +24,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __shared__ static thread_local  // a thread of the host runs one block at a time
 #define __syncthreads() emulated::wait(__LINE__)
 
