@@ -203,7 +203,7 @@ at::Tensor mean_field_cuda(
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const auto images = static_cast<int32_t>(logits.size(0));
   const int quads = quads_for(logits.size(1));
-  TORCH_CHECK_VALUE(quads <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads, " is the most");
+  TORCH_CHECK_VALUE(tile_row(quads) <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads, " is the most");
   const auto sigma = static_cast<float>(spatial_std);
   const Pixels<5> pixels = bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std);
   // The same for every image, but each image has its own values.

@@ -12,8 +12,11 @@
 namespace fsr {
 namespace {
 
-// What a block of a mean-field step keeps of its patch's scores.
-constexpr int kTileQuads = kThreads * 6;
+// A block's tile in shared memory: the rows of as many of its patch's points as fit. An odd number of quads apart, they
+// lie in different banks.
+constexpr int kTileQuads = kThreads * 7;
+FSR_INLINE int tile_row(int quads) { return quads | 1; }
+__device__ inline int tile_rows(int quads) { return min(kThreads, kTileQuads / tile_row(quads)); }
 
 struct Rows {
   const float4* data;  // null: ones
@@ -197,14 +200,14 @@ __device__ void each_entry(const Planes& planes, int32_t patch, int first, int c
     const int place = i % count, channel = i / count;
     const int32_t pixel = planes.patches.pixel(patch % image_patches, first + place);
     const bool real = pixel >= 0 && channel < planes.used;
-    work(place * quads * 4 + channel, real ? start + channel * plane + pixel : -1, channel);
+    work(place * tile_row(quads) * 4 + channel, real ? start + channel * plane + pixel : -1, channel);
   }
 }
 
 // `padding` is what the channels behind the last become.
 __global__ void planes_to_rows(Planes planes, const float* from, float padding, Rows rows, float4* to) {
   __shared__ float4 tile[kTileQuads];
-  const int quads = rows.quads, most = min(kThreads, kTileQuads / quads);
+  const int quads = rows.quads, most = tile_rows(quads);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t channel) {
@@ -212,7 +215,7 @@ __global__ void planes_to_rows(Planes planes, const float* from, float padding, 
     });
     __syncthreads();
     each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
-      to[rows.row(blockIdx.x) + (first + place) * rows.step() + quad] = tile[place * quads + quad];
+      to[rows.row(blockIdx.x) + (first + place) * rows.step() + quad] = tile[place * tile_row(quads) + quad];
     });
     __syncthreads();
   }
@@ -222,13 +225,13 @@ __global__ void planes_to_rows(Planes planes, const float* from, float padding, 
 template <int D>
 __global__ void __launch_bounds__(kThreads, 4) slice_patches(Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
   __shared__ float4 tile[kTileQuads];
-  const int most = min(kThreads, kTileQuads / quads);
+  const int most = tile_rows(quads);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
       float4 sum{0, 0, 0, 0};
       slice(tables, blockIdx.x, first + place, table, quads, quad, kSliceFactor<D>, sum);
-      tile[place * quads + quad] = sum;
+      tile[place * tile_row(quads) + quad] = sum;
     });
     __syncthreads();
     each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t) {
@@ -260,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
   __shared__ float4 tile[kTileQuads];
   __shared__ float shares[kThreads];
   const int32_t patch = blockIdx.x, image = patch / rows.image_patches, inner = patch % rows.image_patches;
-  const int thread = threadIdx.x, quads = rows.quads, most = min(kThreads, kTileQuads / quads);
+  const int thread = threadIdx.x, quads = rows.quads, most = tile_rows(quads);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     const int64_t row = rows.row(patch) + first * rows.step();
@@ -272,11 +275,11 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
         slice(spatial.tables, inner, place, spatial.table, all, image * quads + quad, spatial.weight, score);
         slice(bilateral.tables, patch, place, bilateral.table, quads, quad, bilateral.weight, score);
       }
-      tile[at * quads + quad] = score;
+      tile[at * tile_row(quads) + quad] = score;
     });
     __syncthreads();
     if (thread < count) {
-      float* scores = reinterpret_cast<float*>(tile + thread * quads);
+      float* scores = reinterpret_cast<float*>(tile + thread * tile_row(quads));
       float largest = scores[0], sum = 0;
       for (int c = 1; c < 4 * quads; ++c) largest = fmaxf(largest, scores[c]);
       for (int c = 0; c < 4 * quads; ++c) {
@@ -289,12 +292,12 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     __syncthreads();
     if (result) {
       each_entry(planes, patch, first, count, quads, [&](int entry, int64_t at, int64_t) {
-        if (at >= 0) result[at] = reinterpret_cast<const float*>(tile)[entry] * shares[entry / (4 * quads)];
+        if (at >= 0) result[at] = reinterpret_cast<const float*>(tile)[entry] * shares[entry / (4 * tile_row(quads))];
       });
     } else {
       each_quad(0, 1, count, quads, [&](int64_t at, int quad) {
         float4 marginal{0, 0, 0, 0};
-        add(marginal, shares[at], tile[at * quads + quad]);
+        add(marginal, shares[at], tile[at * tile_row(quads) + quad]);
         marginals[row + at * rows.step() + quad] = marginal;
       });
     }

@@ -2,6 +2,7 @@
 // the threads of a block as fibres that take turns at __syncthreads. `emulated::Order` says in which order.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -26,7 +27,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static thread_local  // a thread of the host runs one block at a time
-#define __syncthreads() emulated::wait(__LINE__)
+#define __syncthreads() emulated::leave(__LINE__)
 
 using std::min;
 
@@ -45,7 +46,7 @@ using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 1, cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
   return std::memset(memory, value, bytes), cudaSuccess;
 }
@@ -91,32 +92,45 @@ inline std::atomic<int> longest_chain = 0;  // of sums in a thread, each adding 
 }
 
 struct Fibre {
-  static constexpr size_t kStack = 1 << 16;
-  ucontext_t context;
-  std::unique_ptr<char[]> stack{new char[kStack]};
+  static constexpr size_t kStack = 1 << 18;
+  std::unique_ptr<char[]> stack;
+  jmp_buf place;
   int waits_at = 0;  // a line; 0 if it has ended
   // Sums come in fours, a row's.
-  float last[4];
-  int chain[4], turn;
+  float last[4] = {};
+  int chain[4] = {}, turn = 0;
 };
 
 struct Block {
   std::vector<Fibre> fibres;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Fibre* running = nullptr;
   std::function<void()> work;
 };
 inline thread_local Block block;
 
-inline void wait(int line) {
+inline void leave(int line) {
   block.running->waits_at = line;
-  swapcontext(&block.running->context, &block.scheduler);
+  if (!_setjmp(block.running->place)) _longjmp(block.scheduler, 1);
 }
 
-inline void enter() {
-  block.work();
-  block.running->waits_at = 0;
-  swapcontext(&block.running->context, &block.scheduler);
+// A fibre lives as long as its thread of the host, and runs one thread of CUDA after the other.
+inline void live() {
+  for (;; leave(0)) block.work();
+}
+
+inline void resume(Fibre& fibre) {
+  block.running = &fibre;
+  if (_setjmp(block.scheduler)) return;
+  if (fibre.stack) _longjmp(fibre.place, 1);
+  fibre.stack.reset(new char[Fibre::kStack]);
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fibre.stack.get();
+  context.uc_stack.ss_size = Fibre::kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, live, 0);
+  setcontext(&context);
 }
 
 inline std::vector<int64_t> ordered(int64_t count, uint64_t seed) {
@@ -135,19 +149,10 @@ inline void run_block(int64_t index, int64_t threads, uint64_t seed) {
     bool first = true;
     for (const int64_t thread : ordered(threads, seed + index + round)) {
       Fibre& fibre = block.fibres[thread];
-      if (round == 0) {
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.get();
-        fibre.context.uc_stack.ss_size = Fibre::kStack;
-        fibre.context.uc_link = nullptr;
-        makecontext(&fibre.context, enter, 0);
-        std::fill_n(fibre.chain, 4, 0);
-        fibre.turn = 0;
-      }
+      if (round == 0) fibre.turn = 0;
       blockIdx.x = index;
       threadIdx.x = thread;
-      block.running = &fibre;
-      swapcontext(&block.scheduler, &fibre.context);
+      resume(fibre);
       if (!first && line != fibre.waits_at) fail("threads of a block wait at different lines");
       first = false;
       line = fibre.waits_at;
