@@ -80,6 +80,7 @@ void parallel(int64_t count, const Work& work) {
 // Features of `count` pixels of an image from the one numbered `first`; what is left of the tile repeats the last.
 template <int D>
 void find_features(const Pixels<D>& pixels, int64_t set, int64_t first, int count, float (&features)[D][kTile]) {
+  if (count < 1) __builtin_unreachable();  // or GCC warns of what an empty tile would repeat
   const int64_t x = first % pixels.width;
   const auto y = static_cast<float>(first / pixels.width);
   for (int p = 0; p < count; ++p) {
