@@ -1,6 +1,7 @@
 """Takes batches of images from the network to their files, in several threads."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 import torch
@@ -36,7 +37,7 @@ class Predictor:
         self.has_ground_truth = source.has_ground_truth(config.infer_set)
         self.postprocess = Postprocessor(config, thresholds, len(source.class_names))
         self.finish = Finisher(config, source.class_names, results)
-        self.turn: AbstractContextManager[object] = Lock() if self.device.type == "cuda" else nullcontext()
+        self._lock = Lock()
 
     def __call__(self, batch: list[EvaluationImage]) -> list[Finished]:
         """Write the files of a batch; returns what remains to be written of each image."""
@@ -45,18 +46,25 @@ class Predictor:
     def answers(self, batch: list[EvaluationImage]) -> list[Answer]:
         """The answers for images of one size, on the CPU."""
         names, _, truths, _ = zip(*batch, strict=True)
-        ground_truth = _stacked(truths, self.place) if self.has_ground_truth else None
-        if self.place == self.device:
-            with self.turn:
+        with self.turn():
+            ground_truth = _stacked(truths, self.place) if self.has_ground_truth else None
+            if self.place == self.device:
                 arriving = download(self.postprocess(*self.see(batch), ground_truth))
-            answers = arriving()
-        else:
-            with self.turn:
+            else:
                 seen = download(self.see(batch))
-            answers = self.postprocess(*seen(), ground_truth)
+        answers = arriving() if self.place == self.device else self.postprocess(*seen(), ground_truth)
         return [
             Answer.of(answers, i, name, truths[i] if self.has_ground_truth else None) for i, name in enumerate(names)
         ]
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A thread's turn at a GPU, which has to be the current one of each thread; a CPU serves all at once."""
+        if self.device.type == "cpu":
+            yield
+        else:
+            with self._lock, torch.cuda.device(self.device):
+                yield
 
     def see(self, batch: list[EvaluationImage]) -> tuple[MultiScale, Tensor]:
         """The network's predictions for images of one size, and their 8-bit pictures [B, 3, H, W], on its device."""

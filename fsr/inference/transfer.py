@@ -15,30 +15,32 @@ def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def download(nested: T) -> Callable[[], T]:
-    """Begin to copy tensors to the host, as nested in named tuples, lists and dicts; call the result to wait for them.
+    """Begin to copy tensors to the host, as nested in tuples, lists and dicts; call the result to wait for them.
 
     Tensors that are on the host already stay as they are.
     """
-    on_gpu = False
+    gpus: set[torch.device] = set()
 
     def begun(tensor: Tensor) -> Tensor:
-        nonlocal on_gpu
         if tensor.device.type != "cuda":
             return tensor
-        on_gpu = True
+        gpus.add(tensor.device)
         return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
     copies: T = _each(nested, begun)
-    if not on_gpu:
-        return lambda: copies
-    arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch gives it no types
-    arrived.record()
+    arrivals = [torch.cuda.current_stream(gpu).record_event(_passing()) for gpu in gpus]
 
     def wait() -> T:
-        arrived.synchronize()
+        for arrival in arrivals:
+            arrival.synchronize()
         return copies
 
     return wait
+
+
+def _passing() -> torch.cuda.Event:
+    """An event that a thread waits for asleep, so that another one has its core."""
+    return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 def _each(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -49,5 +51,6 @@ def _each(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(nested, list):
         return [_each(value, change) for value in nested]
     if isinstance(nested, tuple):
-        return type(nested)(*(_each(value, change) for value in nested))
+        values = [_each(value, change) for value in nested]
+        return type(nested)(*values) if hasattr(nested, "_fields") else tuple(values)
     return nested
