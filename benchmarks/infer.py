@@ -30,6 +30,7 @@ from fsr.config import TrainConfig, voc
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.voc import VocSource
+from fsr.distributed import own_device
 from fsr.files import write_atomically
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
@@ -72,7 +73,7 @@ def main() -> None:
             voc(folder), backbone=options.backbone, pretrained="none", crop_size=options.size, block_size=16
         )
         torch.manual_seed(0)
-        network = Network(config).eval()
+        network = Network(config).eval().to(own_device())  # the reference has what ours loads for itself
         torch.save({"student": network.state_dict(), "config": config.to_json()}, folder / "best.pt")
         turns: dict[str, list[float]] = defaultdict(list)
         for turn in range(-1, options.repeats):

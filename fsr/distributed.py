@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fsr import promised_gpu
 from fsr.errors import UserError
 
 
@@ -30,10 +31,21 @@ def join() -> None:
 
 
 def own_device() -> torch.device:
-    """The GPU of this rank, or the CPU where there is none. Slurm may show each rank its own GPU alone, as number 0."""
+    """The GPU of this rank, or the CPU where there is none and none was asked for.
+
+    Slurm may show each rank its own GPU alone, as number 0. Raises LostGpuError where the node lacks the GPU, UserError
+    where torch has no GPUs at all or there are more ranks than GPUs.
+    """
     if not torch.cuda.is_available():
+        promise = promised_gpu.promise()
+        if promise is not None:
+            raise promised_gpu.none_visible(promise)
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.device_count() > 1 else 0)
+    alone = len(promised_gpu.visible() or ()) == 1
+    number, seen = 0 if alone else int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= seen:
+        raise promised_gpu.none_of_its_own(number, seen)
+    device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
 

@@ -42,18 +42,23 @@ def print_on_any_terminal() -> None:
 
 
 def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Let the command `main` end with ExitCode.MISTAKE and one line on stderr when it raises a UserError."""
+    """Let the command `main` end with one line on stderr and an exit code when it raises a UserError (MISTAKE) or a
+    LostGpuError (BROKEN)."""
 
     @wraps(main)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         print_on_any_terminal()
         try:
             main(*args, **kwargs)
-        except UserError as error:
+        except (UserError, LostGpuError) as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(ExitCode.MISTAKE)
+            sys.exit(ExitCode.MISTAKE if isinstance(error, UserError) else ExitCode.BROKEN)
 
     return command
+
+
+class LostGpuError(RuntimeError):
+    """A GPU that was promised to this process is not there: the node's fault. Its message is one sentence."""
 
 
 class NotFiniteError(RuntimeError):

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     MISTAKE = 2
     """The user has to mend something; one sentence on stderr says what."""
     BROKEN = 75
-    """A worker only: a trial broke here, and the batch script restarts the ranks."""
+    """This node lacks a GPU that was asked for. Of a worker: a trial broke here, and the batch script restarts the
+    ranks."""
     INTERRUPTED = 130
     """Ctrl-C or a stop; everything is saved, the same command resumes."""

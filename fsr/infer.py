@@ -25,8 +25,8 @@ from fsr.data.source import Source, open_source
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.inference.config import InferConfig, Thresholds, parse
+from fsr.inference.finisher import Finished
 from fsr.inference.journal import DoneImages, Journal, Results, fingerprint
-from fsr.inference.postprocess import Finished
 from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
 from fsr.models.network import Network
@@ -140,9 +140,10 @@ def open_images(config: InferConfig) -> Source:
 
 def identity(config: InferConfig) -> dict[str, Any]:
     """The settings that the results depend on. Results of another identity are not resumed."""
-    here = ("data_folder", "list_folder", "output_folder", "shards", "shard", "batch_size", "workers", "threads")
-    later = ("report", "report_images", "skip_bad")
-    chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *later, "checkpoint")}
+    here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
+    how = ("batch_size", "workers", "threads", "postprocess")
+    later = ("report", "report_images", "skip_bad", "checkpoint")
+    chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *how, *later)}
     return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
 
 

@@ -1,5 +1,7 @@
 """Scores from counts: confusion matrices, CAM quality over background thresholds, F1 of the classes."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,10 +17,13 @@ class ConfusionMatrix:
 
     def add(self, prediction: Tensor, ground_truth: Tensor) -> None:
         """Count label maps of equal shape; a pixel whose ground truth or prediction is no class (255) is left out."""
+        self.counts += entries_counted(self.entries(prediction, ground_truth), self.counts)
+
+    def entries(self, prediction: Tensor, ground_truth: Tensor) -> Tensor:
+        """Which of the counts each pixel adds to, by its number; the number of counts where it is left out."""
         n = self.num_classes
         pair = ground_truth.long() * n + prediction.long()
-        pair = pair[(ground_truth < n) & (prediction < n)]
-        self.counts += torch.bincount(pair, minlength=n * n).view(n, n).cpu()
+        return torch.where((ground_truth < n) & (prediction < n), pair, n * n)
 
     def reduce(self, device: torch.device) -> None:
         """Add up the counts of all ranks, exactly."""
@@ -52,11 +57,14 @@ class CamScores:
 
     def add(self, value: Tensor, label: Tensor, ground_truth: Tensor) -> None:
         """Count CAMs given as `strongest_class` gives them, against ground truth of the same shape."""
-        known = ground_truth < self.num_classes
+        self.counts += entries_counted(self.entries(value, label, ground_truth), self.counts)
+
+    def entries(self, value: Tensor, label: Tensor, ground_truth: Tensor) -> Tensor:
+        """Which of the counts each pixel adds to, by its number; the number of counts where it is left out."""
         # Not right: a value equal to a threshold is background.
-        exceeded = torch.bucketize(value[known], value.new_tensor(self.thresholds))
-        cell = (ground_truth[known].long() * self.num_classes + label[known]) * self.counts.shape[2] + exceeded
-        self.counts += torch.bincount(cell, minlength=self.counts.numel()).view(self.counts.shape).cpu()
+        exceeded = torch.bucketize(value, _thresholds(tuple(self.thresholds), value.dtype, value.device))
+        entry = (ground_truth.long() * self.num_classes + label) * self.counts.shape[2] + exceeded
+        return torch.where(ground_truth < self.num_classes, entry, self.counts.numel())
 
     def reduce(self, device: torch.device) -> None:
         """Add up the counts of all ranks, exactly."""
@@ -73,6 +81,17 @@ class CamScores:
     def curve(self) -> dict[float, float]:
         """mIoU at each threshold."""
         return {threshold: self.at(threshold).miou() for threshold in self.thresholds}
+
+
+def entries_counted(entries: Tensor, counts: Tensor) -> Tensor:
+    """How often each number of `counts` is among the entries, shaped like `counts`, on the CPU."""
+    return torch.bincount(entries.flatten(), minlength=counts.numel() + 1)[:-1].view_as(counts).cpu()
+
+
+@lru_cache
+def _thresholds(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cached, because copying them to a GPU makes the host wait."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def class_f1(prediction: Tensor, ground_truth: Tensor) -> Tensor:

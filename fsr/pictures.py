@@ -1,6 +1,7 @@
 """Pictures of a network's predictions: one row an image, one column a stage of the method."""
 
-import numpy as np
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,50 +52,54 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
 
 
 def colours(label: Tensor) -> Tensor:
-    """Label map [H, W] in VOC's colours, [3, H, W] in [0, 1]."""
-    palette = torch.from_numpy(voc_palette())
-    return palette[label.cpu().long()].permute(2, 0, 1) / 255
+    """Label map [..., H, W] in VOC's colours, [..., 3, H, W] in [0, 1]."""
+    return _palette(label.device)[label.long()].movedim(-1, -3)
+
+
+@lru_cache
+def _palette(device: torch.device) -> Tensor:
+    """Cached, because copying it to a GPU makes the host wait."""
+    return (torch.from_numpy(voc_palette()) / 255).to(device)
 
 
 def heat(picture: Tensor, cam: Tensor) -> Tensor:
-    """Picture [3, H, W] under its CAM [H, W] in [0, 1]: from blue (0) over green and yellow to red (1)."""
+    """Picture [..., 3, H, W] under its CAM [..., H, W] in [0, 1]: from blue (0) over green and yellow to red (1)."""
     level = cam * 4
     red, green, blue = ((1.5 - (level - centre).abs()).clamp(0, 1) for centre in (3, 2, 1))
-    return 0.5 * picture + 0.5 * torch.stack([red, green, blue])
+    return 0.5 * picture + 0.5 * torch.stack([red, green, blue], dim=-3)
 
 
 def overlay(picture: Tensor, label: Tensor) -> Tensor:
-    """Picture [3, H, W] under the colours of its label map [H, W]; the background stays as it is."""
-    shown = (label > 0).float()
+    """Picture [..., 3, H, W] under the colours of its label map [..., H, W]; the background stays as it is."""
+    shown = (label > 0).float().unsqueeze(-3)
     return picture * (1 - 0.6 * shown) + 0.6 * shown * colours(label)
 
 
 PREVIEW_WIDTH = 200
 
 
-def strip(picture: Tensor, ground_truth: Tensor | None, cam: Tensor, labels: list[Tensor]) -> Tensor:
-    """Small tiles side by side, [3, h, n w]: the image [3, H, W], ground truth, CAM and label maps, each [H, W].
+def strip(pictures: Tensor, ground_truth: Tensor | None, cams: Tensor, labels: list[Tensor]) -> Tensor:
+    """Small tiles side by side, [B, 3, h, n w]: images [B, 3, H, W], ground truth, CAM and label maps, each [B, H, W].
 
     Without ground truth its tile stays black.
     """
-    height, width = picture.shape[-2:]
+    height, width = pictures.shape[-2:]
     size = (max(1, round(PREVIEW_WIDTH / width * height)), PREVIEW_WIDTH)
 
     def small(maps: Tensor) -> Tensor:
-        return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
     def small_label(label: Tensor) -> Tensor:
-        return F.interpolate(label[None, None].float(), size=size, mode="nearest")[0, 0].long()
+        return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0]
 
-    picture, cam = small(picture).clamp(0, 1), small(cam[None])[0].clamp(0, 1)
-    maps = [
-        torch.zeros_like(cam, dtype=torch.int64) if ground_truth is None else small_label(ground_truth),
-        *map(small_label, labels),
-    ]
-    first, *others = map(colours, maps)
-    return torch.cat([picture, first, heat(picture, cam), *others], dim=2)
+    pictures, cam = small(pictures), small(cams[:, None])[:, 0]
+    first, *others = map(
+        colours,
+        [torch.zeros_like(cam) if ground_truth is None else small_label(ground_truth), *map(small_label, labels)],
+    )
+    return torch.cat([pictures, first, heat(pictures, cam), *others], dim=3)
 
 
-def pixels_of(picture: Tensor) -> np.ndarray:
-    """Picture [3, H, W] in [0, 1] as 8-bit pixels [H, W, 3]."""
-    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+def pixels_of(picture: Tensor) -> Tensor:
+    """Picture [..., 3, H, W] in [0, 1] as 8-bit pixels [..., H, W, 3]."""
+    return (picture.clamp(0, 1) * 255).round().byte().movedim(-3, -1).contiguous()

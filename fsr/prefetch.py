@@ -1,6 +1,7 @@
 """Prefetches the batches of a run to its device, and measures how long the device waited for them."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ class Prefetcher:
         self._batches = iter(batches)
         self._on_gpu = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]  # torch
-        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._waits: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()  # of steps still to run on the GPU
         self._waited_s = 0.0
 
     def next(self) -> Batch:
@@ -42,6 +43,7 @@ class Prefetcher:
         compute.wait_event(ready)
         for tensor in (*batch[:3], *batch.local_crops):
             tensor.record_stream(compute)  # else its memory could be reused before the step has read it
+        self._add_passed_waits()  # also on ranks that nobody asks for them, or they would pile up
         self._waits.append((asked, ready))
         return batch
 
@@ -49,10 +51,15 @@ class Prefetcher:
         """Seconds since the last call in which the device waited for a batch. Synchronises with the device."""
         if self._on_gpu:
             torch.cuda.synchronize(self.device)
-            self._waited_s = sum(max(0.0, asked.elapsed_time(ready)) for asked, ready in self._waits) / 1000
-            self._waits.clear()
+            self._add_passed_waits()
         waited, self._waited_s = self._waited_s, 0.0
         return waited
+
+    def _add_passed_waits(self) -> None:
+        """Count the waits that are over, without waiting for the others."""
+        while self._waits and all(event.query() for event in self._waits[0]):  # type: ignore[no-untyped-call]  # torch
+            asked, ready = self._waits.popleft()
+            self._waited_s += max(0.0, asked.elapsed_time(ready)) / 1000
 
 
 def as_batch(loaded: dict[str, Any], device: torch.device) -> Batch:

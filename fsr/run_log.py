@@ -26,6 +26,8 @@ class RunLog:
 
     def __init__(self, config: TrainConfig, run: Run, source: Source, state: TrainState, device: torch.device) -> None:
         self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # a worker's trials follow each other in one process
         run.record_attempt(device_name(device), state.step)
         run.rewind(state.step)  # an attempt that was lost recorded steps after its checkpoint, which are repeated now
         self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
@@ -51,7 +53,11 @@ class RunLog:
         now = time.monotonic()
         stalled = prefetcher.waited_s() / (now - self.recorded)
         self.recorded = now
-        values |= {"perf/steps_per_s": rate, "perf/stall_fraction": stalled, "perf/peak_memory_gb": peak_memory_gb()}
+        values |= {
+            "perf/steps_per_s": rate,
+            "perf/stall_fraction": stalled,
+            "perf/peak_memory_gb": peak_memory_gb(self.device),
+        }
         self._scalars(state.step, values)
 
     def scores(self, quality: dict[str, dict[str, Any]]) -> None:
@@ -88,10 +94,10 @@ class RunLog:
         self.progress.close()
 
 
-def peak_memory_gb() -> float:
-    """The most memory (10⁹ bytes) that this process has had: of its GPU's, or of the machine's where there is none."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory (10⁹ bytes): of the GPU in this run, or of the machine since this process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -35,9 +35,10 @@ class ReferenceAnswer(NamedTuple):
 def reference_answer(
     network: Network, image_file: Path, scales: tuple[float, ...], released_order: bool = True
 ) -> ReferenceAnswer:
-    """The network's answer for one image; without the released order one pass a scale, and no projector."""
+    """The network's answer for one image, on its device; without the released order one pass a scale, no projector."""
     picture = np.asarray(Image.open(image_file).convert("RGB"))
     image = (torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255 - MEAN) / STD
+    image = image.to(network.encoder.cls_token.device)
     height, width = picture.shape[:2]
     segmentation, top, aux = [], [], []
     for scale in scales:
@@ -53,7 +54,8 @@ def reference_answer(
         top.append(sum_with_flip(F.relu(network.top_classifier(seen.top)), height, width))
         aux.append(sum_with_flip(F.relu(network.aux_classifier(seen.aux)), height, width))
     logits = torch.stack(segmentation).max(dim=0).values
-    return ReferenceAnswer(picture, logits.numpy(), normalised(sum(top)).numpy(), normalised(sum(aux)).numpy())
+    maps = (logits, normalised(sum(top)), normalised(sum(aux)))
+    return ReferenceAnswer(picture, *(part.cpu().numpy() for part in maps))
 
 
 def whole_pass(network: Network, images: torch.Tensor):

@@ -210,13 +210,38 @@ def test_bf16_says_nearly_the_same(voc, checkpoint, tmp_path):
     assert 0.97 < (labels[0] == labels[1]).mean() < 1
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "settings.json"]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+EVERYTHING = ("--pseudo_labels", "par", "--save_cam", "true", "--save_overlays", "true", "--save_logits", "true")
+
+
+def test_postprocessing_elsewhere_than_on_the_networks_device_leaves_the_same_files(
+    voc, checkpoint, tmp_path, monkeypatch
+):
+    flags = ("--num_classes", 9, *EVERYTHING)
+    infer("voc", checkpoint, voc, tmp_path / "together", *flags)
+    network_on = torch.device("cpu", 0)  # another name of the CPU, so the answers change their place in between
+    monkeypatch.setattr("fsr.distributed.own_device", lambda: network_on)
+    infer("voc", checkpoint, voc, tmp_path / "apart", *flags, "--postprocess", "cpu")
+    assert files_of(tmp_path / "apart") == files_of(tmp_path / "together")
+    infer("voc", checkpoint, voc, tmp_path / "together", *flags, "--postprocess", "cpu")  # the same results
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_says_nearly_the_same_as_the_cpu(voc, checkpoint, tmp_path, monkeypatch):
-    flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "par")
-    infer("voc", checkpoint, voc, tmp_path / "gpu", *flags)
+@pytest.mark.parametrize("place", ["device", "cpu"])
+def test_a_gpu_says_nearly_the_same_as_the_cpu(place, voc, checkpoint, tmp_path, monkeypatch):
+    flags = ("--num_classes", 9, "--infer_set", "train", *EVERYTHING)
+    infer("voc", checkpoint, voc, tmp_path / "gpu", *flags, "--postprocess", place)
     monkeypatch.setattr("fsr.distributed.own_device", lambda: torch.device("cpu"))
     infer("voc", checkpoint, voc, tmp_path / "cpu", *flags)
+    assert files_of(tmp_path / "gpu").keys() == files_of(tmp_path / "cpu").keys()
     for kind in ("segmentation", "crf", "pseudo_labels"):
         for file in (tmp_path / "cpu" / kind).iterdir():
             ours = np.array(Image.open(tmp_path / "gpu" / kind / file.name))
             assert (ours == np.array(Image.open(file))).mean() > 0.995
+    scores = [json.loads((tmp_path / where / "scores.json").read_text())["scores"] for where in ("gpu", "cpu")]
+    for kind, score in scores[1].items():
+        assert scores[0][kind]["miou"] == pytest.approx(score["miou"], abs=5e-3)

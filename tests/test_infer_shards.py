@@ -1,6 +1,7 @@
 """One process that answers for many shards of an inference, alone or beside others."""
 
 import json
+import platform
 from collections import Counter
 
 import pytest
@@ -8,10 +9,13 @@ from inference import infer as infer_command
 
 import fsr.checkpoint
 import fsr.infer
+from fsr.errors import LostGpuError
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
 from fsr.inference.journal import JournalReader
 from fsr.models.network import Network
+from launch.slurm import bad_nodes
+from launch.slurm.environment import LocalEnvironment
 from launch.state.paths import ResultsFolder
 from launch.worker import method
 from launch.worker.inference import InferenceWorker
@@ -110,3 +114,15 @@ def test_a_worker_for_whom_no_shard_is_left_opens_nothing(config, monkeypatch):
     monkeypatch.setattr(method, "open_inference", lambda _: pytest.fail("opened for nothing"))
     worker = InferenceWorker(config=config, folder=Taken(config.results_folder))
     assert worker.work(never, environment=None, rendezvous=None) is Outcome.DONE
+
+
+def test_a_worker_without_its_gpu_marks_the_node_and_leaves_the_shard_to_others(config, monkeypatch):
+    def open_inference(_):
+        raise LostGpuError("FSR_GPUS=1 promises a GPU")
+
+    monkeypatch.setattr(method, "open_inference", open_inference)
+    folder = ResultsFolder(config.results_folder)
+    worker = InferenceWorker(config=config, folder=folder)
+    assert worker.work(never, environment=LocalEnvironment(), rendezvous=None) is Outcome.BROKEN
+    assert bad_nodes.bad_nodes(folder) == [platform.node()]
+    assert folder.shard_lock(0).try_acquire()

@@ -7,12 +7,20 @@ import platform
 
 import pytest
 
+from fsr.config import synthetic
+from fsr.errors import LostGpuError
 from fsr.files import write_json
 from fsr.run import Run
 from launch.slurm import bad_nodes
-from launch.slurm.requeue_rules import cause_of_error
+from launch.slurm.environment import LocalEnvironment
+from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import Attempt, AttemptLog, cost_shares
-from launch.state.paths import LaunchFolder
+from launch.state.paths import LaunchFolder, RunFolder
+from launch.state.stop import StopRequest
+from launch.worker import method
+from launch.worker.protocol import Outcome
+from launch.worker.rendezvous import Rendezvous
+from launch.worker.single_run import SingleRunWorker
 
 
 @pytest.fixture
@@ -80,7 +88,9 @@ def test_costs_are_of_each_attempt_that_has_ended(run):
 
 def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run):
     folder = LaunchFolder(tmp_path)
-    (died,) = attempt(run, 0, 5, *cause_of_error(RuntimeError("CUDA error: uncorrectable ECC error"))).attempts()
+    (died,) = attempt(
+        run, 0, 5, *cause_of_error(RuntimeError("CUDA error: uncorrectable ECC error encountered"))
+    ).attempts()
     bad_nodes.report(folder, 0, died)
     bad_nodes.report(folder, 0, died)
     assert bad_nodes.bad_nodes(folder) == []
@@ -96,3 +106,21 @@ def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run
 def test_the_file_is_json_that_others_can_read(run):
     attempt(run, 0, 5, "preempted")
     assert json.loads((run.folder / "attempts.json").read_text())[0]["cause"] == "preempted"
+
+
+def test_a_node_is_left_out_as_soon_as_one_trial_found_no_gpu_there(tmp_path, run):
+    folder = LaunchFolder(tmp_path)
+    (died,) = attempt(run, 0, 5, *cause_of_error(LostGpuError("FSR_GPUS=1 promises a GPU"))).attempts()
+    bad_nodes.report(folder, 0, died)
+    assert bad_nodes.bad_nodes(folder) == ["n1"]
+
+
+def test_a_single_run_marks_the_node_that_broke_it(tmp_path, monkeypatch, synthetic_folder):
+    def train(*_, **__):
+        raise LostGpuError("FSR_GPUS=1 promises a GPU")
+
+    monkeypatch.setattr(method, "train", train)
+    worker = SingleRunWorker(config=synthetic(synthetic_folder), folder=RunFolder(tmp_path))
+    with StopRequest() as stop:
+        assert worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks)) is Outcome.BROKEN
+    assert bad_nodes.bad_nodes(worker.folder) == [platform.node()]

@@ -109,7 +109,7 @@ def prepared(folder, python, command):
     study = StudyFolder(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        script = "\n".join([*batch_script.setup(study, study.folder / "code")[:-1], command])
+        script = "\n".join([*batch_script.setup(study, study.folder / "code", 2)[:-1], command])
     variables = {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "PATH": "/usr/bin:/bin"}
     answer = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, env=variables)
     return answer.returncode, answer.stdout + answer.stderr, study.mistakes()
@@ -121,8 +121,8 @@ def test_python_with_spaces_in_its_path_is_started(tmp_path):
     python.symlink_to(sys.executable)
     folder = tmp_path / "my runs" / "x"
     (folder / "code").mkdir(parents=True)
-    command = 'echo "$PYTHONPATH $SRUN_CPUS_PER_TASK"'
-    assert prepared(folder, python, command) == (0, f"{folder / 'code'} 3\n", [])
+    command = 'echo "$PYTHONPATH $SRUN_CPUS_PER_TASK $FSR_GPUS"'
+    assert prepared(folder, python, command) == (0, f"{folder / 'code'} 3 2\n", [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
         line = next(line for line in lines_of() if line.startswith("srun "))

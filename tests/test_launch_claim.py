@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from fsr.errors import UserError
+from fsr.errors import LostGpuError, UserError
 from launch.slurm.environment import LocalEnvironment
 from launch.state.paths import StudyFolder
 from launch.state.stop import StopRequest
@@ -205,6 +205,18 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
     trials = trials_of(worker)
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
+
+
+def test_without_its_promised_gpu_a_local_worker_ends_with_a_mistake_and_no_trial_fails(worker, monkeypatch):
+    def train(*_, **__):
+        raise LostGpuError("CUDA_VISIBLE_DEVICES=0 promises a GPU")
+
+    monkeypatch.setattr(method, "train", train)
+    with pytest.raises(UserError, match=r"this machine is broken.*LostGpuError: CUDA_VISIBLE_DEVICES=0 promises a GPU"):
+        work_on(worker)
+    (trial,) = trials_of(worker)
+    assert trial.state == TrialState.RUNNING
+    assert [attempt.cause for attempt in worker.folder.attempt_log(0).attempts()] == ["node"]
 
 
 def test_settings_that_make_no_configuration_fail_their_trial_alone(worker):

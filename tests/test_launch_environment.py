@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from method_checkout import surroundings, sweep_command
 
-from fsr import distributed
 from launch.show.messages import more_than_parallel
 from launch.slurm import answers, batch_script, commands
 from launch.slurm.environment import SlurmEnvironment, current_environment, leave_job
@@ -159,15 +157,6 @@ def test_fewer_workers_than_there_are_stops_none_and_this_is_said(live, parallel
     assert bool(notes) == said
     if said:
         assert "6 workers are there, more than --parallel 4, and none is stopped; to stop 2 of them now" in notes[0]
-
-
-@pytest.mark.parametrize("devices, number", [(0, None), (1, 0), (4, 3)])
-def test_a_rank_that_is_shown_one_gpu_takes_it(variables, monkeypatch, devices, number):
-    variables("LOCAL_RANK")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    assert distributed.own_device().index == number
 
 
 def test_a_local_sweep_in_a_step_of_many_tasks_does_not_wait_for_other_ranks(variables, tmp_path):

@@ -1,13 +1,11 @@
 """The rules of what follows the end of an attempt: a table and pure functions, so no test here needs a Slurm."""
 
-import errno
 import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from fsr.errors import NotFiniteError
 from launch.slurm import requeue_rules as rules
 from launch.slurm.answers import GONE, Job
 from launch.slurm.requeue_rules import RULES, Action
@@ -77,37 +75,6 @@ def test_a_job_that_nobody_will_kill_does_not_wait_for_ever():
     assert not rules.nobody_will_kill(PREEMPTED)
     assert not rules.nobody_will_kill(Job("COMPLETING"))
     assert not rules.nobody_will_kill(None)
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's is."""
-
-
-@pytest.mark.parametrize(
-    "error, cause",
-    [
-        (NotFiniteError("loss nan at step 7"), "not finite"),
-        (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk full"),
-        (RuntimeError("Connection closed by peer [10.0.0.1]"), "killed"),
-        (RuntimeError("NCCL communicator was aborted"), "killed"),
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
-        (MemoryError(), "out of memory"),
-        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "node"),
-        (OSError(errno.EIO, "Input/output error"), "node"),
-        (OSError(errno.ESTALE, "Stale file handle"), "node"),
-        (ValueError("an eccentric value"), "exception"),
-        (KeyError("loss"), "exception"),
-    ],
-)
-def test_the_cause_of_an_exception(error, cause):
-    assert rules.cause_of_error(error)[0] == cause
-
-
-def test_the_detail_of_an_exception_is_one_short_line():
-    _, detail = rules.cause_of_error(ValueError("two\nlines " + "x" * 1000))
-    assert detail.startswith("ValueError: two lines xxx")
-    assert len(detail) < 400
 
 
 @pytest.mark.parametrize(

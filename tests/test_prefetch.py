@@ -1,6 +1,8 @@
 """Batches on the device, and the time that it waits for them."""
 
 import time
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from fsr.data.device_views import Drawn
 from fsr.data.transforms import denormalise
 from fsr.errors import UserError
-from fsr.prefetch import Prefetcher
+from fsr.prefetch import Prefetcher, as_batch
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its copies"))
 
@@ -56,6 +58,50 @@ def test_the_time_without_a_batch_is_counted_once(device):
     prefetcher.next()
     assert 0.19 < prefetcher.waited_s() < 0.29
     assert prefetcher.waited_s() == 0
+
+
+class Clock:
+    """A GPU of which the host only sees how far it is: as many events have passed as `passed` says."""
+
+    def __init__(self):
+        self.recorded, self.passed = 0, 0
+
+    def event(self):
+        return ClockEvent(self)
+
+
+class ClockEvent:
+    def __init__(self, clock):
+        self.clock = clock
+
+    def record(self, stream=None):
+        self.number = self.clock.recorded
+        self.clock.recorded += 1
+
+    def query(self):
+        return self.number < self.clock.passed
+
+    def elapsed_time(self, other):
+        assert self.query() and other.query(), "this would make the host wait, or raise"
+        return 1000.0 * (other.number - self.number)
+
+
+def test_a_rank_that_nobody_asks_for_its_waits_keeps_only_those_of_the_steps_in_flight(monkeypatch):
+    clock, nothing = Clock(), Mock()
+    monkeypatch.setattr("fsr.prefetch._timer", clock.event)
+    monkeypatch.setattr("fsr.prefetch.as_batch", lambda loaded, device: as_batch(loaded, torch.device("cpu")))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: nothing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: setattr(clock, "passed", clock.recorded))
+    prefetcher = Prefetcher(map(loaded, range(100)), torch.device("cuda"))
+    for _ in range(100):
+        prefetcher.next()
+        clock.passed = max(0, clock.recorded - 5)  # the host is two steps and a half ahead
+        assert len(prefetcher._waits) <= 4
+    assert prefetcher.waited_s() == 100
+    assert prefetcher.waited_s() == 0 and not prefetcher._waits
 
 
 def test_what_is_wrong_with_an_image_comes_through():

@@ -70,6 +70,9 @@ class InferConfig:
     low_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--low_thre",))] = None
     """CAM up to this is background in pseudo labels; by default the checkpoint's."""
 
+    postprocess: Literal["device", "cpu"] = "device"
+    """Where label maps, CRFs, counts and pictures are made: on the network's device, or on the threads of the CPU."""
+
     save_cam: bool = False
     """Save the heat map of each present class."""
     save_overlays: bool = False

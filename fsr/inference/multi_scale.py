@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.cam import normalise_cam, resized
+from fsr.inference.transfer import uploaded
 from fsr.models.encoder import Features
 from fsr.models.network import Network
 
@@ -30,7 +31,7 @@ def multi_scale_inference(
 
     Logits and CAMs are summed over the image and its flip. Over the scales the maximum of the logits and the sum of the
     CAMs is taken. CAMs are made for the classes in `labels` [B, K]; without labels, for those that the top classifier
-    predicts (the likeliest if it predicts none).
+    predicts (the likeliest if it predicts none). With labels on the CPU the host does not wait for a GPU.
     """
     size = (images.shape[2], images.shape[3])
     grids, top_grids, aux_grids = [], [], []
@@ -43,7 +44,9 @@ def multi_scale_inference(
         if labels is None:
             labels = _predicted(network.classify(seen)[0][: len(images)])
     assert labels is not None, "there is at least one scale"
-    classes = [present.nonzero()[:, 0] for present in labels]
+    labels = labels.cpu()
+    each = (labels != 0).sum(1).tolist()
+    classes = list(torch.split(uploaded(labels.nonzero()[:, 1], images.device), each))
     return MultiScale(
         fuse_logits(grids, size),
         [present + 1 for present in classes],

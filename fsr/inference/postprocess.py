@@ -1,137 +1,120 @@
-"""Postprocessing of one image: CRF, label maps, files, and its counts for the scores."""
+"""Postprocessing of a batch, wherever its tensors are: label maps, CRF, counts for the scores, pictures."""
 
-import itertools
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.crf import crf_pseudo_label, dense_crf_batch
 from fsr.data.images import IGNORED
-from fsr.data.palette import palette_png
-from fsr.files import write_atomically
 from fsr.inference.config import InferConfig, Thresholds
-from fsr.inference.journal import Results
+from fsr.inference.multi_scale import MultiScale
 from fsr.metrics import CamScores, ConfusionMatrix
 from fsr.pictures import heat, overlay, pixels_of, strip
 from fsr.refine import refined_pseudo_label
 
-JPEG_QUALITY = 85
 
+class Answers(NamedTuple):
+    """All that is written of B images of one size, in as few bytes as possible."""
 
-class Answer(NamedTuple):
-    """The network's predictions for one image, on the CPU."""
-
-    name: str
-    image: Tensor  # uint8 [3, H, W]
-    ground_truth: Tensor | None  # uint8 [H, W]
-    logits: Tensor  # [C, H, W] segmentation
-    classes: Tensor  # [P] class ids from 1
-    cams: Tensor  # [P, H, W] top CAMs in [0, 1]
-    aux_cams: Tensor  # [P, H, W]
-    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are saved
-
-
-Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, logits to save
+    labels: dict[str, Tensor]  # kind of labels: uint8 [B, H, W]
+    counts: dict[str, Tensor]  # kind of scores: int32 [B, entries of its counts]; empty without ground truth
+    previews: Tensor  # uint8 [B, h, w, 3]
+    overlays: Tensor | None  # uint8 [B, H, W, 3]; None unless they are saved
+    classes: list[Tensor]  # [P_i] class ids of image i from 1
+    heats: list[Tensor]  # an image: uint8 [P_i, H, W, 3], one a class; empty unless they are saved
+    grids: list[Tensor]  # a scale: float16 [B, C, h, w]; empty unless they are saved
 
 
 @dataclass(frozen=True)
-class Finisher:
-    """Postprocesses answers as the configuration says. Safe to call from several threads."""
+class Postprocessor:
+    """Postprocesses the network's predictions as the configuration says. Makes no host wait for a GPU."""
 
     config: InferConfig
     thresholds: Thresholds
-    class_names: tuple[str, ...]
-    results: Results
+    num_classes: int
 
-    def __call__(self, answer: Answer) -> Finished:
-        """Write the files of an image."""
-        labels = {"segmentation": answer.logits.max(dim=0).indices.to(torch.uint8)}
-        if self.config.crf:
-            marginals = dense_crf_batch(answer.image[None], answer.logits.softmax(0)[None])[0]
-            labels["crf"] = marginals.max(dim=0).indices.to(torch.uint8)
-        if self.config.pseudo_labels != "none":
-            labels["pseudo_labels"] = self._pseudo_label(answer)
-        for kind, label in labels.items():
-            write_atomically(self.results.label_file(kind, answer.name), palette_png(label.numpy()))
-        value, strongest = self._strongest(answer, answer.cams)
-        self._draw(answer, labels, value)
-        record: dict[str, Any] = {"name": answer.name}
-        if answer.ground_truth is not None:
-            record |= self._counts(answer, answer.ground_truth, labels, value, strongest)
-        return record, answer.grids
+    @cached_property
+    def matrix(self) -> ConfusionMatrix:
+        """Knows the entries of a confusion matrix."""
+        return ConfusionMatrix(self.num_classes)
 
-    def final(self, labels: dict[str, Tensor]) -> Tensor:
-        """The segmentation after the CRF, if there is one."""
-        return labels["crf" if self.config.crf else "segmentation"]
+    @cached_property
+    def cam_scores(self) -> CamScores:
+        """Knows the entries of the counts of CAMs."""
+        return CamScores(self.num_classes, self.thresholds.background)
 
-    def _strongest(self, answer: Answer, cams: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and class of the strongest CAM, each [H, W]."""
-        if len(cams) == 0:
-            return torch.zeros(cams.shape[1:]), torch.zeros(cams.shape[1:], dtype=torch.int64)
-        value, best = cams.max(dim=0)
-        return value, answer.classes[best]
+    @torch.no_grad()
+    def __call__(self, seen: MultiScale, pictures: Tensor, ground_truth: Tensor | None) -> Answers:
+        """The answers for 8-bit pictures [B, 3, H, W] with their ground truth [B, H, W]."""
+        config = self.config
+        labels = {"segmentation": seen.logits.max(dim=1).indices.byte()}
+        if config.crf:
+            labels["crf"] = _crf_labels(pictures, seen.logits)
+        if config.pseudo_labels != "none":
+            images = zip(pictures, seen.cams, seen.classes, strict=True)
+            labels["pseudo_labels"] = torch.stack([self._pseudo_label(*image) for image in images])
+        value, strongest = _strongest(seen.cams, seen.classes)
+        counts: dict[str, Tensor] = {}
+        if ground_truth is not None:
+            aux = _strongest(seen.aux_cams, seen.classes)
+            entries = {kind: self.matrix.entries(label, ground_truth) for kind, label in labels.items()}
+            counts = {kind: _counted(entry, self.matrix.counts) for kind, entry in entries.items()}
+            for kind, cam in {"cam": (value, strongest), "aux_cam": aux}.items():
+                counts[kind] = _counted(self.cam_scores.entries(*cam, ground_truth), self.cam_scores.counts)
+        shown = pictures / 255
+        final = labels["crf" if config.crf else "segmentation"]
+        tiles = strip(shown, ground_truth, value, [labels["segmentation"]] + [final] * config.crf)
+        heats = zip(shown, seen.cams, strict=True) if config.save_cam else ()
+        return Answers(
+            labels,
+            counts,
+            pixels_of(tiles),
+            pixels_of(overlay(shown, final)) if config.save_overlays else None,
+            seen.classes,
+            [pixels_of(heat(picture, cams)) for picture, cams in heats],
+            [grid.half() for grid in seen.grids] if config.save_logits else [],
+        )
 
-    def _pseudo_label(self, answer: Answer) -> Tensor:
-        """Label map uint8 [H, W] from the CAMs of the image's classes, 255 where it is ignored."""
+    def _pseudo_label(self, picture: Tensor, cams: Tensor, classes: Tensor) -> Tensor:
+        """Label map uint8 [H, W] from the CAMs of an image's classes, 255 where it is ignored."""
         high, low = self.thresholds.high, self.thresholds.low
-        if len(answer.classes) == 0:
-            return torch.zeros(answer.image.shape[1:], dtype=torch.uint8)
+        if len(classes) == 0:
+            return torch.zeros_like(picture[0])
         if self.config.pseudo_labels == "crf":
-            return crf_pseudo_label(answer.image, answer.cams, answer.classes, high, low)
-        places = refined_pseudo_label(
-            answer.image[None] / 255, answer.cams[None], torch.ones(1, len(answer.classes)), high, low
-        )[0]
-        ids = torch.full((256,), IGNORED, dtype=torch.uint8)
-        ids[: len(answer.classes) + 1] = torch.cat([torch.zeros(1, dtype=torch.int64), answer.classes]).byte()
-        return ids[places]
-
-    def _counts(
-        self, answer: Answer, ground_truth: Tensor, labels: dict[str, Tensor], value: Tensor, strongest: Tensor
-    ) -> dict[str, Any]:
-        """The image's sparse counts, its mean IoU, and the classes in its ground truth or its prediction."""
-        matrices = {kind: ConfusionMatrix(len(self.class_names)) for kind in labels}
-        for kind, matrix in matrices.items():
-            matrix.add(labels[kind], ground_truth)
-        cams = {kind: CamScores(len(self.class_names), self.thresholds.background) for kind in ("cam", "aux_cam")}
-        cams["cam"].add(value, strongest, ground_truth)
-        cams["aux_cam"].add(*self._strongest(answer, answer.aux_cams), ground_truth)
-        final = matrices["crf" if self.config.crf else "segmentation"]
-        iou = final.miou()
-        seen = torch.unique(torch.cat([ground_truth.flatten(), self.final(labels).flatten()]))
-        return {
-            "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
-            "classes": [int(class_id) for class_id in seen if class_id not in (0, IGNORED)],
-            "counts": {kind: sparse(scores.counts) for kind, scores in (matrices | cams).items()},
-        }
-
-    def _draw(self, answer: Answer, labels: dict[str, Tensor], value: Tensor) -> None:
-        """The pictures of an image."""
-        final = self.final(labels)
-        picture = answer.image / 255
-        tiles = strip(picture, answer.ground_truth, value, [labels["segmentation"]] + [final] * self.config.crf)
-        write_atomically(self.results.preview_file(answer.name), jpeg(tiles))
-        if self.config.save_overlays:
-            write_atomically(self.results.overlay_file(answer.name), jpeg(overlay(picture, final)))
-        if self.config.save_cam:
-            for class_id, cam in zip(answer.classes.tolist(), answer.cams, strict=True):
-                file = self.results.cam_file(answer.name, self.class_names[class_id])
-                write_atomically(file, jpeg(heat(picture, cam)))
+            return crf_pseudo_label(picture, cams, classes, high, low)
+        present = torch.ones_like(classes, dtype=torch.float32)[None]
+        places = refined_pseudo_label(picture[None] / 255, cams[None], present, high, low)[0]
+        ids = F.pad(classes, (1, IGNORED - len(classes)), value=IGNORED)  # place 0 is the background
+        ids[0] = 0
+        return ids.byte()[places]
 
 
-def sparse(counts: Tensor) -> list[int]:
-    """Index and count of each entry that is not 0, in turns."""
-    flat = counts.flatten()
-    where = flat.nonzero()[:, 0]
-    return list(itertools.chain.from_iterable(zip(where.tolist(), flat[where].tolist(), strict=True)))
+def _crf_labels(pictures: Tensor, logits: Tensor) -> Tensor:
+    """Label maps uint8 [B, H, W] after the dense CRF. A GPU takes a batch at once, a core image after image."""
+    size = len(pictures) if logits.is_cuda else 1
+    parts = zip(torch.split(pictures, size), torch.split(logits, size), strict=True)
+    return torch.cat([dense_crf_batch(part, of.softmax(1)).max(dim=1).indices.byte() for part, of in parts])
 
 
-def jpeg(picture: Tensor) -> bytes:
-    """A picture [3, H, W] in [0, 1] as a JPEG file."""
-    stream = BytesIO()
-    Image.fromarray(pixels_of(picture)).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
+def _strongest(cams: list[Tensor], classes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Value and class of each image's strongest CAM, each [B, H, W]; 0 where an image has no class."""
+    values, best = [], []
+    for cam, ids in zip(cams, classes, strict=True):
+        if len(cam) == 0:
+            cam, ids = cam.new_zeros(1, *cam.shape[1:]), ids.new_zeros(1)
+        value, place = cam.max(dim=0)
+        values.append(value)
+        best.append(ids[place])
+    return torch.stack(values), torch.stack(best)
+
+
+def _counted(entries: Tensor, counts: Tensor) -> Tensor:
+    """How often each image [B, H, W] of entries has each number of `counts`, int32 [B, …]; unlike torch.bincount on a
+    GPU it makes no host wait."""
+    entries = entries.flatten(1)
+    sums = torch.zeros(len(entries), counts.numel() + 1, dtype=torch.int32, device=entries.device)
+    return sums.scatter_add_(1, entries, sums.new_ones(1).expand_as(entries))[:, :-1]

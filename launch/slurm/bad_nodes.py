@@ -2,25 +2,36 @@
 
 import re
 
+from fsr.errors import LostGpuError
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
 
-TRIALS = 2  # so many different trials must have died there
+MARKS = 2  # of different trials or shards; one could be what breaks the hardware
 
 
 def report(folder: LaunchFolder, number: int, attempt: Attempt) -> None:
-    """Remember the node of an attempt, if that was its cause."""
+    """Remember the node of an attempt on a trial, if that was its cause."""
     if attempt.cause == "node":
-        place = folder.bad_nodes / re.sub(r"[^\w.-]", "_", attempt.node)
-        place.mkdir(parents=True, exist_ok=True)
-        (place / str(number)).touch()
+        mark(folder, number, attempt.node, attempt.detail)
+
+
+def mark(folder: LaunchFolder, number: int, node: str, detail: str) -> None:
+    """Remember that a trial or shard died of a node.
+
+    A promised GPU that is not there counts for two: no trial has touched it, and each would die there.
+    """
+    place = folder.bad_nodes / re.sub(r"[^\w.-]", "_", node)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / str(number)).touch()
+    if LostGpuError.__name__ in detail:
+        (place / "lost_gpu").touch()
 
 
 def bad_nodes(folder: LaunchFolder) -> list[str]:
-    """Nodes where at least two different trials died of such causes."""
+    """Nodes where at least two different trials died of such causes, or one found no GPU."""
     if not folder.bad_nodes.exists():
         return []
-    return sorted(place.name for place in folder.bad_nodes.iterdir() if len(list(place.iterdir())) >= TRIALS)
+    return sorted(place.name for place in folder.bad_nodes.iterdir() if len(list(place.iterdir())) >= MARKS)
 
 
 def to_exclude(folder: LaunchFolder, nodes: set[str] | None) -> list[str]:

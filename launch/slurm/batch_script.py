@@ -59,7 +59,7 @@ def script(
         array_parallelism=count,
         additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
-        setup=setup(folder, code),
+        setup=setup(folder, code, gpus),
         teardown=[
             "}",
             "for ((start = 1; ; start++)); do",
@@ -73,10 +73,11 @@ def script(
     return text if limit else re.sub(r"#SBATCH --time\n", "", text)
 
 
-def setup(folder: LaunchFolder, snapshot: Path) -> list[str]:
+def setup(folder: LaunchFolder, snapshot: Path, gpus: int) -> list[str]:
     """What the script does before it starts ranks. What is missing on a node is told in one sentence, to the sweep too.
 
-    Ranks import the code snapshot before all else. srun reads the cores of a rank from a variable of its own.
+    Ranks import the code snapshot before all else. srun reads the cores of a rank from a variable of its own. A rank
+    that was promised a GPU must not work on the CPU in silence, and Slurm knows nothing of some clusters' GPUs.
     """
     code, python, mistakes = str(snapshot), sys.executable, shlex.quote(str(folder.mistakes_folder))
     shared = "the runs folder and the Python environment must be on a file system that all nodes share"
@@ -91,6 +92,7 @@ def setup(folder: LaunchFolder, snapshot: Path) -> list[str]:
         f"[ -x {shlex.quote(python)} ] || mistake {shlex.quote(f'has no {python}; {shared}')}",
         f"export PYTHONPATH={':'.join(['$PWD', *map(shlex.quote, foreign_packages())])}",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
+        f"export FSR_GPUS={gpus}",
         "start_ranks() {",
     ]
 

@@ -3,16 +3,13 @@
 Nothing here asks Slurm or touches a file; the callers bring the facts. README's table is checked against `RULES`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fsr.errors import NotFiniteError
 from fsr.exit_codes import ExitCode
 from launch.slurm.answers import GONE, Job
 from launch.state.attempts import Attempt, Cause, followed
-from launch.state.full_disk import disk_is_full
 
 
 class Action(Enum):
@@ -70,14 +67,6 @@ CAUSE_OF_STATE: dict[str, Cause] = {
     "OUT_OF_MEMORY": "out of memory",
     "CANCELLED": "cancelled",
 }
-# What drivers and kernels say when a device fails, not the program.
-HARDWARE = re.compile(
-    r"\b(ECC|NVLink|Xid)\b|uncorrectable|devices? (is |are )?(busy or )?unavailable|GPU (is|has) (lost|fallen)|"
-    "unknown error|Input/output error|Bus error|Stale file handle",
-    re.IGNORECASE,
-)
-# What a rank says when another one is gone.
-LOST_RANK = re.compile("peer|ProcessGroup|NCCL|TCPStore")
 
 
 def cause_of_stop(near_time_limit: bool, by_file: bool, job: Job | None, restarts: int) -> Cause:
@@ -108,22 +97,6 @@ def after_stop(cause: Cause, preemption_cancels: bool) -> Action:
 def nobody_will_kill(job: Job | None) -> bool:
     """Whether a job waits to be killed in vain: its SIGTERM came from somebody else than Slurm."""
     return job is not None and job.waits_or_runs and not job.preempted
-
-
-def cause_of_error(error: Exception) -> tuple[Cause, str]:
-    """Cause and detail of an exception of the training."""
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, NotFiniteError):
-        return "not finite", said
-    if disk_is_full(error):
-        return "disk full", said
-    if LOST_RANK.search(said):
-        return "killed", f"another rank is gone: {said}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unknown here
-        return "out of memory", said
-    if HARDWARE.search(said):
-        return "node", f"{type(error).__name__}: {said}"
-    return "exception", f"{type(error).__name__}: {said}"
 
 
 def cause_of_exit(exit_code: int, out_of_memory: bool) -> tuple[Cause, str]:

@@ -1,9 +1,12 @@
 """The worker of an inference: answers shard after shard until none is left."""
 
+import sys
 from dataclasses import dataclass
 
 from fsr.inference.config import InferConfig
+from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment
+from launch.slurm.error_causes import cause_of_error
 from launch.state.paths import ResultsFolder
 from launch.state.stop import StopRequest
 from launch.worker import method
@@ -30,6 +33,13 @@ class InferenceWorker:
             try:
                 inference = inference or method.open_inference(self.config)
                 end = inference.answer_shard(shard, stop)
+            except Exception as error:
+                cause, detail = cause_of_error(error)
+                if cause != "node":
+                    raise
+                bad_nodes.mark(self.folder, shard, environment.node, detail)
+                print(f"error: node {environment.node} is broken: {detail}", file=sys.stderr)
+                return Outcome.BROKEN
             finally:
                 lock.release()
             if end == "stopped":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment, cause_of_lost_attempt
 from launch.slurm.requeue_rules import given_up
 from launch.state.attempts import AttemptLog
@@ -32,7 +33,10 @@ class SingleRunWorker:
             reason = given_up(log.attempts())
             if reason:
                 raise UserError(f"{self.folder.folder} is given up: {reason}; its attempts.json tells more")
-            return OUTCOMES[training.attempt(self.config, run, stop, environment, rendezvous, training.never)]
+            end = training.attempt(self.config, run, stop, environment, rendezvous, training.never)
+            if end == "broken":
+                bad_nodes.report(self.folder, 0, log.attempts()[-1])
+            return OUTCOMES[end]
         finally:
             lock.release()
 

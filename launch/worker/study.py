@@ -116,4 +116,7 @@ class StudyWorker:
             reason = given_up(attempts)
             if reason:
                 claimed.fail(reason)
+            on_bad_node = attempts[-1].cause == "node" and environment.node in bad_nodes.bad_nodes(self.folder)
+            if on_bad_node and environment.job == "local":
+                raise UserError(f"this machine is broken, and no queue leads to another: {attempts[-1].detail}")
         return end != "broken"

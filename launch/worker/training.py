@@ -8,7 +8,7 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.run import Run
 from launch.slurm.environment import Environment
-from launch.slurm.requeue_rules import cause_of_error
+from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import AttemptLog, Cause
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.stop import StopRequest

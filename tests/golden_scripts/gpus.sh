@@ -33,6 +33,7 @@ cd '/shared/my runs/mask_ratio/code/0123456789ab' 2>/dev/null || mistake 'cannot
 [ -x /venv/bin/python ] || mistake 'has no /venv/bin/python; the runs folder and the Python environment must be on a file system that all nodes share'
 export PYTHONPATH=$PWD
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+export FSR_GPUS=4
 start_ranks() {
 
 # command

@@ -1,0 +1,101 @@
+"""Writes the files of an image and its record."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fsr.data.images import IGNORED
+from fsr.data.palette import palette_png
+from fsr.files import write_atomically
+from fsr.inference.config import InferConfig
+from fsr.inference.journal import Results
+from fsr.inference.postprocess import Answers
+from fsr.metrics import ConfusionMatrix
+
+JPEG_QUALITY = 85
+
+
+class Answer(NamedTuple):
+    """All that is written of one image, on the CPU."""
+
+    name: str
+    ground_truth: Tensor | None  # uint8 [H, W]
+    labels: dict[str, Tensor]  # kind of labels: uint8 [H, W]
+    counts: dict[str, Tensor]  # kind of scores: [entries of its counts]; empty without ground truth
+    preview: Tensor  # uint8 [h, w, 3]
+    overlay: Tensor | None  # uint8 [H, W, 3]; None unless it is saved
+    heats: dict[int, Tensor]  # class id: uint8 [H, W, 3]; empty unless they are saved
+    grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are saved
+
+    @classmethod
+    def of(cls, answers: Answers, i: int, name: str, ground_truth: Tensor | None) -> "Answer":
+        """Image `i` of a batch's answers."""
+        return cls(
+            name,
+            ground_truth,
+            {kind: labels[i] for kind, labels in answers.labels.items()},
+            {kind: counts[i] for kind, counts in answers.counts.items()},
+            answers.previews[i],
+            None if answers.overlays is None else answers.overlays[i],
+            dict(zip(answers.classes[i].tolist(), answers.heats[i], strict=True)) if answers.heats else {},
+            [grid[i].numpy() for grid in answers.grids],
+        )
+
+
+Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, logits to save
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Writes answers as the configuration says. Safe to call from several threads."""
+
+    config: InferConfig
+    class_names: tuple[str, ...]
+    results: Results
+
+    def __call__(self, answer: Answer) -> Finished:
+        """Write the files of an image."""
+        results, name = self.results, answer.name
+        for kind, label in answer.labels.items():
+            write_atomically(results.label_file(kind, name), palette_png(label.numpy()))
+        write_atomically(results.preview_file(name), jpeg(answer.preview))
+        if answer.overlay is not None:
+            write_atomically(results.overlay_file(name), jpeg(answer.overlay))
+        for class_id, heat in answer.heats.items():
+            write_atomically(results.cam_file(name, self.class_names[class_id]), jpeg(heat))
+        record: dict[str, Any] = {"name": name}
+        if answer.ground_truth is not None:
+            record |= self._scores(answer, answer.ground_truth)
+        return record, answer.grids
+
+    def _scores(self, answer: Answer, ground_truth: Tensor) -> dict[str, Any]:
+        """The image's sparse counts, its mean IoU, and the classes in its ground truth or its prediction."""
+        final = "crf" if self.config.crf else "segmentation"
+        matrix = ConfusionMatrix(len(self.class_names))
+        matrix.counts += answer.counts[final].view_as(matrix.counts)
+        iou = matrix.miou()
+        seen = torch.bincount(torch.cat([ground_truth.flatten(), answer.labels[final].flatten()])).nonzero()[:, 0]
+        return {
+            "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
+            "classes": [class_id for class_id in seen.tolist() if class_id not in (0, IGNORED)],
+            "counts": {kind: sparse(counts) for kind, counts in answer.counts.items()},
+        }
+
+
+def sparse(counts: Tensor) -> list[int]:
+    """Index and count of each entry that is not 0, in turns."""
+    where = counts.nonzero()[:, 0]
+    pairs: list[int] = torch.stack([where, counts[where]], dim=1).flatten().tolist()
+    return pairs
+
+
+def jpeg(pixels: Tensor) -> bytes:
+    """8-bit pixels [H, W, 3] as a JPEG file."""
+    stream = BytesIO()
+    Image.fromarray(pixels.numpy()).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
