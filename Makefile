@@ -51,7 +51,7 @@ MINUTES ?= 60
 WHEELS := build/wheels
 gpu: GPU_PYTHON := $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(PYTHON))
 gpu:
-	$(if $(wildcard .whl/*.whl),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(WHEELS) .whl/*.whl)
+	$(if $(wildcard .whl/*.whl),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target $(WHEELS) .whl/*.whl)
 	PYTHONPATH=.:$(WHEELS):$$PYTHONPATH $(GPU_PYTHON) -m benchmarks.gpu --minutes $(MINUTES)
 
 # The CPU kernels and their tests again under AddressSanitizer and UBSan: a copy of the package with another fsr/_C.

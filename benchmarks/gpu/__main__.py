@@ -39,12 +39,13 @@ class Options:
 def main() -> None:
     """Measure, write, print."""
     started = time.monotonic()
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, config=(tyro.conf.FlagConversionOff,))
     name, driver, capability = ("dry", "none", None) if options.dry else before.card()
     short = re.sub(r"\W+", "-", name.lower().removeprefix("nvidia "))
     file = options.folder / f"gpu-{short}-{time.strftime('%Y-%m-%d')}.json"
     options.folder.mkdir(parents=True, exist_ok=True)
-    log = file.with_suffix(".log")
+    log = ROOT / "build" / "gpu.log"
+    log.parent.mkdir(exist_ok=True)
     results: dict[str, Any] = {"card": name, "driver": driver, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
     results |= {"seconds": {}, "stages": {}}
     if file.exists() and not options.anew:
@@ -108,8 +109,10 @@ def write(file: Path, results: dict[str, Any]) -> None:
 
 def commit() -> str:
     """Of the checkout, where it is one."""
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return answer.stdout.strip() or "unknown"
+    if not (ROOT / ".git").exists():
+        return "unknown"
+    ask = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(ask, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

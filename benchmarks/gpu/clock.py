@@ -72,6 +72,7 @@ def peak_gb(size: Size) -> dict[str, float]:
     """Most memory since the last call, in 10⁹ bytes. Nothing on a CPU."""
     if not size.on_gpu:
         return {}
+    torch.cuda.synchronize()  # a process that has not used the GPU yet may not ask
     peak = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
     return {"peak_gb": round(peak, 2)}

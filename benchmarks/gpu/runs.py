@@ -1,6 +1,5 @@
 """Whole runs: resumed with the same bits, on all GPUs, waiting for input, and inference end to end."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -19,7 +18,6 @@ from PIL import Image
 from benchmarks.gpu.clock import peak_gb, seconds
 from benchmarks.gpu.size import Row, Size
 from benchmarks.gpu.step import Step
-from fsr.checkpoint import TrainState
 from fsr.compare import first_difference
 from fsr.config import TrainConfig
 from fsr.data.lists import Item, write_list
@@ -30,11 +28,13 @@ from fsr.data.voc import VocSource
 from fsr.files import write_atomically
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
+from fsr.models.network import Network
 from fsr.prefetch import Prefetcher
 from fsr.run import Run
 from fsr.train import one_step, train
 
 FEW = 8  # different photographs; so many warm an inference up
+RANKS_S = 60
 
 
 def resume(size: Size) -> Iterator[Row]:
@@ -78,10 +78,15 @@ def ranks(size: Size, graphs: bool) -> dict[str, Any]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     mode = ["real" if size.on_gpu else "dry", "graphs" if graphs else "none"]
     command = [*torchrun, "-m", "benchmarks.gpu.ranks", *mode]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    if answer.returncode:
-        raise RuntimeError(answer.stderr[-1500:])
-    return json.loads(answer.stdout.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said, problem = process.communicate(timeout=RANKS_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun ends its ranks, which are in sessions of their own
+            raise
+    if process.returncode:
+        raise RuntimeError(problem[-1500:])
+    return json.loads(said.splitlines()[-1])
 
 
 def write_photographs(folder: Path, size: Size) -> None:
@@ -107,17 +112,16 @@ def inference(size: Size) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_photographs(folder, size)
-        config, run = size.config(1), Run(folder / "run")
-        run.start(config)
-        TrainState(config, torch.device("cpu")).save(run)
+        config = size.config(1)
+        torch.save({"student": Network(config).state_dict(), "config": config.to_json()}, folder / "best.pt")
         for precision, crf in itertools.product(("bf16", "fp32"), (True, False)):
-            row = partial(inferred, size, folder, run, precision=precision, crf=crf)
+            row = partial(inferred, size, folder, precision=precision, crf=crf)
             yield f"{precision}, {'CRF' if crf else 'no CRF'}", row
-        row = partial(inferred, size, folder, run, precision="bf16", crf=True, postprocess="cpu")
+        row = partial(inferred, size, folder, precision="bf16", crf=True, postprocess="cpu")
         yield "bf16, CRF on the CPU's threads", row
 
 
-def inferred(size: Size, folder: Path, run: Run, **choice: Any) -> dict[str, Any]:
+def inferred(size: Size, folder: Path, **choice: Any) -> dict[str, Any]:
     """The second of two inferences in one process: the first starts the libraries."""
     cores = len(os.sched_getaffinity(0))
     for images in ("val_few", "val"):
@@ -125,7 +129,7 @@ def inferred(size: Size, folder: Path, run: Run, **choice: Any) -> dict[str, Any
             inference = Inference(
                 InferConfig(
                     dataset="voc",
-                    checkpoint=run.checkpoint_file,
+                    checkpoint=folder / "best.pt",
                     data_folder=folder,
                     infer_set=images,
                     output_folder=Path(out),
@@ -168,6 +172,4 @@ def stalled(size: Size, config: TrainConfig) -> dict[str, Any]:
     prefetcher.waited_s()
     taken = seconds(some, size)
     found = {"ms": round(1e3 * taken / steps, 1), "stalled": round(prefetcher.waited_s() / taken, 4)}
-    with contextlib.suppress(AttributeError):
-        batches.close()  # its workers
     return found | {"images_s": round(steps * config.batch_size / taken, 1)}

@@ -22,9 +22,9 @@ STAGES = (
     Stage("attention's bits", step.attention_bits, 40),
     Stage("step's bits", step.bits, 120),
     Stage("resume's bits", runs.resume, 100),
-    Stage("ranks", runs.on_all_gpus, 90),
+    Stage("ranks", runs.on_all_gpus, 130),
     Stage("operators' speed", operators.speed, 60),
-    Stage("step's speed", step.speed, 220),
+    Stage("step's speed", step.speed, 300),
     Stage("inference", runs.inference, 120),
     Stage("input", runs.stalls, 90),
 )
