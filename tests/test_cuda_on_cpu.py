@@ -33,7 +33,17 @@ def on_cpu(tmp_path_factory):
     (folder / "lattice_cuda.cpp").write_text(code)
     library = folder / "operators.so"
     fused = ["-mfma"] if platform.machine() == "x86_64" else []
-    command = ["c++", "-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE", "-ffp-contract=off", *fused]
+    command = [
+        "c++",
+        "-std=c++20",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+        "-U_FORTIFY_SOURCE",
+        "-ffp-contract=off",
+        *fused,
+    ]
     command += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *os.environ.get("CXXFLAGS", "").split()]
     command += [f"-I{path}" for path in (EMULATION, ROOT / "csrc", folder)]
     command += [f"-isystem{path}" for path in include_paths()] + [f"-L{path}" for path in library_paths()]
