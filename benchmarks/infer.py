@@ -35,7 +35,6 @@ from fsr.distributed import own_device
 from fsr.files import write_atomically
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
-from fsr.inference.finisher import Answer
 from fsr.inference.predictor import Predictor
 from fsr.metrics import ConfusionMatrix
 from fsr.models.network import Network
@@ -160,7 +159,7 @@ def stages(folder: Path, options: Options) -> dict[str, float]:
         images: list[EvaluationImage] = []
         taken = {"loading": seconds(lambda: images.extend(labelled_images(opened.source, "val", opened.items, 0)))}
         batches = list(batches_of_one_size(images, options.batch_size))
-        answers: list[Answer] = []
+        answers = predictor.answers(batches[0])[:0]  # to warm up
         taken["network"] = seconds(lambda: [predictor.see(batch) for batch in batches])
         both = seconds(lambda: answers.extend(answer for batch in batches for answer in predictor.answers(batch)))
         taken["postprocessing"] = both - taken["network"]
