@@ -35,6 +35,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsr import step as step_module
+from fsr.arithmetic import use_arithmetic
 from fsr.config import TrainConfig, voc
 from fsr.ema import update_teacher
 from fsr.losses.self_reinforcement import SelfReinforcement
@@ -89,10 +90,11 @@ class Options:
     """Only measure the peak memory of this kind."""
 
     def config(self, **changes: str | int | bool) -> TrainConfig:
-        """The paper's settings in this size, without drop path, which the reference does not have."""
+        """The paper's settings in this size and in float32, without drop path, which the reference does not have."""
         side = self.size // 7 if self.size % 112 == 0 else 16
         own = {"backbone": self.model, "crop_size": self.size, "batch_size": self.batch, "block_size": side}
-        return dataclasses.replace(voc(), pretrained="none", drop_path=0.0, **(own | changes))
+        own |= {"pretrained": "none", "precision": "fp32", "drop_path": 0.0}
+        return dataclasses.replace(voc(), **(own | changes))
 
 
 class Trained:
@@ -106,8 +108,8 @@ class Trained:
         self.teacher = Network(config).to(device).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
         if config.compile:
-            for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
-                block.compile()
+            for network in (self.student, self.teacher):
+                network.encoder.compile_blocks()
         self.optimizer = build_optimizer(self.student, config)
         self.reinforcement = SelfReinforcement(config.out_dim).to(device)
         self.centres = {name: torch.zeros(config.out_dim, device=device) for name in ("class", "patch")}
@@ -121,12 +123,14 @@ class Trained:
         self.noise = block_noise(config.batch_size, config).to(device)
 
     def fast(self, step: int = UNCERTAIN) -> None:
-        """One step of fsr/step.py."""
+        """One step of fsr/step.py, computed as training does."""
+        use_arithmetic(self.config.precision, deterministic=self.config.deterministic)
         parts = self.student, self.teacher, self.reinforcement
         self.learn(step_losses(*parts, self.batch, self.noise, step, self.config))
 
     def reference(self) -> None:
-        """One step of tests/reference_step.py."""
+        """One step of tests/reference_step.py, as torch computes where nothing is asked of it."""
+        torch.use_deterministic_algorithms(False)
         parts = self.student, self.teacher, self.centres
         self.learn(reference_losses(*parts, self.batch[:3], self.noise, UNCERTAIN, self.config))
 
@@ -135,6 +139,7 @@ class Trained:
         self.optimizer.zero_grad()
         with record_function("backward"):
             losses["loss"].backward()
+        self.reinforcement.update_centres()
         with record_function("optimizer and EMA"):
             set_learning_rates(self.optimizer, 0, self.config)
             self.optimizer.step()
@@ -166,11 +171,12 @@ def main() -> None:
     else:
         print(f"bf16 is left out: its matrix products alone are {rates['fp32'] / rates['bf16']:.0f} times slower here")
     if options.compile:
-        compiled = Trained(options.config(compile=True))
+        compiled = Trained(options.config(compile=True, drop_path=voc().drop_path))
         print(
             f"compiled: the first step takes {seconds(compiled.fast):.0f} s, the second {seconds(compiled.fast):.0f} s"
         )
-        kinds["fp32, compiled"] = compiled.fast
+        kinds["fp32, drop path"] = Trained(options.config(drop_path=voc().drop_path)).fast
+        kinds["fp32, drop path, compiled"] = compiled.fast
     times = medians(interleaved(kinds, options.repeats))
     table = Table("step", "s", "images/s", "× reference")
     for name, taken in times.items():
@@ -182,7 +188,9 @@ def main() -> None:
     result = {
         "speedup_fp32": round(times["reference, fp32"] / times["fp32"], 3),
         "speedup_bf16": round(times["reference, fp32"] / times["bf16"], 3) if "bf16" in times else None,
-        "speedup_compiled": round(times["reference, fp32"] / times["fp32, compiled"], 3) if options.compile else None,
+        "speedup_compiled": round(times["fp32, drop path"] / times["fp32, drop path, compiled"], 3)
+        if options.compile
+        else None,
         "speedup_random_masks": round(times["reference, fp32"] / times["fp32, random masks"], 3),
         "peak_memory_ratio": round(peak["fast"] / peak["reference"], 3),
     }
@@ -230,7 +238,7 @@ def count_flops(trained: Trained) -> dict[str, int]:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             step()
         counts[name] = counter.get_total_flops()
-    return counts | {"bf16": counts["fp32"], "fp32, compiled": counts["fp32"]}
+    return counts | {kind: counts["fp32"] for kind in ("bf16", "fp32, drop path", "fp32, drop path, compiled")}
 
 
 def breakdown(trained: Trained) -> Table:

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "lattice.h"
+#include "pixel_adaptive.h"
 
 TORCH_LIBRARY_IMPL(fsr, CPU, library) {
   library.impl("bilateral_filter", fsr::bilateral_filter_cpu);
@@ -13,6 +14,7 @@ TORCH_LIBRARY_IMPL(fsr, CPU, library) {
 TORCH_LIBRARY_IMPL(fsr, CUDA, library) {
   library.impl("bilateral_filter", fsr::bilateral_filter_cuda);
   library.impl("mean_field", fsr::mean_field_cuda);
+  library.impl("pixel_adaptive", fsr::pixel_adaptive_cuda);
 }
 #endif
 

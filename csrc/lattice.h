@@ -157,7 +157,7 @@ struct Numbering {
 };
 
 // Guards the memory of callers that bypass the Python wrappers, which check the same with better messages.
-inline void check_sizes(const at::Tensor& image, const at::Tensor& values) {
+inline void check_inputs(const at::Tensor& image, const at::Tensor& values) {
   TORCH_CHECK_VALUE(
       image.dim() == 4 && values.dim() == 4 && image.size(0) == values.size(0) && image.size(1) == 3 &&
           image.size(2) == values.size(2) && image.size(3) == values.size(3),
@@ -171,6 +171,8 @@ inline void check_sizes(const at::Tensor& image, const at::Tensor& values) {
       image.scalar_type(),
       " and ",
       values.scalar_type());
+  TORCH_CHECK_VALUE(
+      image.device() == values.device(), "Expected one device, got ", image.device(), " and ", values.device());
 }
 
 // The operators: float32 tensors on the kernel's device, see fsr/ops/bilateral.py and fsr/ops/potts.py.

@@ -80,6 +80,7 @@ void parallel(int64_t count, const Work& work) {
 // Features of `count` pixels of an image from the one numbered `first`; what is left of the tile repeats the last.
 template <int D>
 void find_features(const Pixels<D>& pixels, int64_t set, int64_t first, int count, float (&features)[D][kTile]) {
+  if (count < 1) __builtin_unreachable();  // or GCC warns of what an empty tile would repeat
   const int64_t x = first % pixels.width;
   const auto y = static_cast<float>(first / pixels.width);
   for (int p = 0; p < count; ++p) {
@@ -267,7 +268,7 @@ template class Lattice<5>;
 
 at::Tensor bilateral_filter_cpu(
     const at::Tensor& any_image, const at::Tensor& any_values, double sigma_rgb, double sigma_xy) {
-  check_sizes(any_image, any_values);
+  check_inputs(any_image, any_values);
   const at::Tensor image = any_image.contiguous(), values = any_values.contiguous();
   const int64_t sets = values.size(0), channels = values.size(1), height = values.size(2), width = values.size(3);
   at::Tensor result = at::empty_like(values);

@@ -1,192 +1,188 @@
 // The permutohedral lattice on CUDA: the bilateral filter and the dense CRF's mean field.
 //
 // Computes all images of a batch at once on the caller's stream, and never waits for the device. Only the device knows the
-// number of vertices, so memory is allocated for the largest possible number and kernels stop at the count. Every sum
-// is made by one thread in a fixed order: bit-identical on every run. An image that is not finite, or whose points span too
+// number of vertices, so memory is allocated for the largest possible number, grids are as large as the device, and
+// kernels stop at the count. Every sum is made in a fixed order that depends on nothing but its own image: the
+// same bits on every run, and for an image alone and in a batch. An image that is not finite, or whose points span too
 // many cells, makes the whole result NaN.
 //
 // Only c10's CUDA headers are included: ATen's want those of libraries that a lean toolkit lacks.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <cub/device/device_radix_sort.cuh>
-#include <cub/device/device_scan.cuh>
-
 #include <algorithm>
-#include <limits>
+#include <utility>
+#include <vector>
 
 #include "lattice_kernels.cuh"
 
 namespace fsr {
 namespace {
 
+// Arrays on the current device. Not tensors: in torch's deterministic mode new tensors are filled, and most of what the
+// largest possible lattice takes is never touched.
+class Memory {
+ public:
+  template <class T>
+  T* array(int64_t size) {
+    blocks_.push_back(c10::cuda::CUDACachingAllocator::get()->allocate(size * sizeof(T)));
+    return static_cast<T*>(blocks_.back().get());
+  }
+
+ private:
+  std::vector<c10::DataPtr> blocks_;
+};
+
+// Blocks that fill the device four times, so that it matters little when the last ones start.
+int device_blocks() {
+  int device = 0, processors = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  return processors * 4 * 6;
+}
+
 // Built once for the pixels of a batch, filters any number of values on them.
 template <int D>
 class Lattice {
  public:
-  Lattice(const Pixels<D>& pixels, const at::TensorOptions& options)
-      : all_points_(pixels.sets * pixels.height * pixels.width),
-        points_(pixels.height * pixels.width),
-        most_(all_points_ * (D + 1)),
-        options_(options),
+  explicit Lattice(const Pixels<D>& pixels)
+      : patches_(static_cast<int>(pixels.sets * pixels.patches.count())),
+        blocks_(device_blocks()),
         stream_(c10::cuda::getCurrentCUDAStream()) {
+    tables_.most = pixels.sets * pixels.patches.count() * kCorners<D>;
     TORCH_CHECK_VALUE(
-        most_ < std::numeric_limits<int32_t>::max(), "Too many pixels at once: ", all_points_, ", 2^31 / ", D + 1, " is the most");
+        tables_.most < 1 << 30, "Too many pixels at once: ", pixels.sets * pixels.points(), ", 2^30 / ", D + 1, " is the most");
+    tables_.summary = memory_.array<Summary<D>>(1);
+    tables_.image_patches = pixels.patches.count();
+    tables_.weights = memory_.array<float>(tables_.most);
+    tables_.corner_share = memory_.array<uint16_t>(tables_.most);
+    tables_.patch_shares = memory_.array<int2>(patches_);
+    tables_.corners = memory_.array<uint16_t>(tables_.most);
+    tables_.shares = memory_.array<int2>(tables_.most);
+    tables_.share_vertex = memory_.array<int32_t>(tables_.most);
+    tables_.sources = memory_.array<int32_t>(tables_.most);
+    tables_.vertex_shares = memory_.array<int2>(tables_.most);
+    tables_.long_vertices = memory_.array<int32_t>(tables_.most / kFewShares + 1);
+    tables_.neighbours = memory_.array<int2>((D + 1) * tables_.most);
+
+    Memory passing;
+    VertexTable table;
+    table.slots = tables_.most + tables_.most / 4;
+    table.numbers = passing.array<unsigned long long>(table.slots);
+    table.vertices = passing.array<int32_t>(table.slots);
+    auto* share_numbers = passing.array<unsigned long long>(tables_.most);
+    auto* numbers = passing.array<unsigned long long>(tables_.most);
+    auto* places = passing.array<int32_t>(tables_.most);
+    auto* patches = passing.array<int32_t>(tables_.most);
+    C10_CUDA_CHECK(cudaMemsetAsync(table.numbers, 0xff, table.slots * sizeof(*table.numbers), stream_));
+
     const Scale<D> scale;
-    summary_ = array<uint8_t>(sizeof(Summary<D>));
-    weights_ = array<float>(most_);
-    order_ = array<int32_t>(most_);
-    corner_vertex_ = array<int32_t>(most_);
-    vertex_ = array<int32_t>(most_);
-    starts_ = array<int32_t>(most_ + 1);
-    neighbours_ = array<int32_t>((D + 1) * most_ * 2);
-    const at::Tensor numbers = array<int64_t>(most_), sorted = array<int64_t>(most_), unsorted = array<int32_t>(most_);
-
-    start_summary<D><<<1, 1, 0, stream_>>>(summary());
-    find_range<D><<<blocks_for(all_points_), kThreads, 0, stream_>>>(pixels, scale, summary());
-    number_points<D><<<1, 1, 0, stream_>>>(summary(), pixels.sets);
-    find_corners<D><<<blocks_for(all_points_), kThreads, 0, stream_>>>(
-        pixels, scale, summary(), data<int64_t>(numbers), data<int32_t>(unsorted), data<float>(weights_));
-    const int count = static_cast<int>(most_);
-    with_workspace([&](void* workspace, size_t& bytes) {
-      return cub::DeviceRadixSort::SortPairs(
-          workspace,
-          bytes,
-          data<int64_t>(numbers),
-          data<int64_t>(sorted),
-          data<int32_t>(unsorted),
-          data<int32_t>(order_),
-          count,
-          0,
-          64,
-          stream_);
-    });
-    mark_first<<<blocks_for(most_), kThreads, 0, stream_>>>(data<int64_t>(sorted), most_, data<int32_t>(unsorted));
-    with_workspace([&](void* workspace, size_t& bytes) {
-      return cub::DeviceScan::InclusiveSum(
-          workspace, bytes, data<int32_t>(unsorted), data<int32_t>(vertex_), count, stream_);
-    });
-    name_vertices<<<blocks_for(most_), kThreads, 0, stream_>>>(
-        data<int64_t>(sorted),
-        data<int32_t>(vertex_),
-        data<int32_t>(order_),
-        most_,
-        data<int64_t>(numbers),
-        data<int32_t>(starts_),
-        data<int32_t>(corner_vertex_));
-    find_neighbours<D><<<blocks_for((D + 1) * most_), kThreads, 0, stream_>>>(
-        summary(), data<int64_t>(numbers), last_vertex(), most_, data<int32_t>(neighbours_));
+    start_summary<D><<<1, 1, 0, stream_>>>(tables_.summary);
+    find_range<D><<<blocks_ / 8, kThreads, 0, stream_>>>(pixels, scale, tables_.summary);
+    number_vertices<D><<<1, 1, 0, stream_>>>(tables_.summary, pixels.sets);
+    cut_patches<D><<<patches_, kThreads, 0, stream_>>>(pixels, scale, tables_, share_numbers);
+    find_vertices<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, share_numbers, numbers);
+    count_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, places);
+    place_lists<D><<<blocks_, kThreads, 0, stream_>>>(tables_);
+    list_patches<D><<<blocks_, kThreads, 0, stream_>>>(tables_, places, patches);
+    list_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, patches);
+    find_neighbours<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, numbers);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // result = base + weight * n K (n values), all [sets, channels, points]. `norm` null means n = 1, `values` ones, `base`
-  // zeros; `result` may be `base`.
-  void filter(
-      const float* values, int64_t channels, const float* norm, float weight, const float* base, float* result) const {
-    // A group of channels is as wide as a warp, and bounds what the tables take.
-    const int64_t widest = std::min<int64_t>(channels, 32);
-    const at::Tensor row_memory = array<float>(all_points_ * widest);
-    const at::Tensor one = array<float>(most_ * widest), other = array<float>(most_ * widest);
-    for (int64_t first = 0; first < channels; first += widest) {
-      const int64_t group = std::min(widest, channels - first);
-      float *rows = data<float>(row_memory), *from = data<float>(one), *to = data<float>(other);
-      make_rows<<<blocks_for(all_points_ * group), kThreads, 0, stream_>>>(
-          values, norm, all_points_, points_, channels, first, group, rows);
-      splat<D><<<blocks_for(most_ * 32), kThreads, 0, stream_>>>(
-          rows,
-          group,
-          data<int32_t>(order_),
-          data<float>(weights_),
-          data<int32_t>(starts_),
-          summary(),
-          last_vertex(),
-          from);
-      for (int axis = 0; axis <= D; ++axis) {
-        const int32_t* neighbours = data<int32_t>(neighbours_) + axis * most_ * 2;
-        blur<<<blocks_for(most_ * group), kThreads, 0, stream_>>>(from, neighbours, last_vertex(), group, to);
-        std::swap(from, to);
-      }
-      slice<D><<<blocks_for(all_points_ * group), kThreads, 0, stream_>>>(
-          from,
-          data<int32_t>(corner_vertex_),
-          data<float>(weights_),
-          summary(),
-          norm,
-          weight * kSliceFactor<D>,
-          all_points_,
-          points_,
-          channels,
-          first,
-          group,
-          base,
-          result);
-    }
+  const Tables<D>& tables() const { return tables_; }
+  int64_t most() const { return tables_.most; }
+
+  // The sums of shares [shares, quads] from rows.
+  void sum(const Rows& rows, float4* sums) const {
+    sum_patches<D><<<patches_, kThreads, 0, stream_>>>(tables_, rows, sums);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // n = (K 1 + 1e-20)^-1/2 at every point.
-  at::Tensor normalisation() const {
-    const at::Tensor norm = array<float>(all_points_);
-    filter(nullptr, 1, nullptr, 1, nullptr, data<float>(norm));
-    invert_root<<<blocks_for(all_points_), kThreads, 0, stream_>>>(data<float>(norm), all_points_);
+  // The blurred table [vertices, quads] of sums of shares, to be sliced; it lies in `sums` or in `other`.
+  const float4* join(float4* sums, int quads, float4* other) const {
+    join_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, sums, quads, other);
+    return blurred(other, quads, sums, 0);
+  }
+
+  // The same from rows, where each vertex has few corners.
+  const float4* join_few(const Rows& rows, float4* table, float4* other) const {
+    splat<D><<<blocks_, kThreads, 0, stream_>>>(tables_, rows, table);
+    return blurred(table, rows.quads, other, 1);
+  }
+
+  // From now on the lattice filters with n K n, n = (K 1 + 1e-20)^-1/2.
+  void normalise() const {
+    Memory passing;
+    auto *sums = passing.array<float4>(tables_.most), *other = passing.array<float4>(tables_.most);
+    sum({nullptr, 1, 1, tables_.image_patches}, sums);
+    fsr::normalise<D><<<patches_, kThreads, 0, stream_>>>(tables_, join(sums, 1, other));
     C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return norm;
   }
 
  private:
-  template <class T>
-  at::Tensor array(int64_t size) const {
-    return at::empty({size}, options_.dtype(c10::CppTypeToScalarType<T>::value));
-  }
-  template <class T>
-  static T* data(const at::Tensor& tensor) {
-    return static_cast<T*>(tensor.mutable_data_ptr());
-  }
-  Summary<D>* summary() const { return static_cast<Summary<D>*>(summary_.mutable_data_ptr()); }
-  const int32_t* last_vertex() const { return data<int32_t>(vertex_) + most_ - 1; }
-
-  // cub's functions tell the size of their workspace when called without one.
-  template <class Call>
-  void with_workspace(const Call& call) const {
-    size_t bytes = 0;
-    C10_CUDA_CHECK(call(nullptr, bytes));
-    const at::Tensor workspace = array<uint8_t>(static_cast<int64_t>(bytes));
-    C10_CUDA_CHECK(call(workspace.mutable_data_ptr(), bytes));
+  const float4* blurred(float4* from, int quads, float4* to, int first_axis) const {
+    constexpr int kAxes = D == 2 ? D : D + 1;  // what `slice` leaves
+    for (int axis = first_axis; axis < kAxes; ++axis, std::swap(from, to)) {
+      blur<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
+    }
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return from;
   }
 
-  int64_t all_points_, points_, most_;
-  at::TensorOptions options_;
+  int patches_, blocks_;
   cudaStream_t stream_;
-  at::Tensor summary_;        // Summary<D>
-  at::Tensor weights_;        // [points, D + 1]
-  at::Tensor corner_vertex_;  // [points, D + 1]
-  at::Tensor order_;          // the corners sorted by their vertices
-  at::Tensor vertex_;         // the vertex of each of them; the last is the number of vertices, less 1
-  at::Tensor starts_;         // where each vertex's corners start in `order_`
-  at::Tensor neighbours_;     // [D + 1, most, 2]
+  Memory memory_;
+  Tables<D> tables_{};
 };
+
+Patches patches_of(const at::Tensor& image) {
+  TORCH_CHECK_VALUE(image.size(2) * image.size(3) < 1 << 30, "Too many pixels: 2^30 is the most of an image");
+  return {static_cast<int32_t>(image.size(2)), static_cast<int32_t>(image.size(3))};
+}
 
 Pixels<5> bilateral_pixels(const at::Tensor& image, double sigma_rgb, double sigma_xy) {
   const auto xy = static_cast<float>(sigma_xy), rgb = static_cast<float>(sigma_rgb);
-  return {image.const_data_ptr<float>(), image.size(0), image.size(2), image.size(3), {xy, xy, rgb, rgb, rgb}};
+  return {image.const_data_ptr<float>(), image.size(0), patches_of(image), {xy, xy, rgb, rgb, rgb}};
 }
+
+int quads_for(int64_t channels) { return static_cast<int>((channels + 3) / 4); }
 
 }  // namespace
 
 at::Tensor bilateral_filter_cuda(
     const at::Tensor& any_image, const at::Tensor& any_values, double sigma_rgb, double sigma_xy) {
-  check_sizes(any_image, any_values);
+  check_inputs(any_image, any_values);
   const c10::cuda::CUDAGuard guard(any_values.device());
   const at::Tensor image = any_image.contiguous(), values = any_values.contiguous();
   const at::Tensor result = at::empty_like(values);
   if (values.numel() == 0) return result;
-  const Lattice<5> lattice(bilateral_pixels(image, sigma_rgb, sigma_xy), values.options());
-  lattice.filter(
-      values.const_data_ptr<float>(), values.size(1), nullptr, 1, nullptr, result.mutable_data_ptr<float>());
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const Pixels<5> pixels = bilateral_pixels(image, sigma_rgb, sigma_xy);
+  const Lattice<5> lattice(pixels);
+  const auto images = static_cast<int32_t>(values.size(0)), image_patches = pixels.patches.count();
+  const int64_t channels = values.size(1), points = static_cast<int64_t>(images) * image_patches * kThreads;
+  constexpr int64_t kWidest = 128;  // channels at a time: bounds what the tables take
+  const int widest = quads_for(std::min(channels, kWidest));
+  Memory memory;
+  auto* row_memory = memory.array<float4>(points * widest);
+  auto *sums = memory.array<float4>(lattice.most() * widest), *other = memory.array<float4>(lattice.most() * widest);
+  for (int64_t first = 0; first < channels; first += kWidest) {
+    const Planes planes{channels, std::min(channels - first, kWidest), pixels.patches};
+    const int64_t offset = first * pixels.points();
+    const Rows rows{row_memory, quads_for(planes.used), images, image_patches};
+    planes_to_rows<<<images * image_patches, kThreads, 0, stream>>>(
+        planes, values.const_data_ptr<float>() + offset, 0, rows, row_memory);
+    lattice.sum(rows, sums);
+    const float4* table = lattice.join(sums, rows.quads, other);
+    slice_patches<5><<<images * image_patches, kThreads, 0, stream>>>(
+        lattice.tables(), table, rows.quads, planes, result.mutable_data_ptr<float>() + offset);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
   return result;
 }
 
@@ -199,32 +195,55 @@ at::Tensor mean_field_cuda(
     double bilateral_weight,
     double bilateral_xy_std,
     double bilateral_rgb_std) {
-  check_sizes(any_image, any_logits);
+  check_inputs(any_image, any_logits);
   const c10::cuda::CUDAGuard guard(any_logits.device());
   const at::Tensor image = any_image.contiguous(), logits = any_logits.contiguous();
-  const at::Tensor marginals = at::empty_like(logits), scores = at::empty_like(logits);
-  if (logits.numel() == 0) return marginals;
+  const at::Tensor result = at::empty_like(logits);
+  if (logits.numel() == 0) return result;
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const int64_t channels = logits.size(1), points = logits.size(2) * logits.size(3), all_points = logits.size(0) * points;
+  const auto images = static_cast<int32_t>(logits.size(0));
+  const int quads = quads_for(logits.size(1));
+  TORCH_CHECK_VALUE(tile_row(quads) <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads, " is the most");
   const auto sigma = static_cast<float>(spatial_std);
+  const Pixels<5> pixels = bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std);
   // The same for every image, but each image has its own values.
-  const Lattice<2> spatial({nullptr, logits.size(0), logits.size(2), logits.size(3), {sigma, sigma}}, logits.options());
-  const Lattice<5> bilateral(bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std), logits.options());
-  const at::Tensor spatial_norm = spatial.normalisation(), bilateral_norm = bilateral.normalisation();
-  float* now = marginals.mutable_data_ptr<float>();
-  float* score = scores.mutable_data_ptr<float>();
-  const auto normalise = [&](const float* from) {
-    softmax<<<blocks_for(all_points), kThreads, 0, stream>>>(from, all_points, points, channels, now);
+  const Lattice<2> spatial({nullptr, 1, pixels.patches, {sigma, sigma}});
+  const Lattice<5> bilateral(pixels);
+  spatial.normalise();
+  bilateral.normalise();
+
+  const int32_t image_patches = pixels.patches.count();
+  const int64_t points = static_cast<int64_t>(images) * image_patches * kThreads;
+  const int wide = quads * images;
+  Memory memory;
+  auto *unary = memory.array<float4>(points * quads), *marginals = memory.array<float4>(points * quads);
+  auto *spatial_table = memory.array<float4>(spatial.most() * wide), *spatial_other = memory.array<float4>(spatial.most() * wide);
+  auto *sums = memory.array<float4>(bilateral.most() * quads), *other = memory.array<float4>(bilateral.most() * quads);
+  const Planes planes{logits.size(1), logits.size(1), pixels.patches};
+  const Rows rows{marginals, quads, images, image_patches}, wide_rows{marginals, wide, 1, image_patches};
+  // The labels that fill the last quad get a marginal of 0.
+  planes_to_rows<<<images * image_patches, kThreads, 0, stream>>>(
+      planes, logits.const_data_ptr<float>(), -std::numeric_limits<float>::infinity(), rows, unary);
+
+  Message<2> from_spatial{spatial.tables(), nullptr, kSliceFactor<2> * static_cast<float>(spatial_weight)};
+  Message<5> from_bilateral{bilateral.tables(), nullptr, kSliceFactor<5> * static_cast<float>(bilateral_weight)};
+  // Beyond this deviation a vertex has so many corners that one thread should not sum them.
+  const bool few = spatial_std <= 4;
+  for (int64_t iteration = 0; iteration <= iterations; ++iteration) {
+    float* last = iteration == iterations ? result.mutable_data_ptr<float>() : nullptr;
+    mean_field_step<<<images * image_patches, kThreads, 0, stream>>>(
+        from_spatial, from_bilateral, unary, rows, marginals, sums, planes, last);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
-  };
-  const float* logit = logits.const_data_ptr<float>();
-  normalise(logit);
-  for (int64_t iteration = 0; iteration < iterations; ++iteration) {
-    spatial.filter(now, channels, spatial_norm.const_data_ptr<float>(), spatial_weight, logit, score);
-    bilateral.filter(now, channels, bilateral_norm.const_data_ptr<float>(), bilateral_weight, score, score);
-    normalise(score);
+    if (last) break;
+    if (few) {
+      from_spatial.table = spatial.join_few(wide_rows, spatial_table, spatial_other);
+    } else {
+      spatial.sum(wide_rows, spatial_table);
+      from_spatial.table = spatial.join(spatial_table, wide, spatial_other);
+    }
+    from_bilateral.table = bilateral.join(sums, quads, other);
   }
-  return marginals;
+  return result;
 }
 
 }  // namespace fsr

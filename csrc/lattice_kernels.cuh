@@ -1,277 +1,309 @@
-// The kernels of the permutohedral lattice on CUDA; `lattice_cuda.cu` launches them.
+// The kernels that filter values with a lattice on CUDA; lattice_patches.cuh builds it, lattice_cuda.cu launches them.
+//
+// A row is the channels of a point, a share or a vertex, in fours, padded with zeros. The images of a batch have the rows
+// of the same pixel side by side: [points of an image, images, quads]. So the spatial lattice, which is the same for
+// all of them, is that of one image with rows as wide as the batch.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <algorithm>
-#include <cstdint>
 #include <limits>
 
-#include "lattice.h"
+#include "lattice_patches.cuh"
 
 namespace fsr {
 namespace {
 
-constexpr int kThreads = 256;
+// A block's tile in shared memory: the rows of as many of its patch's points as fit. An odd number of quads apart, they
+// lie in different banks.
+constexpr int kTileQuads = kThreads * 7;
+FSR_INLINE int tile_row(int quads) { return quads | 1; }
+__device__ inline int tile_rows(int quads) { return min(kThreads, kTileQuads / tile_row(quads)); }
 
-int blocks_for(int64_t threads) {
-  return static_cast<int>(std::clamp<int64_t>((threads + kThreads - 1) / kThreads, 1, 1 << 16));
+struct Rows {
+  const float4* data;  // null: ones
+  int32_t quads;       // of a row
+  int32_t images;
+  int32_t image_patches;
+
+  // The rows of a patch: `row(patch) + place * step()`.
+  __device__ int64_t row(int32_t patch) const {
+    return (static_cast<int64_t>(patch % image_patches) * kThreads * images + patch / image_patches) * quads;
+  }
+  __device__ int64_t step() const { return static_cast<int64_t>(images) * quads; }
+};
+
+__device__ inline void add(float4& sum, float weight, const float4& row) {
+  sum.x = __fmaf_rn(weight, row.x, sum.x);
+  sum.y = __fmaf_rn(weight, row.y, sum.y);
+  sum.z = __fmaf_rn(weight, row.z, sum.z);
+  sum.w = __fmaf_rn(weight, row.w, sum.w);
 }
 
-// for (i in [0, count)) over all threads of the grid.
-#define FSR_EACH(i, count) \
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < (count); \
-       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
-
-struct OnePoint {
-  using Real = float;
-  using Int = int;
-  static __device__ __forceinline__ int less(float a, float b) { return a < b; }
-  static __device__ __forceinline__ int less(int a, int b) { return a < b; }
-  // Points too far out are refused, but not before they went through here.
-  static __device__ __forceinline__ int to_int(float a) { return __float2int_rn(fminf(fmaxf(a, -1e9f), 1e9f)); }
-  static __device__ __forceinline__ float to_real(int a) { return __int2float_rn(a); }
-  static __device__ __forceinline__ float round(float a) { return rintf(a); }
-};
-
-template <int D>
-struct Pixels {
-  const float* image;  // [sets, 3, height, width]; not read if D = 2
-  int64_t sets, height, width;
-  float sigma[D];
-
-  __device__ int64_t points() const { return height * width; }  // of a set
-
-  __device__ void features(int64_t set, int64_t pixel, float (&feature)[D]) const {
-    feature[0] = __fdiv_rn(static_cast<float>(pixel % width), sigma[0]);
-    feature[1] = __fdiv_rn(static_cast<float>(pixel / width), sigma[1]);
-    for (int i = 2; i < D; ++i) feature[i] = __fdiv_rn(image[(set * 3 + i - 2) * points() + pixel], sigma[i]);
+// work(row, quad) for `count` rows, shared out to blocks numbered `block` of `blocks`; a thread has its quad for good.
+template <class Work>
+__device__ void each_quad(int64_t block, int64_t blocks, int64_t count, int quads, const Work& work) {
+  const int thread = threadIdx.x, wide = min(quads, kThreads), rows = kThreads / wide;
+  if (thread >= wide * rows) return;
+  for (int64_t row = block * rows + thread / wide; row < count; row += blocks * rows) {
+    for (int quad = thread % wide; quad < quads; quad += wide) work(row, quad);
   }
-};
-
-// What the device computes from all points: their range, and the numbering of vertices that follows from it.
-template <int D>
-struct Summary {
-  int32_t low[D], high[D];
-  int32_t far;  // not 0 if float32 does not tell where some point lies, or it is NaN or infinite
-  int32_t valid;
-  Numbering<D> numbering;
-};
-
-template <int D>
-__global__ void start_summary(Summary<D>* summary) {
-  for (int i = 0; i < D; ++i) {
-    summary->low[i] = INT32_MAX;
-    summary->high[i] = INT32_MIN;
-  }
-  summary->far = 0;
 }
 
+// What the patch's points give each of its shares.
 template <int D>
-__global__ void find_range(Pixels<D> pixels, Scale<D> scale, Summary<D>* summary) {
-  FSR_EACH(i, pixels.sets * pixels.points()) {
-    float feature[D], cell[D + 1], inside[D + 1];
-    int rank[D + 1];
-    pixels.features(i / pixels.points(), i % pixels.points(), feature);
-    enclosing_simplex<D, OnePoint>(feature, scale.factor, cell, rank, inside);
-    bool near = true;
-    for (int c = 0; c <= D; ++c) near &= fabsf(cell[c]) <= kFarthestCell;
-    if (!near) {
-      atomicOr(&summary->far, 1);
-      continue;
+__device__ void sum_patch(const Tables<D>& tables, int32_t patch, const Rows& rows, float4* sums) {
+  const int2 mine = tables.patch_shares[patch];
+  const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
+  const float4* data = rows.data ? rows.data + rows.row(patch) : nullptr;
+  each_quad(0, 1, mine.y, rows.quads, [&](int64_t i, int quad) {
+    const int64_t share = mine.x + i;
+    const int2 range = tables.shares[share];
+    float4 sum{0, 0, 0, 0};
+    for (int c = range.x; c < range.y; ++c) {
+      const int corner = tables.corners[c];
+      const float4 row = data ? data[corner / (D + 1) * rows.step() + quad] : float4{1, 1, 1, 1};
+      add(sum, weights[corner], row);
     }
-    for (int c = 0; c < D; ++c) {
-      const int whole = static_cast<int>(cell[c]);
-      // Most points change nothing; the order of those that do makes no difference.
-      if (whole < summary->low[c]) atomicMin(&summary->low[c], whole);
-      if (whole > summary->high[c]) atomicMax(&summary->high[c], whole);
-    }
-  }
+    sums[share * rows.quads + quad] = sum;
+  });
 }
 
 template <int D>
-__global__ void number_points(Summary<D>* summary, int64_t sets) {
-  summary->valid = !summary->far && summary->numbering.fit(summary->low, summary->high, sets);
+__global__ void sum_patches(Tables<D> tables, Rows rows, float4* sums) {
+  sum_patch(tables, blockIdx.x, rows, sums);
 }
 
-// Each point's corners: their vertices' numbers, and their weights. All numbers are 0 if there is no valid lattice.
+// The rows of vertices from those of their shares.
 template <int D>
-__global__ void find_corners(
-    Pixels<D> pixels, Scale<D> scale, const Summary<D>* summary, int64_t* numbers, int32_t* order, float* weights) {
-  FSR_EACH(i, pixels.sets * pixels.points()) {
-    float feature[D], cell[D + 1], inside[D + 1];
-    int rank[D + 1], falling[D + 1];
-    int32_t whole[D];
-    const int64_t set = i / pixels.points(), first = i * (D + 1);
-    for (int r = 0; r <= D; ++r) order[first + r] = static_cast<int32_t>(first + r);
-    if (!summary->valid) {
-      for (int r = 0; r <= D; ++r) {
-        numbers[first + r] = 0;
-        weights[first + r] = 0;
+__global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, const float4* sums, int quads, float4* table) {
+  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
+    const int2 list = tables.vertex_shares[vertex];
+    if (list.y > kFewShares) return;
+    float4 sum{0, 0, 0, 0};
+    for (int i = list.x; i < list.x + list.y; ++i) add(sum, 1, sums[static_cast<int64_t>(tables.sources[i]) * quads + quad]);
+    table[vertex * quads + quad] = sum;
+  });
+  // A block for each long list: 8 quads of a row at a time, 32 threads each.
+  __shared__ float4 parts[kThreads];
+  constexpr int kQuads = 8, kLanes = kThreads / kQuads;
+  for (int i = blockIdx.x; i < tables.summary->long_vertices; i += gridDim.x) {
+    const int32_t vertex = tables.long_vertices[i];
+    const int2 list = tables.vertex_shares[vertex];
+    for (int first = 0; first < quads; first += kQuads) {
+      const int quad = first + threadIdx.x % kQuads;
+      float4 sum{0, 0, 0, 0};
+      for (int j = threadIdx.x / kQuads; j < list.y && quad < quads; j += kLanes) {
+        add(sum, 1, sums[static_cast<int64_t>(tables.sources[list.x + j]) * quads + quad]);
       }
-      continue;
-    }
-    pixels.features(set, i % pixels.points(), feature);
-    enclosing_simplex<D, OnePoint>(feature, scale.factor, cell, rank, inside);
-    corner_weights<D>(inside, rank, weights + first, falling);
-    for (int c = 0; c < D; ++c) whole[c] = static_cast<int32_t>(cell[c]);
-    int64_t number = summary->numbering.origin(whole, set);
-    for (int r = 0; r <= D; ++r) {
-      numbers[first + r] = number;
-      number += summary->numbering.step[falling[r]];
+      parts[threadIdx.x] = sum;
+      __syncthreads();
+      if (threadIdx.x < kQuads && quad < quads) {
+        for (int lane = 1; lane < kLanes; ++lane) add(sum, 1, parts[lane * kQuads + threadIdx.x]);
+        table[static_cast<int64_t>(vertex) * quads + quad] = sum;
+      }
+      __syncthreads();
     }
   }
 }
 
-__global__ void mark_first(const int64_t* sorted, int64_t count, int32_t* first) {
-  FSR_EACH(i, count) first[i] = i > 0 && sorted[i] != sorted[i - 1];
+// [1/2 1 1/2] along an axis, of what `row(vertex)` is.
+template <int D, class Row>
+__device__ float4 blurred(const Tables<D>& tables, int axis, int64_t vertex, const Row& row) {
+  const int2 around = tables.neighbours[axis * tables.most + vertex];
+  float4 sum = row(vertex);
+  if (around.x >= 0) add(sum, 0.5f, row(around.x));
+  if (around.y >= 0) add(sum, 0.5f, row(around.y));
+  return sum;
 }
 
-// `vertex` [count] is each sorted corner's vertex. From it: the vertices' numbers, where their corners start, and the
-// vertex of each corner of each point. `starts` has one entry more than there are vertices.
-__global__ void name_vertices(
-    const int64_t* sorted,
-    const int32_t* vertex,
-    const int32_t* order,
-    int64_t count,
-    int64_t* numbers,
-    int32_t* starts,
-    int32_t* corner_vertex) {
-  FSR_EACH(i, count) {
-    corner_vertex[order[i]] = vertex[i];
-    if (i == 0 || vertex[i] != vertex[i - 1]) {
-      numbers[vertex[i]] = sorted[i];
-      starts[vertex[i]] = static_cast<int32_t>(i);
-    }
-    if (i == count - 1) starts[vertex[i] + 1] = static_cast<int32_t>(count);
-  }
-}
-
-// The vertices before and after each along each axis, [axes, most, 2]; -1 where there is none.
 template <int D>
-__global__ void find_neighbours(
-    const Summary<D>* summary, const int64_t* numbers, const int32_t* last_vertex, int64_t most, int32_t* neighbours) {
-  const int32_t vertices = *last_vertex + 1;
-  FSR_EACH(i, (D + 1) * static_cast<int64_t>(vertices)) {
-    const int64_t axis = i / vertices, vertex = i % vertices;
-    for (int side = 0; side < 2; ++side) {
-      const int64_t step = summary->numbering.step[axis];
-      const int64_t wanted = numbers[vertex] + (side ? step : -step);
-      int32_t low = 0, high = vertices;  // the first that is not below `wanted`
-      while (low < high) {
-        const int32_t middle = low + (high - low) / 2;
-        if (numbers[middle] < wanted) {
-          low = middle + 1;
-        } else {
-          high = middle;
+__global__ void __launch_bounds__(kThreads, 6) blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
+  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
+    to[vertex * quads + quad] = blurred(tables, axis, vertex, [&](int64_t v) { return from[v * quads + quad]; });
+  });
+}
+
+// The rows of vertices from those of points, blurred along the first axis: for a lattice whose vertices have so few
+// corners that summing them three times costs less than a table of its own.
+template <int D>
+__global__ void __launch_bounds__(kThreads, 5) splat(Tables<D> tables, Rows rows, float4* table) {
+  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, rows.quads, [&](int64_t vertex, int quad) {
+    const int2 around = tables.neighbours[vertex];
+    float4 sum{0, 0, 0, 0};
+#pragma unroll 1
+    for (int side = 0; side < 3; ++side) {
+      const int64_t from = side == 0 ? vertex : side == 1 ? around.x : around.y;
+      if (from < 0) continue;
+      const int2 list = tables.vertex_shares[from];
+      for (int i = list.x; i < list.x + list.y; ++i) {
+        const int2 range = tables.shares[tables.sources[i]];
+        const int32_t patch = range.x / kCorners<D>;
+        const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
+        const float4* data = rows.data + rows.row(patch) + quad;
+        for (int c = range.x; c < range.y; ++c) {
+          const int corner = tables.corners[c];
+          add(sum, (side == 0 ? 1 : 0.5f) * weights[corner], data[corner / (D + 1) * rows.step()]);
         }
       }
-      const bool found = summary->valid && low < vertices && numbers[low] == wanted;
-      neighbours[(axis * most + vertex) * 2 + side] = found ? low : -1;
     }
-  }
+    table[vertex * rows.quads + quad] = sum;
+  });
 }
 
-// Channels `first` to `first + group` of values [sets, channels, points], times a factor a point, as rows [points, group].
-// `values` null means ones, `norm` null a factor of 1.
-__global__ void make_rows(
-    const float* values,
-    const float* norm,
-    int64_t all_points,
-    int64_t points,
-    int64_t channels,
-    int64_t first,
-    int64_t group,
-    float* rows) {
-  FSR_EACH(i, all_points * group) {
-    const int64_t pixel = i % points, channel = i / points % group, set = i / points / group;
-    const float value = values ? values[(set * channels + first + channel) * points + pixel] : 1.0f;
-    rows[(set * points + pixel) * group + channel] = (norm ? norm[set * points + pixel] : 1.0f) * value;
-  }
-}
-
-// One warp a vertex: its row of the table [vertices, group] is the sum of what its points give it.
+// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice. In two dimensions it blurs along
+// the last axis, too: there the tables are as large as the images, and a pass over them costs more than the additions.
 template <int D>
-__global__ void splat(
-    const float* rows,
-    int64_t group,
-    const int32_t* order,
-    const float* weights,
-    const int32_t* starts,
-    const Summary<D>* summary,
-    const int32_t* last_vertex,
-    float* table) {
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (blockDim.x / 32), lane = threadIdx.x % 32;
-  if (!summary->valid || lane >= group) return;
-  for (int64_t vertex = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) / 32; vertex <= *last_vertex;
-       vertex += warps) {
-    float sum = 0;
-    for (int32_t i = starts[vertex]; i < starts[vertex + 1]; ++i) {
-      const int64_t corner = order[i];
-      sum += weights[corner] * rows[corner / (D + 1) * group + lane];
-    }
-    table[vertex * group + lane] = sum;
+__device__ void slice(
+    const Tables<D>& tables, int32_t patch, int place, const float4* table, int quads, int quad, float factor, float4& sum) {
+  const int64_t first = (static_cast<int64_t>(patch) * kThreads + place) * (D + 1);
+  if (!tables.summary->valid) {
+    add(sum, std::numeric_limits<float>::quiet_NaN(), {1, 1, 1, 1});
+    return;
   }
+  const int32_t* vertices = tables.share_vertex + tables.patch_shares[patch].x;
+  const auto row = [&](int64_t vertex) { return table[vertex * quads + quad]; };
+  float4 held{0, 0, 0, 0};
+  FSR_UNROLL
+  for (int r = 0; r <= D; ++r) {
+    const int64_t vertex = vertices[tables.corner_share[first + r]];
+    add(held, tables.weights[first + r], D == 2 ? blurred(tables, D, vertex, row) : row(vertex));
+  }
+  add(sum, factor, held);
 }
 
-__global__ void blur(const float* from, const int32_t* neighbours, const int32_t* last_vertex, int64_t group, float* to) {
-  FSR_EACH(i, (*last_vertex + 1) * group) {
-    const int64_t vertex = i / group, channel = i % group;
-    const int32_t before = neighbours[vertex * 2], after = neighbours[vertex * 2 + 1];
-    const float behind = before < 0 ? 0.0f : from[before * group + channel];
-    const float ahead = after < 0 ? 0.0f : from[after * group + channel];
-    to[i] = 0.5f * behind + from[i] + 0.5f * ahead;
-  }
-}
-
-// result = base + factor * norm * what the point's corners hold, for the channels of the group; NaN without a valid
-// lattice. `base` null means zeros.
+// Multiplies each point's weights by n = (K 1 + 1e-20)^-1/2: from now on the lattice filters with n K n. In the table are
+// blurred ones.
 template <int D>
-__global__ void slice(
-    const float* table,
-    const int32_t* corner_vertex,
-    const float* weights,
-    const Summary<D>* summary,
-    const float* norm,
-    float factor,
-    int64_t all_points,
-    int64_t points,
-    int64_t channels,
-    int64_t first,
-    int64_t group,
-    const float* base,
+__global__ void normalise(Tables<D> tables, const float4* table) {
+  const int32_t patch = blockIdx.x;
+  float4 sum{0, 0, 0, 0};
+  slice(tables, patch, threadIdx.x, table, 1, 0, kSliceFactor<D>, sum);
+  const float norm = 1 / sqrtf(sum.x + 1e-20f);
+  float* weights = tables.weights + (static_cast<int64_t>(patch) * kThreads + threadIdx.x) * (D + 1);
+  for (int r = 0; r <= D; ++r) weights[r] *= norm;
+}
+
+// Channels that lie in planes [images, channels, pixels], the first `used` of them.
+struct Planes {
+  int64_t channels, used;
+  Patches patches;
+};
+
+// Between planes and rows the points of a patch go through shared memory, as many at a time as fit, because planes are
+// contiguous along pixels and rows along channels.
+// work(entry of the tile, entry of the planes or -1 beyond an edge, channel) for `count` places of a patch from `first`.
+template <class Work>
+__device__ void each_entry(const Planes& planes, int32_t patch, int first, int count, int quads, const Work& work) {
+  const int64_t plane = static_cast<int64_t>(planes.patches.height) * planes.patches.width;
+  const int32_t image_patches = planes.patches.count();
+  const int64_t start = patch / image_patches * planes.channels * plane;
+  for (int i = threadIdx.x; i < count * quads * 4; i += kThreads) {
+    const int place = i % count, channel = i / count;
+    const int32_t pixel = planes.patches.pixel(patch % image_patches, first + place);
+    const bool real = pixel >= 0 && channel < planes.used;
+    work(place * tile_row(quads) * 4 + channel, real ? start + channel * plane + pixel : -1, channel);
+  }
+}
+
+// `padding` is what the channels behind the last become.
+__global__ void planes_to_rows(Planes planes, const float* from, float padding, Rows rows, float4* to) {
+  __shared__ float4 tile[kTileQuads];
+  const int quads = rows.quads, most = tile_rows(quads);
+  for (int first = 0; first < kThreads; first += most) {
+    const int count = min(most, kThreads - first);
+    each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t channel) {
+      reinterpret_cast<float*>(tile)[entry] = at >= 0 ? from[at] : channel < planes.used ? 0 : padding;
+    });
+    __syncthreads();
+    each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
+      to[rows.row(blockIdx.x) + (first + place) * rows.step() + quad] = tile[place * tile_row(quads) + quad];
+    });
+    __syncthreads();
+  }
+}
+
+// The last pass of a filter, to planes.
+template <int D>
+__global__ void __launch_bounds__(kThreads, 4) slice_patches(Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
+  __shared__ float4 tile[kTileQuads];
+  const int most = tile_rows(quads);
+  for (int first = 0; first < kThreads; first += most) {
+    const int count = min(most, kThreads - first);
+    each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
+      float4 sum{0, 0, 0, 0};
+      slice(tables, blockIdx.x, first + place, table, quads, quad, kSliceFactor<D>, sum);
+      tile[place * tile_row(quads) + quad] = sum;
+    });
+    __syncthreads();
+    each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t) {
+      if (at >= 0) to[at] = reinterpret_cast<const float*>(tile)[entry];
+    });
+    __syncthreads();
+  }
+}
+
+// A table of vertices' rows, and the weight of what is sliced from it; `table` null means 0.
+template <int D>
+struct Message {
+  Tables<D> tables;
+  const float4* table;
+  float weight;
+};
+
+// One step of the mean field, a block a patch: marginals = softmax(unary + both messages), as rows, and from them the
+// sums of the patch's shares in the bilateral lattice; or, in the last step, as planes only.
+__global__ void __launch_bounds__(kThreads, 4) mean_field_step(
+    Message<2> spatial,
+    Message<5> bilateral,
+    const float4* unary,
+    Rows rows,
+    float4* marginals,
+    float4* sums,
+    Planes planes,
     float* result) {
-  FSR_EACH(i, all_points * group) {
-    const int64_t pixel = i % points, channel = i / points % group, set = i / points / group;
-    const int64_t point = set * points + pixel, at = (set * channels + first + channel) * points + pixel;
-    float sum = summary->valid ? 0 : std::numeric_limits<float>::quiet_NaN();
-    for (int r = 0; r <= D && summary->valid; ++r) {
-      const int64_t corner = point * (D + 1) + r;
-      sum += weights[corner] * table[corner_vertex[corner] * group + channel];
+  __shared__ float4 tile[kTileQuads];
+  __shared__ float shares[kThreads];
+  const int32_t patch = blockIdx.x, image = patch / rows.image_patches, inner = patch % rows.image_patches;
+  const int thread = threadIdx.x, quads = rows.quads, most = tile_rows(quads);
+  for (int first = 0; first < kThreads; first += most) {
+    const int count = min(most, kThreads - first);
+    const int64_t row = rows.row(patch) + first * rows.step();
+    each_quad(0, 1, count, quads, [&](int64_t at, int quad) {
+      const int place = first + static_cast<int>(at);
+      float4 score = unary[row + at * rows.step() + quad];
+      if (spatial.table) {
+        const int all = quads * rows.images;
+        slice(spatial.tables, inner, place, spatial.table, all, image * quads + quad, spatial.weight, score);
+        slice(bilateral.tables, patch, place, bilateral.table, quads, quad, bilateral.weight, score);
+      }
+      tile[at * tile_row(quads) + quad] = score;
+    });
+    __syncthreads();
+    if (thread < count) {
+      float* scores = reinterpret_cast<float*>(tile + thread * tile_row(quads));
+      float largest = scores[0], sum = 0;
+      for (int c = 1; c < 4 * quads; ++c) largest = fmaxf(largest, scores[c]);
+      for (int c = 0; c < 4 * quads; ++c) {
+        scores[c] = expf(scores[c] - largest);
+        sum += scores[c];
+      }
+      // fmaxf passes over NaN: the sum restores it.
+      shares[thread] = 1 / sum;
     }
-    result[at] = (base ? base[at] : 0.0f) + factor * (norm ? norm[point] : 1.0f) * sum;
-  }
-}
-
-__global__ void invert_root(float* norm, int64_t count) {
-  FSR_EACH(i, count) norm[i] = 1 / sqrtf(norm[i] + 1e-20f);
-}
-
-// Softmax over the channels of scores [sets, channels, points].
-__global__ void softmax(const float* scores, int64_t all_points, int64_t points, int64_t channels, float* result) {
-  FSR_EACH(i, all_points) {
-    const int64_t first = i / points * channels * points + i % points;
-    float largest = scores[first];
-    for (int64_t c = 1; c < channels; ++c) largest = fmaxf(largest, scores[first + c * points]);
-    float sum = 0;
-    for (int64_t c = 0; c < channels; ++c) {
-      const float value = expf(scores[first + c * points] - largest);
-      result[first + c * points] = value;
-      sum += value;
+    __syncthreads();
+    if (result) {
+      each_entry(planes, patch, first, count, quads, [&](int entry, int64_t at, int64_t) {
+        if (at >= 0) result[at] = reinterpret_cast<const float*>(tile)[entry] * shares[entry / (4 * tile_row(quads))];
+      });
+    } else {
+      each_quad(0, 1, count, quads, [&](int64_t at, int quad) {
+        float4 marginal{0, 0, 0, 0};
+        add(marginal, shares[at], tile[at * tile_row(quads) + quad]);
+        marginals[row + at * rows.step() + quad] = marginal;
+      });
     }
-    // fmaxf passes over NaN: the sum restores it.
-    for (int64_t c = 0; c < channels; ++c) result[first + c * points] /= sum;
+    __syncthreads();
   }
+  if (!result) sum_patch(bilateral.tables, patch, rows, sums);
 }
 
 }  // namespace

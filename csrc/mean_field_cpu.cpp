@@ -195,7 +195,7 @@ at::Tensor mean_field_cpu(
     double bilateral_weight,
     double bilateral_xy_std,
     double bilateral_rgb_std) {
-  check_sizes(any_image, any_logits);
+  check_inputs(any_image, any_logits);
   const at::Tensor image = any_image.contiguous(), logits = any_logits.contiguous();
   const at::Tensor marginals = at::empty_like(logits);
   if (logits.numel() == 0) return marginals;

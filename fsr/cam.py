@@ -9,6 +9,7 @@ from torch import Tensor
 from fsr.data.images import IGNORED
 from fsr.models.encoder import Features
 from fsr.models.network import Network
+from fsr.resize import resize
 
 
 @torch.no_grad()
@@ -68,20 +69,30 @@ def multi_scale_aux_cam(
     return normalise_cam(functools.reduce(torch.add, map(at, scales)))
 
 
+def own_classes(labels: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """The classes of each image, counted from 0, and 1 for each, 0 where an image has fewer: two [B, W], W ≥ 1.
+
+    Labels are [B, K]. W is `most`, the classes of an image at most, if the host has counted them.
+    """
+    most = int(labels.sum(1).max()) if most is None else most
+    present, classes = labels.sort(dim=1, descending=True, stable=True)
+    return classes[:, : max(most, 1)], present[:, : max(most, 1)]
+
+
 def resized(images: Tensor, scale: float) -> Tensor:
     """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels."""
     if scale == 1:
         return images
     height, width = images.shape[-2:]
     size = (int(scale * height), int(scale * width))
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    return resize(images, size)
 
 
 def _with_flip(cam: Tensor, images: Tensor, classes: Tensor | None) -> Tensor:
     """The maximum over images and their flips of a CAM [2B, K, h, w], at the images' size: [B, K or W, H, W]."""
     if classes is not None:
         cam = cam.gather(1, classes.repeat(2, 1)[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
-    cam = F.interpolate(cam.float(), size=images.shape[-2:], mode="bilinear", align_corners=False)
+    cam = resize(cam.float(), (images.shape[-2], images.shape[-1]))
     upright, flipped = cam.chunk(2)
     return torch.maximum(upright, flipped.flip(-1))
 
@@ -96,6 +107,13 @@ def strongest_class(cam: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Value and label (class + 1) of the strongest present class: CAM [B, K, H, W], labels [B, K] to two [B, H, W]."""
     value, best = (cam * labels[:, :, None, None]).max(dim=1)
     return value, best + 1
+
+
+def named(label: Tensor, classes: Tensor) -> Tensor:
+    """A label map [B, S, S] that counts an image's own classes [B, W] from 1, with the class ids in their place."""
+    ids = F.pad(classes + 1, (1, 0))  # [B, 1 + W]
+    known = label != IGNORED
+    return ids.gather(1, (label * known).flatten(1)).view_as(label).where(known, label)
 
 
 def training_label(cam: Tensor, labels: Tensor, low: float, high: float) -> Tensor:

@@ -41,15 +41,17 @@ class TrainState:
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        micro_batches = config.micro_batches(distributed.world_size())
+        if config.graphs and device.type == "cpu":
+            raise UserError("graphs must be false where there is no GPU: a CPU records none")
         torch.manual_seed(config.seed)  # all ranks start from the same weights
         self.student = Network(config).to(device)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         if config.compile:
-            for block in (*self.student.encoder.blocks, *self.teacher.encoder.blocks):
-                block.compile()  # one by one: blocks are alike, so the code compiled for the first serves all
+            torch.compiler.reset()  # a process may train many runs, and keeps few versions of compiled code
+            for network in (self.student, self.teacher):
+                network.encoder.compile_blocks()
         self.optimizer = build_optimizer(self.student, config)
-        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp, micro_batches=micro_batches)
+        self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp)
         self.reinforcement.to(device)
         self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done

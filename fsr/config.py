@@ -171,10 +171,15 @@ class TrainConfig:
     """EMA momentum of the teacher at the start; it rises to 1 along a cosine."""
     fsr_iters: int | None = None
     """Steps with class and patch self-reinforcement; by default all."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast of the networks, losses stay in float32."""
+    precision: Literal["fp32", "tf32", "bf16"] = "tf32"
+    """Of a GPU's products: fp32 exact, tf32 with factors of 10 bits, bf16 autocast of the networks with the losses in
+    float32. A CPU computes fp32 for tf32."""
+    deterministic: bool = True
+    """The same bits on every run, also on a GPU."""
     compile: bool = False
     """Compile the encoder's blocks (torch.compile): a minute or more at the start, faster steps after it."""
+    graphs: bool = False
+    """Record a GPU's work for a micro-batch as a CUDA graph and replay it: faster where the host is the bottleneck."""
 
     # Running
     seed: int = 0
@@ -413,6 +418,7 @@ def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
         iterations=360,
         batch_size=8,
         ranks=1,
+        precision="fp32",
         lr=2e-3,
         head_lr_factor=1.0,
         momentum=0.98,

@@ -16,10 +16,6 @@ from fsr.errors import UserError
 def start() -> torch.device:
     """Join the process group, if there is one to join, and return this rank's device."""
     device = own_device()
-    if device.type == "cuda":
-        # A resumed run must be bit-identical to an uninterrupted one.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
     join()
     return device
 
@@ -82,6 +78,18 @@ def total(tensor: Tensor) -> Tensor:
 def mean(tensor: Tensor) -> Tensor:
     """The tensor averaged over all ranks."""
     return total(tensor) / world_size()
+
+
+@torch.no_grad()
+def average_gradients(network: torch.nn.Module) -> None:
+    """Average a network's gradients over all ranks, each in its place in memory."""
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
+    means = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, new in zip(gradients, means, strict=True):
+        gradient.copy_(new.view_as(gradient))
 
 
 def any_rank(flag: bool) -> bool:

@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fsr import distributed
-from fsr.cam import multi_scale_cams, strongest_class
+from fsr.cam import multi_scale_cams, named, own_classes, strongest_class
 from fsr.config import TrainConfig
 from fsr.data.loaders import batches_of_one_size, evaluation_images
 from fsr.data.source import Source
@@ -16,6 +15,7 @@ from fsr.models.encoder import Features
 from fsr.models.network import Network
 from fsr.progress import with_progress
 from fsr.quality import cam_quality, label_quality
+from fsr.resize import resize
 from fsr.score_names import score_name
 
 # Images of one size are evaluated together; what fits training fits this many times the batch without gradients.
@@ -44,17 +44,18 @@ class Scores:
     @torch.no_grad()
     def add(self, network: Network, images: Tensor, ground_truth: Tensor, labels: Tensor) -> None:
         """Count a network's predictions for images [B, 3, H, W], ground truth [B, H, W] and labels [B, K]."""
-        precise = self.config.precision == "fp32"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=not precise):
+        classes, present = own_classes(labels)  # the others cannot win, and COCO has 80 of them
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             seen: Features = network.encoder(images)
             features = seen.top, seen.aux
-            cam, aux_cam = multi_scale_cams(network, images, self.config.cam_scales, seen=features)
+            cams = multi_scale_cams(network, images, self.config.cam_scales, seen=features, classes=classes)
             logits = network.decoder(seen.top)
             top_logits, _ = network.classify(seen)
-        logits = F.interpolate(logits.float(), size=ground_truth.shape[-2:], mode="bilinear", align_corners=False)
+        logits = resize(logits.float(), (ground_truth.shape[-2], ground_truth.shape[-1]))
         self.segmentation.add(logits.max(dim=1).indices, ground_truth)
-        self.cam.add(*strongest_class(cam, labels), ground_truth)
-        self.aux_cam.add(*strongest_class(aux_cam, labels), ground_truth)
+        for counts, cam in zip((self.cam, self.aux_cam), cams, strict=True):
+            value, place = strongest_class(cam, present)
+            counts.add(value, named(place, classes), ground_truth)
         f1 = class_f1(top_logits > 0, labels > 0).cpu()
         self.f1 += torch.tensor([f1.sum(), len(f1)], dtype=torch.float64)
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fsr.cam import multi_scale_aux_cam, multi_scale_cams, training_label
+from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, training_label
 from fsr.config import TrainConfig
-from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
@@ -20,6 +19,7 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network, StudentOutput
 from fsr.refine import refined_pseudo_label
+from fsr.resize import resize
 from fsr.schedules import teacher_temperature
 
 
@@ -33,10 +33,8 @@ class Batch(NamedTuple):
     most_classes: int | None = None  # of an image, if the host has counted them
 
     def present(self) -> tuple[Tensor, Tensor]:
-        """The classes of each image, counted from 0, and 1 for each, 0 where an image has fewer: two [B, W], W ≥ 1."""
-        most = int(self.labels.sum(1).max()) if self.most_classes is None else self.most_classes
-        present, classes = self.labels.sort(dim=1, descending=True, stable=True)
-        return classes[:, : max(most, 1)], present[:, : max(most, 1)]
+        """See `own_classes`."""
+        return own_classes(self.labels, self.most_classes)
 
     def split(self, micro_batches: int) -> Iterator["Batch"]:
         """The same images as `micro_batches` batches of equal size."""
@@ -54,10 +52,12 @@ def step_losses(
     noise: Tensor,
     step: int,
     config: TrainConfig,
+    temperature: Tensor | float | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 
-    `noise` [B, blocks] is the draw for the mask. Updates the centres.
+    `noise` [B, blocks] is the draw for the mask; `temperature` the teacher's, by default that of the step. The
+    reinforcement's centres are not updated yet.
     """
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
@@ -80,7 +80,7 @@ def step_losses(
         cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
     pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config), classes)
-    grid = F.interpolate(aux_cam, size=out.features.shape[-2:], mode="bilinear", align_corners=False)
+    grid = resize(aux_cam, (out.features.shape[-2], out.features.shape[-1]))
     affinity_label = training_label(grid, present, config.low_threshold, config.high_threshold)
     segmentation = out.segmentation.float()
     class_loss, patch_loss = reinforcement(
@@ -90,7 +90,7 @@ def step_losses(
         teacher_cls.float(),
         teacher_patches.float(),
         mask,
-        teacher_temperature(step, config.teacher_temp_steps, *config.teacher_temp),
+        temperature_of(step, config) if temperature is None else temperature,
     )
     losses = {
         "cls_top": F.multilabel_soft_margin_loss(out.top_logits.float(), batch.labels),
@@ -106,6 +106,11 @@ def step_losses(
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
+
+
+def temperature_of(step: int, config: TrainConfig) -> float:
+    """The teacher's temperature in step `step` (from 0)."""
+    return teacher_temperature(step, config.teacher_temp_steps, *config.teacher_temp)
 
 
 @contextmanager
@@ -137,10 +142,3 @@ def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConf
     image = denormalise(view)
     image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
     return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)
-
-
-def named(label: Tensor, classes: Tensor) -> Tensor:
-    """A label map [B, S, S] that counts an image's own classes [B, W] from 1, with the class ids in their place."""
-    ids = F.pad(classes + 1, (1, 0))  # [B, 1 + W]
-    known = label != IGNORED
-    return ids.gather(1, (label * known).flatten(1)).view_as(label).where(known, label)

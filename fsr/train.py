@@ -5,14 +5,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fsr import distributed
+from fsr.arithmetic import use_arithmetic
 from fsr.background_writer import BackgroundWriter
 from fsr.checkpoint import LOSSES, TrainState
 from fsr.command import parse_command
@@ -24,6 +27,7 @@ from fsr.ema import update_teacher
 from fsr.errors import NotFiniteError, UserError, reports_user_errors
 from fsr.evaluate import evaluate
 from fsr.exit_codes import ExitCode
+from fsr.graphs import Graphs
 from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import set_learning_rates
@@ -32,7 +36,7 @@ from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
 from fsr.score_names import SEG_MIOU
-from fsr.step import Batch, step_losses
+from fsr.step import Batch, step_losses, temperature_of
 
 Outcome = Literal["finished", "stopped", "pruned"]
 
@@ -67,6 +71,7 @@ def train(
     checkpoint, because checking makes the host wait for the device.
     """
     device = distributed.start()
+    use_arithmetic(config.precision, deterministic=config.deterministic)
     config.micro_batches(distributed.world_size())  # refuses a number of processes that cannot share them
     source = open_run(config, run)
     if distributed.from_first(distributed.rank() == 0 and run.result() is not None):
@@ -76,7 +81,8 @@ def train(
     resumed = state.resume(run, device)
     student: Network | DistributedDataParallel = state.student.train()
     state.teacher.train()
-    if distributed.world_size() > 1:
+    graphs = Graphs() if config.graphs else None
+    if distributed.world_size() > 1 and not graphs:
         # With find_unused_parameters the gradient buckets keep their layout. Without it DDP rebuilds them after the
         # first step, and a resumed run would sum gradients in another order.
         student = DistributedDataParallel(state.student, find_unused_parameters=True, gradient_as_bucket_view=True)
@@ -128,7 +134,7 @@ def train(
                 break
             with distributed.shared_errors():
                 batch = prefetcher.next()
-            one_step(student, state, batch, config, device)
+            one_step(student, state, batch, config, device, graphs)
             if device.type == "cpu" or state.step % config.log_every == 0:
                 state.guard.check()
             if run_log:
@@ -173,10 +179,11 @@ def one_step(
     batch: Batch,
     config: TrainConfig,
     device: torch.device,
+    graphs: Graphs | None = None,
 ) -> None:
     """One optimizer step of the student and one EMA step of the teacher. The host does not wait for a GPU."""
     step = state.step
-    state.optimizer.zero_grad()
+    state.optimizer.zero_grad(set_to_none=graphs is None)
     sums = torch.zeros_like(state.loss_sums)
     count = config.micro_batches(distributed.world_size())
     for index, micro_batch in enumerate(batch.split(count)):
@@ -189,9 +196,10 @@ def one_step(
         if isinstance(student, DistributedDataParallel) and not last:
             sync = student.no_sync()  # the gradients of all micro-batches are reduced with the last one
         with sync:
-            losses = step_losses(student, state.teacher, state.reinforcement, micro_batch, noise, step, config)
-            torch.autograd.backward(losses["loss"] / count)
-        sums += torch.stack([losses[name].detach().double() for name in LOSSES])
+            sums += backward(student, state, micro_batch, noise, config, count, graphs)
+    if graphs:
+        distributed.average_gradients(state.student)
+    state.reinforcement.update_centres(count)
     means = distributed.mean(sums / count)
     state.guard.watch(step, means)
     state.loss_sums += means
@@ -203,6 +211,38 @@ def one_step(
         state.teacher, state.student, teacher_momentum(step, config.momentum, config.self_reinforcement_steps)
     )
     state.step += 1
+
+
+def backward(
+    student: Network | DistributedDataParallel,
+    state: TrainState,
+    batch: Batch,
+    noise: Tensor,
+    config: TrainConfig,
+    micro_batches: int,
+    graphs: Graphs | None = None,
+) -> Tensor:
+    """Add a micro-batch's share to the gradients, and return its losses, float64 in the order of LOSSES."""
+    step = state.step
+
+    def work(most_classes: int | None, temperature: Tensor, noise: Tensor, *images: Tensor) -> Tensor:
+        view1, view2, labels, *local_crops = images
+        batch = Batch(view1, view2, labels, local_crops, most_classes)
+        parts = student, state.teacher, state.reinforcement
+        losses = step_losses(*parts, batch, noise, step, config, temperature)
+        torch.autograd.backward(losses["loss"] / micro_batches)
+        return torch.stack([losses[name].detach().double() for name in LOSSES])
+
+    # A tensor, for a graph could not read another number each time, and divided by a number the bits are others.
+    temperature = torch.full((), temperature_of(step, config), device=noise.device)
+    inputs = temperature, noise, *batch[:3], *batch.local_crops
+    if graphs is None:
+        return work(batch.most_classes, *inputs)
+    # Few kinds: classes that an image does not have change nothing.
+    assert batch.most_classes is not None
+    classes = min(1 << max(batch.most_classes - 1, 0).bit_length(), batch.labels.shape[1])
+    kind = classes, config.masks_at_random(step), *config.loss_weights(step).values()
+    return graphs.run(kind, partial(work, classes), inputs)
 
 
 @reports_user_errors

@@ -215,6 +215,7 @@ def test_class_and_patch_self_reinforcement_with_their_centres(golden):
     reinforcement = SelfReinforcement(data["s0"].shape[-1])
     for i, step in enumerate(data["step"].tolist()):
         class_loss, patch_loss = call(reinforcement, data[f"t{i}"], data[f"s{i}"], step, none)
+        reinforcement.update_centres()
         assert_close(class_loss, data[f"class_loss{i}"])
         assert_close(patch_loss, data[f"patch_loss{i}"])
         assert_close(reinforcement.class_centre, data[f"class_center{i}"])
@@ -222,6 +223,7 @@ def test_class_and_patch_self_reinforcement_with_their_centres(golden):
 
     reinforcement = SelfReinforcement(data["s0"].shape[-1])
     class_loss, patch_loss = call(reinforcement, data["local_t0"], data["local_s0"], 0, data["local_s2"])
+    reinforcement.update_centres()
     assert_close(class_loss, data["local_class_loss0"])
     assert_close(patch_loss, data["local_patch_loss0"])
     assert_close(reinforcement.class_centre, data["local_class_center0"])
@@ -326,6 +328,7 @@ def test_three_whole_training_steps(golden):
         assert_close(torch.tensor([group["lr"] for group in optimizer.param_groups]), data[f"lr_{i}"])
         optimizer.zero_grad()
         losses["loss"].backward()
+        reinforcement.update_centres()
         optimizer.step()
         update_teacher(teacher, student, 0.95)
         assert_moved(student, start, data["param_names"], data[f"student_delta_{i}"], 2e-4)

@@ -218,15 +218,53 @@ def test_the_cuda_kernels_compile():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CUDA")
 
 
+def filtered(image, values):
+    return bilateral_filter(image, values, 15.0, 10.0)
+
+
+def inferred(image, values):
+    return mean_field(image, values, 5, **POTTS)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bits_every_time():
-    image, values = picture(3, 60, 70), random_values(3, 40, 60, 70)
-    on_gpu = [bilateral_filter(image.cuda(), values.cuda(), 15.0, 10.0) for _ in range(3)]
-    within(on_gpu[0].cpu(), bilateral_filter(image, values, 15.0, 10.0), 1e-5)
-    marginals = [mean_field(image.cuda(), values.cuda(), 5, **POTTS) for _ in range(3)]
-    torch.testing.assert_close(marginals[0].cpu(), mean_field(image, values, 5, **POTTS), rtol=0, atol=1e-4)
-    for again in (on_gpu, marginals):
-        assert all(torch.equal(result, again[0]) for result in again)
+@pytest.mark.parametrize("operator", [filtered, inferred])
+@pytest.mark.parametrize("surface", ["picture", "constant"])
+def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bits_every_time(operator, surface):
+    image = picture(3, 60, 70) if surface == "picture" else torch.full((3, 3, 60, 70), 120.0)
+    values = random_values(3, 40, 60, 70)
+    expected = operator(image, values)
+    image, values = image.cuda(), values.cuda()
+    first = operator(image, values)
+    within(first.cpu(), expected, 1e-5)
+    alone = torch.cat([operator(image[i : i + 1], values[i : i + 1]) for i in range(3)])
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        elsewhere = operator(image, values)
+    torch.cuda.current_stream().wait_stream(stream)
+    assert all(torch.equal(again, first) for again in (operator(image, values), alone, elsewhere))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("operator", [filtered, inferred])
+def test_a_captured_graph_gives_the_same_bits(operator):
+    """Also for another image than it was captured with: nothing on the host depends on the lattice."""
+    image, values = torch.full((2, 3, 60, 70), 120.0).cuda(), random_values(2, 21, 60, 70).cuda()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = operator(image, values)
+    image.copy_(picture(2, 60, 70))
+    graph.replay()
+    assert torch.equal(result, operator(image, values))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_bare_operators_want_one_device():
+    image, values = torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8).cuda()
+    with pytest.raises(ValueError, match="Expected one device, got cpu and cuda:0"):
+        BILATERAL(image, values, 15.0, 10.0)
+    with pytest.raises(ValueError, match="Expected one device, got cpu and cuda:0"):
+        MEAN_FIELD(image, values, 1, *POTTS.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

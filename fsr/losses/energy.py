@@ -7,6 +7,7 @@ from torch import Tensor
 from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.ops import bilateral_filter
+from fsr.resize import resize
 
 
 def energy_loss(
@@ -33,8 +34,9 @@ def energy_loss(
         sigma_xy: standard deviation in pixels of the image (not of its scaled copy).
         scale: size at which the image is filtered, as a fraction of the input's.
     """
-    logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
-    probabilities = F.interpolate(logits.softmax(1), scale_factor=scale, mode="bilinear", align_corners=False)
+    height, width = image.shape[-2:]
+    probabilities = resize(logits, (height, width)).softmax(1)
+    probabilities = resize(probabilities, (int(height * scale), int(width * scale)))
     with torch.no_grad():
         image = denormalise(_nearest(image, scale))
         ignored = _nearest(label[:, None].float(), scale) == IGNORED

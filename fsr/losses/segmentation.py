@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsr.data.images import IGNORED
+from fsr.resize import resize
 
 
 def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -12,7 +13,7 @@ def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
     Half the mean over the batch's background pixels plus half the mean over its foreground pixels; a mean over no
     pixels is 0 (in the released code it is NaN and poisons every rank).
     """
-    logits = F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
+    logits = resize(logits, (label.shape[-2], label.shape[-1]))
     label = label.long()
     loss = F.cross_entropy(logits, label, ignore_index=IGNORED, reduction="none")
     background = label == 0

@@ -10,23 +10,21 @@ from fsr import distributed
 class SelfReinforcement(nn.Module):
     """The two losses and the centres of the teacher's outputs (METHOD "Losses"; DINO, iBOT).
 
-    The centres are updated once every `micro_batches` calls, by the mean over these calls and all processes: by all
-    micro-batches of a step, however many processes share them.
+    Each call adds what it sees of the teacher; `update_centres` moves the centres by the mean over all calls since the
+    last time, on all processes: over all micro-batches of a step, however many processes share them.
     """
 
     class_centre: Tensor  # [1, outputs]
     patch_centre: Tensor  # [1, 1, outputs]
+    _seen: Tensor  # [2, outputs] class and patch outputs
 
-    def __init__(
-        self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9, *, micro_batches: int = 1
-    ) -> None:
+    def __init__(self, outputs: int, student_temp: float = 0.1, centre_momentum: float = 0.9) -> None:
         super().__init__()
         self.student_temp = student_temp
         self.centre_momentum = centre_momentum
-        self.micro_batches = micro_batches
-        self._means: list[Tensor] = []  # of the micro-batches since the last update of the centres
         self.register_buffer("class_centre", torch.zeros(1, outputs))
         self.register_buffer("patch_centre", torch.zeros(1, 1, outputs))
+        self.register_buffer("_seen", torch.zeros(2, outputs), persistent=False)  # sums since the last update
 
     def forward(
         self,
@@ -36,9 +34,9 @@ class SelfReinforcement(nn.Module):
         teacher_cls: Tensor,
         teacher_patches: Tensor,
         mask: Tensor,
-        teacher_temp: float,
+        teacher_temp: float | Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Class loss and patch loss. Updates the centres after both are computed.
+        """Class loss and patch loss.
 
         student_cls [B, out] is view 2's class token, local_cls [B * crops, out] the local crops', student_patches
         [M, out] view 2's masked patches in the order of `mask` [B, n, n] (bool); teacher_cls [B, out] is view 1's class
@@ -56,17 +54,17 @@ class SelfReinforcement(nn.Module):
         share = mask.flatten(1) / counts / batch  # mean over an image's masked patches, then over images
         patch_loss = (self._cross_entropy(target, student_patches) * share.flatten()[hidden]).sum()
 
-        self._follow(teacher_cls.mean(0), teacher_patches.mean((0, 1)))
+        with torch.no_grad():
+            self._seen += torch.stack([teacher_cls.mean(0), teacher_patches.mean((0, 1))])
         return class_loss, patch_loss
 
     def _cross_entropy(self, target: Tensor, student: Tensor) -> Tensor:
         return -(target * F.log_softmax(student / self.student_temp, dim=-1)).sum(-1)
 
     @torch.no_grad()
-    def _follow(self, class_mean: Tensor, patch_mean: Tensor) -> None:
-        self._means.append(torch.stack([class_mean, patch_mean]))
-        if len(self._means) == self.micro_batches:
-            means = distributed.mean(torch.stack(self._means).mean(0))
-            self._means.clear()
-            for centre, mean in zip((self.class_centre, self.patch_centre), means, strict=True):
-                centre.lerp_(mean.view_as(centre), 1 - self.centre_momentum)
+    def update_centres(self, calls: int = 1) -> None:
+        """Move the centres by what was seen in so many calls, and on as many in every other process."""
+        means = distributed.mean(self._seen / calls)
+        for centre, mean in zip((self.class_centre, self.patch_centre), means, strict=True):
+            centre.lerp_(mean.view_as(centre), 1 - self.centre_momentum)
+        self._seen.zero_()

@@ -1,18 +1,20 @@
 """The encoder: timm's ViT with a mask token, and a class token that joins after the last block."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.attention import Attention
-from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.models.attention import attention
+from fsr.resize import resize_bicubic
 
 
 class Features(NamedTuple):
@@ -21,6 +23,10 @@ class Features(NamedTuple):
     aux: Tensor  # [B, D, h, w] output of the third-last block, not normalised
     top: Tensor  # [B, D, h, w] output of the last block, normalised
     last: Tensor  # [B, n, D] the same, not normalised: what the class token attends to
+
+
+# Stochastic depth: the factor of each image's two branches, [2, B, 1, 1]. 0 drops one; None keeps all as they are.
+Kept: TypeAlias = Tensor | None
 
 
 class CrossAttention(nn.Module):
@@ -41,9 +47,7 @@ class CrossAttention(nn.Module):
             return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)  # [B, heads, tokens, D / heads]
 
         seen = None if visible is None else visible[:, None, None, :]
-        out = F.scaled_dot_product_attention(
-            split(self.q(query)), split(self.k(patches)), split(self.v(patches)), attn_mask=seen
-        )
+        out = attention(split(self.q(query)), split(self.k(patches)), split(self.v(patches)), seen)
         projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return projected
 
@@ -51,19 +55,39 @@ class CrossAttention(nn.Module):
 class ClassBlock(nn.Module):
     """Updates the class token from the patches; the patches stay as they are."""
 
-    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = CrossAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, 4 * dim)
-        self.drop_path = DropPath(drop_path)
 
-    def forward(self, cls: Tensor, patches: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(self, cls: Tensor, patches: Tensor, visible: Tensor | None, kept: Kept) -> Tensor:
         """[B, 1, D], [B, N, D] and optionally the visible patches [B, N] (bool) to the new class token [B, 1, D]."""
-        cls = cls + self.drop_path(self.attn(self.norm1(cls), self.norm1(patches), visible))
-        cls = cls + self.drop_path(self.mlp(self.norm2(cls)))
+        cls = cls + weighted(self.attn(self.norm1(cls), self.norm1(patches), visible), kept, 0)
+        cls = cls + weighted(self.mlp(self.norm2(cls)), kept, 1)
         return cls
+
+
+def patch_block(block: Block, x: Tensor, kept: Kept) -> Tensor:
+    """Tokens [B, n, D] after a block of timm's ViT; its stochastic depth is given."""
+    x = x + weighted(block.ls1(self_attention(block, block.norm1(x))), kept, 0)
+    x = x + weighted(block.ls2(block.mlp(block.norm2(x))), kept, 1)
+    return x
+
+
+def self_attention(block: Block, x: Tensor) -> Tensor:
+    """What a block's self-attention makes of normalised tokens [B, n, D]."""
+    layers = attention_of(block)
+    q, k, v = torch.unflatten(layers.qkv(x), 2, (3, layers.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    out = attention(layers.q_norm(q), layers.k_norm(k), v)
+    projected: Tensor = layers.proj(layers.norm(out.transpose(1, 2).flatten(2)))
+    return projected
+
+
+def weighted(branch: Tensor, kept: Kept, which: int) -> Tensor:
+    """A block's first or second branch [B, n, D], times its factors of stochastic depth."""
+    return branch if kept is None else branch * kept[which]
 
 
 def plain_vit(name: str, **options: Any) -> VisionTransformer:
@@ -76,6 +100,7 @@ def plain_vit(name: str, **options: Any) -> VisionTransformer:
         or vit.num_prefix_tokens != 1
         or not isinstance(vit.norm_pre, nn.Identity)
         or vit.pos_embed is None
+        or any(type(block) is not Block for block in vit.blocks)
     ):
         raise UserError(f"backbone must be a plain ViT of timm (class token, no registers, no first norm), got {name}")
     return vit
@@ -85,15 +110,6 @@ def attention_of(block: nn.Module) -> Attention:
     """The self-attention of a plain ViT's block."""
     assert isinstance(block.attn, Attention)
     return block.attn
-
-
-def fused_is_faster(x: Tensor) -> bool:
-    """Whether fused attention is the faster one for tokens `x`, gradient included.
-
-    It is, but for the bf16 backward on CPUs: with AMX 272 ms a step of a small net against 107 ms written out, with
-    AVX-512's bf16 10.7 ms against 5.5 for 4 images of 196 tokens and 78 against 47 for 2 of 784.
-    """
-    return not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled())
 
 
 class Encoder(nn.Module):
@@ -106,11 +122,11 @@ class Encoder(nn.Module):
             config.backbone,
             img_size=config.crop_size,
             patch_size=config.patch_size,
-            drop_path_rate=config.drop_path,
             **{name: size for name, size in sizes.items() if size is not None},
         )
         self.dim = vit.embed_dim
         self.patch_size = config.patch_size
+        self.drop_path = config.drop_path
         self.attends_unmasked = config.cls_attends == "unmasked"
         heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
@@ -119,8 +135,13 @@ class Encoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, self.dim), requires_grad=config.use_mim)
         self.patch_embed = vit.patch_embed
         self.blocks = vit.blocks
-        self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, heads, config.drop_path) for _ in range(config.cls_depth))
+        self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, heads) for _ in range(config.cls_depth))
+        self.patch_block: Callable[[Block, Tensor, Kept], Tensor] = patch_block
         self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks, all as one: they are alike, so the code compiled for the first serves all."""
+        self.patch_block = torch.compile(patch_block)
 
     def position(self, h: int, w: int) -> Tensor:
         """Position embedding of an h × w patch grid, [1, h * w, D]; the class position is dropped."""
@@ -129,43 +150,70 @@ class Encoder(nn.Module):
         if (h, w) == (side, side):
             return patches
         grid = torch.unflatten(patches, 1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(h, w), mode="bicubic", align_corners=False)
-        return grid.flatten(2).transpose(1, 2)
+        return resize_bicubic(grid, (h, w)).flatten(2).transpose(1, 2)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> Features:
         """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token."""
-        x, h, w = self._aux_tokens(images, mask)
+        x, h, w, kept = self._aux_tokens(images, mask)
         aux = _grid(x, h, w)
-        for block in self.blocks[-2:]:
-            x = block(x)
+        x = self._through(x, kept, len(self.blocks) - 2, len(self.blocks))
         return Features(aux, _grid(self.norm(x), h, w), x)
 
     def aux_features(self, images: Tensor) -> Tensor:
         """Only the aux features [B, D, h, w] of images [B, 3, H, W], from two blocks less."""
-        return _grid(*self._aux_tokens(images, None))
+        x, h, w, _ = self._aux_tokens(images, None)
+        return _grid(x, h, w)
 
-    def _aux_tokens(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, int, int]:
-        """Tokens [B, n, D] after the third-last block, and the patch grid's height and width."""
-        x = self.patch_embed.proj(images)  # [B, D, h, w]; a remainder of less than a patch is not seen
-        h, w = x.shape[-2:]
-        x = x.flatten(2).transpose(1, 2)  # [B, n, D]
+    def _aux_tokens(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, int, int, list[Kept]]:
+        """Tokens [B, n, D] after the third-last block, the patch grid's sides, all blocks' stochastic depth."""
+        x, h, w = self._patch_tokens(images)
         if mask is not None:
             x = torch.where(mask.flatten(1)[:, :, None], self.mask_token.to(x.dtype), x)
         x = x + self.position(h, w)
-        for block in self.blocks:
-            attention_of(block).fused_attn = fused_is_faster(x)  # type: ignore[misc]  # Final, for TorchScript alone
-        for block in self.blocks[:-2]:
-            x = block(x)
-        return x, h, w
+        kept = self._draw(0.0, len(self.blocks), x)
+        return self._through(x, kept, 0, len(self.blocks) - 2), h, w, kept
+
+    def _patch_tokens(self, images: Tensor) -> tuple[Tensor, int, int]:
+        """The patch embedding [B, n, D] of images, and the patch grid; a remainder of less than a patch is not seen.
+
+        It is the convolution as one product. The tokens lie in memory as all that follows reads them: each addition
+        keeps the order of its first summand.
+        """
+        size = self.patch_size
+        h, w = (side // size for side in images.shape[-2:])
+        patches = torch.unflatten(images[..., : h * size, : w * size], 3, (w, size))
+        patches = torch.unflatten(patches, 2, (h, size)).permute(0, 2, 4, 1, 3, 5)  # [B, h, w, 3, size, size]
+        embed = self.patch_embed.proj
+        return F.linear(patches.flatten(3).flatten(1, 2), embed.weight.flatten(1), embed.bias), h, w
+
+    def _through(self, x: Tensor, kept: list[Kept], first: int, last: int) -> Tensor:
+        """Tokens [B, n, D] after the blocks from `first` to before `last`."""
+        for number in range(first, last):
+            block = self.blocks[number]
+            assert isinstance(block, Block)
+            x = self.patch_block(block, x, kept[number])
+        return x
 
     def class_token(self, last: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalised class token [B, D] of images from their last features [B, n, D]; `mask` as in `forward`."""
         visible = ~mask.flatten(1) if self.attends_unmasked and mask is not None else None
         cls = self.cls_token.expand(len(last), -1, -1)
-        for block in self.cls_blocks:
-            cls = block(cls, last, visible)
+        kept = self._draw(self.drop_path, len(self.cls_blocks), last)
+        for block, factors in zip(self.cls_blocks, kept, strict=True):
+            cls = block(cls, last, visible, factors)
         normalised: Tensor = self.norm(cls)
         return normalised[:, 0]
+
+    def _draw(self, lowest: float, blocks: int, x: Tensor) -> list[Kept]:
+        """Stochastic depth of so many blocks, whose rates rise from `lowest` to the highest: 0, or 1 / (1 - rate).
+
+        All draws of a pass at once, and the rates as a tensor: a compiled block is one for all rates.
+        """
+        if not self.training or self.drop_path == 0:
+            return [None] * blocks
+        rates = torch.linspace(lowest, self.drop_path, blocks, device=x.device)[:, None, None]
+        kept = torch.rand(blocks, 2, len(x), device=x.device) >= rates
+        return list((kept / (1 - rates))[:, :, :, None, None].unbind())
 
 
 def _grid(tokens: Tensor, h: int, w: int) -> Tensor:

@@ -54,8 +54,8 @@ class Network(nn.Module):
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Top and aux class logits, each [B, K]: the classifier on the features' global maximum."""
         with self._in_float32(features.aux):
-            top = self.top_classifier(F.adaptive_max_pool2d(features.top.float(), 1))
-            aux = self.aux_classifier(F.adaptive_max_pool2d(features.aux.float(), 1))
+            top = self.top_classifier(features.top.float().amax((2, 3), keepdim=True))
+            aux = self.aux_classifier(features.aux.float().amax((2, 3), keepdim=True))
         return top.flatten(1), aux.flatten(1)
 
     @torch.no_grad()
