@@ -58,7 +58,7 @@ class Options:
     backbone: str = "vit_small_patch16_224"
     """timm's ViT."""
     precision: str = "fp32"
-    """fp32 or bf16 for ours; the reference runs in fp32."""
+    """fp32, tf32 or bf16 for ours; the reference runs in fp32."""
     jobs: int = 2
     """Processes of pydensecrf, and threads of ours."""
     batch_size: int = 4
