@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fsr import distributed
+from fsr.arithmetic import use_arithmetic
 from fsr.data.loaders import EvaluationImage
 from fsr.data.source import Source
 from fsr.data.transforms import denormalise
@@ -31,6 +32,7 @@ class Predictor:
         self, config: InferConfig, thresholds: Thresholds, network: Network, source: Source, results: Results
     ) -> None:
         self.config = config
+        use_arithmetic(config.precision, deterministic=False)
         self.device = distributed.own_device()
         self.place = self.device if config.postprocess == "device" else torch.device("cpu")
         self.network = network.to(self.device)
