@@ -26,6 +26,11 @@ def use_arithmetic(precision: Precision, *, deterministic: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares none
 
 
+def computed_in(precision: Precision, device: torch.device) -> Precision:
+    """What a device makes of a precision."""
+    return "fp32" if device.type == "cpu" and precision == "tf32" else precision
+
+
 @contextmanager
 def forward_only() -> Iterator[None]:
     """Compute without gradient, and so without asking for the same bits: forward passes have them anyway.
