@@ -30,6 +30,7 @@ from fsr.config import TrainConfig, voc
 from fsr.data.lists import Item, write_list
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.palette import palette_png
+from fsr.data.transforms import levels
 from fsr.data.voc import VocSource
 from fsr.distributed import own_device
 from fsr.files import write_atomically
@@ -157,7 +158,9 @@ def stages(folder: Path, options: Options) -> dict[str, float]:
         network, thresholds = opened.network
         predictor = Predictor(opened.config, thresholds, network, opened.source, opened.results)
         images: list[EvaluationImage] = []
-        taken = {"loading": seconds(lambda: images.extend(labelled_images(opened.source, "val", opened.items, 0)))}
+        taken = {
+            "loading": seconds(lambda: images.extend(labelled_images(opened.source, "val", opened.items, 0, levels)))
+        }
         batches = list(batches_of_one_size(images, options.batch_size))
         answers = predictor.answers(batches[0])[:0]  # to warm up
         taken["network"] = seconds(lambda: [predictor.see(batch) for batch in batches])
