@@ -103,16 +103,33 @@ class Lattice {
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // The blurred table [vertices, quads] of sums of shares, to be sliced; it lies in `sums` or in `other`.
+  // The blurred table [vertices, quads] of sums of shares; it lies in `sums` or in `other`.
   const float4* join(float4* sums, int quads, float4* other) const {
     join_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, sums, quads, other);
-    return blurred(other, quads, sums, 0);
+    float4 *from = other, *to = sums;
+    for (int axis = 0; axis <= D; ++axis, std::swap(from, to)) {
+      blur<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
+    }
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return from;
   }
 
-  // The same from rows, where each vertex has few corners.
-  const float4* join_few(const Rows& rows, float4* table, float4* other) const {
-    splat<D><<<blocks_, kThreads, 0, stream_>>>(tables_, rows, table);
-    return blurred(table, rows.quads, other, 1);
+  // Makes one sparse matrix of splat and blurs. It pays where there are about as many vertices as points, as a table of
+  // vertices is then as large as the rows of points, and each takes from few points.
+  Composed composed() {
+    const Composed matrix{
+        memory_.array<int2>(tables_.most),
+        memory_.array<Composed::Entry>(kPaths<D> * tables_.most),
+        &tables_.summary->composed};
+    compose<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return matrix;
+  }
+
+  // The blurred table of rows of points.
+  void multiply(const Composed& matrix, const float4* rows, int quads, float4* table) const {
+    fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, rows, quads, table);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
   // From now on the lattice filters with n K n, n = (K 1 + 1e-20)^-1/2.
@@ -125,15 +142,6 @@ class Lattice {
   }
 
  private:
-  const float4* blurred(float4* from, int quads, float4* to, int first_axis) const {
-    constexpr int kAxes = D == 2 ? D : D + 1;  // what `slice` leaves
-    for (int axis = first_axis; axis < kAxes; ++axis, std::swap(from, to)) {
-      blur<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
-    }
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return from;
-  }
-
   int patches_, blocks_;
   cudaStream_t stream_;
   Memory memory_;
@@ -207,7 +215,7 @@ at::Tensor mean_field_cuda(
   const auto sigma = static_cast<float>(spatial_std);
   const Pixels<5> pixels = bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std);
   // The same for every image, but each image has its own values.
-  const Lattice<2> spatial({nullptr, 1, pixels.patches, {sigma, sigma}});
+  Lattice<2> spatial({nullptr, 1, pixels.patches, {sigma, sigma}});
   const Lattice<5> bilateral(pixels);
   spatial.normalise();
   bilateral.normalise();
@@ -227,16 +235,17 @@ at::Tensor mean_field_cuda(
 
   Message<2> from_spatial{spatial.tables(), nullptr, kSliceFactor<2> * static_cast<float>(spatial_weight)};
   Message<5> from_bilateral{bilateral.tables(), nullptr, kSliceFactor<5> * static_cast<float>(bilateral_weight)};
-  // Beyond this deviation a vertex has so many corners that one thread should not sum them.
-  const bool few = spatial_std <= 4;
+  const bool dense = spatial_std < 2 && spatial.most() < INT32_MAX / kPaths<2>;
+  const Composed matrix = dense ? spatial.composed() : Composed{};
   for (int64_t iteration = 0; iteration <= iterations; ++iteration) {
     float* last = iteration == iterations ? result.mutable_data_ptr<float>() : nullptr;
     mean_field_step<<<images * image_patches, kThreads, 0, stream>>>(
         from_spatial, from_bilateral, unary, rows, marginals, sums, planes, last);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (last) break;
-    if (few) {
-      from_spatial.table = spatial.join_few(wide_rows, spatial_table, spatial_other);
+    if (dense) {
+      spatial.multiply(matrix, marginals, wide, spatial_table);
+      from_spatial.table = spatial_table;
     } else {
       spatial.sum(wide_rows, spatial_table);
       from_spatial.table = spatial.join(spatial_table, wide, spatial_other);

@@ -18,6 +18,12 @@ constexpr int kTileQuads = kThreads * 7;
 FSR_INLINE int tile_row(int quads) { return quads | 1; }
 __device__ inline int tile_rows(int quads) { return min(kThreads, kTileQuads / tile_row(quads)); }
 
+// Ways through the blurs of all axes.
+template <int D>
+constexpr int kPaths = 3 * kPaths<D - 1>;
+template <>
+constexpr int kPaths<-1> = 1;
+
 struct Rows {
   const float4* data;  // null: ones
   int32_t quads;       // of a row
@@ -105,52 +111,93 @@ __global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, con
   }
 }
 
-// [1/2 1 1/2] along an axis, of what `row(vertex)` is.
-template <int D, class Row>
-__device__ float4 blurred(const Tables<D>& tables, int axis, int64_t vertex, const Row& row) {
-  const int2 around = tables.neighbours[axis * tables.most + vertex];
-  float4 sum = row(vertex);
-  if (around.x >= 0) add(sum, 0.5f, row(around.x));
-  if (around.y >= 0) add(sum, 0.5f, row(around.y));
-  return sum;
-}
-
+// [1/2 1 1/2] along an axis.
 template <int D>
 __global__ void __launch_bounds__(kThreads, 6) blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
+  const int2* neighbours = tables.neighbours + axis * tables.most;
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
-    to[vertex * quads + quad] = blurred(tables, axis, vertex, [&](int64_t v) { return from[v * quads + quad]; });
+    const int2 around = neighbours[vertex];
+    float4 sum = from[vertex * quads + quad];
+    if (around.x >= 0) add(sum, 0.5f, from[static_cast<int64_t>(around.x) * quads + quad]);
+    if (around.y >= 0) add(sum, 0.5f, from[static_cast<int64_t>(around.y) * quads + quad]);
+    to[vertex * quads + quad] = sum;
   });
 }
 
-// The rows of vertices from those of points, blurred along the first axis: for a lattice whose vertices have so few
-// corners that summing them three times costs less than a table of its own.
-template <int D>
-__global__ void __launch_bounds__(kThreads, 5) splat(Tables<D> tables, Rows rows, float4* table) {
-  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, rows.quads, [&](int64_t vertex, int quad) {
-    const int2 around = tables.neighbours[vertex];
-    float4 sum{0, 0, 0, 0};
-#pragma unroll 1
-    for (int side = 0; side < 3; ++side) {
-      const int64_t from = side == 0 ? vertex : side == 1 ? around.x : around.y;
-      if (from < 0) continue;
-      const int2 list = tables.vertex_shares[from];
-      for (int i = list.x; i < list.x + list.y; ++i) {
-        const int2 range = tables.shares[tables.sources[i]];
-        const int32_t patch = range.x / kCorners<D>;
-        const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
-        const float4* data = rows.data + rows.row(patch) + quad;
-        for (int c = range.x; c < range.y; ++c) {
-          const int corner = tables.corners[c];
-          add(sum, (side == 0 ? 1 : 0.5f) * weights[corner], data[corner / (D + 1) * rows.step()]);
-        }
+// What splat and all blurs together do, as a sparse matrix.
+struct Composed {
+  struct Entry {
+    int32_t point;
+    float weight;
+  };
+  int2* rows;      // [vertices]; begin and end in `entries`
+  Entry* entries;
+  int32_t* taken;
+};
+
+// work(point, weight) along each path of blurs from a vertex back to a point; a point has several.
+template <int D, class Work>
+__device__ void each_path(const Tables<D>& tables, int32_t vertex, const Work& work) {
+  for (int path = 0; path < kPaths<D>; ++path) {
+    int32_t at = vertex;
+    float weight = 1;
+    for (int axis = D, sides = path; axis >= 0 && at >= 0; --axis, sides /= 3) {
+      if (sides % 3 == 0) continue;
+      const int2 around = tables.neighbours[axis * tables.most + at];
+      at = sides % 3 == 1 ? around.x : around.y;
+      weight *= 0.5f;
+    }
+    if (at < 0) continue;
+    const int2 list = tables.vertex_shares[at];
+    for (int i = list.x; i < list.x + list.y; ++i) {
+      const int2 range = tables.shares[tables.sources[i]];
+      const int32_t patch = range.x / kCorners<D>;
+      for (int c = range.x; c < range.y; ++c) {
+        const int corner = tables.corners[c];
+        work(patch * kThreads + corner / (D + 1), weight * tables.weights[static_cast<int64_t>(patch) * kCorners<D> + corner]);
       }
     }
-    table[vertex * rows.quads + quad] = sum;
+  }
+}
+
+template <int D>
+__global__ void compose(Tables<D> tables, Composed composed) {
+  FSR_ROUNDS(i, tables.summary->vertices) {
+    const auto vertex = static_cast<int32_t>(i);
+    const bool real = vertex < tables.summary->vertices;
+    int room = 0;
+    if (real) each_path(tables, vertex, [&](int32_t, float) { ++room; });
+    const int32_t begin = take(room, composed.taken);
+    if (!real) continue;
+    int32_t end = begin;
+    each_path(tables, vertex, [&](int32_t point, float weight) {
+      int32_t at = begin;
+      while (at < end && composed.entries[at].point != point) ++at;
+      if (at < end) {
+        composed.entries[at].weight += weight;
+      } else {
+        composed.entries[end++] = {point, weight};
+      }
+    });
+    composed.rows[vertex] = {begin, end};
+  }
+}
+
+// The blurred table of a lattice at once.
+template <int D>
+__global__ void __launch_bounds__(kThreads, 6) multiply(Tables<D> tables, Composed composed, const float4* rows, int quads, float4* table) {
+  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
+    const int2 range = composed.rows[vertex];
+    float4 sum{0, 0, 0, 0};
+    for (int i = range.x; i < range.y; ++i) {
+      const Composed::Entry entry = composed.entries[i];
+      add(sum, entry.weight, rows[static_cast<int64_t>(entry.point) * quads + quad]);
+    }
+    table[vertex * quads + quad] = sum;
   });
 }
 
-// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice. In two dimensions it blurs along
-// the last axis, too: there the tables are as large as the images, and a pass over them costs more than the additions.
+// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice.
 template <int D>
 __device__ void slice(
     const Tables<D>& tables, int32_t patch, int place, const float4* table, int quads, int quad, float factor, float4& sum) {
@@ -160,12 +207,11 @@ __device__ void slice(
     return;
   }
   const int32_t* vertices = tables.share_vertex + tables.patch_shares[patch].x;
-  const auto row = [&](int64_t vertex) { return table[vertex * quads + quad]; };
   float4 held{0, 0, 0, 0};
   FSR_UNROLL
   for (int r = 0; r <= D; ++r) {
     const int64_t vertex = vertices[tables.corner_share[first + r]];
-    add(held, tables.weights[first + r], D == 2 ? blurred(tables, D, vertex, row) : row(vertex));
+    add(held, tables.weights[first + r], table[vertex * quads + quad]);
   }
   add(sum, factor, held);
 }
