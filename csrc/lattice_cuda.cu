@@ -127,8 +127,8 @@ class Lattice {
   }
 
   // The blurred table of rows of points.
-  void multiply(const Composed& matrix, const float4* rows, int quads, float4* table) const {
-    fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, rows, quads, table);
+  void multiply(const Composed& matrix, const Rows& rows, float4* table) const {
+    fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, rows, table);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
@@ -244,7 +244,7 @@ at::Tensor mean_field_cuda(
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (last) break;
     if (dense) {
-      spatial.multiply(matrix, marginals, wide, spatial_table);
+      spatial.multiply(matrix, rows, spatial_table);
       from_spatial.table = spatial_table;
     } else {
       spatial.sum(wide_rows, spatial_table);

@@ -183,18 +183,24 @@ __global__ void compose(Tables<D> tables, Composed composed) {
   }
 }
 
-// The blurred table of a lattice at once.
+// The blurred table of a lattice at once. A block takes vertices that were named one after the other, and so lie close to
+// each other, of one image: together they need few rows, each many times.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 6) multiply(Tables<D> tables, Composed composed, const float4* rows, int quads, float4* table) {
-  each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
-    const int2 range = composed.rows[vertex];
-    float4 sum{0, 0, 0, 0};
-    for (int i = range.x; i < range.y; ++i) {
-      const Composed::Entry entry = composed.entries[i];
-      add(sum, entry.weight, rows[static_cast<int64_t>(entry.point) * quads + quad]);
-    }
-    table[vertex * quads + quad] = sum;
-  });
+__global__ void __launch_bounds__(kThreads, 6) multiply(Tables<D> tables, Composed composed, Rows rows, float4* table) {
+  constexpr int kTogether = 128;
+  const int64_t vertices = tables.summary->vertices, all = (vertices + kTogether - 1) / kTogether * rows.images;
+  for (int64_t i = blockIdx.x; i < all; i += gridDim.x) {
+    const int64_t first = i / rows.images * kTogether, image = i % rows.images * rows.quads;
+    each_quad(0, 1, min(static_cast<int64_t>(kTogether), vertices - first), rows.quads, [&](int64_t j, int quad) {
+      const int2 range = composed.rows[first + j];
+      float4 sum{0, 0, 0, 0};
+      for (int k = range.x; k < range.y; ++k) {
+        const Composed::Entry entry = composed.entries[k];
+        add(sum, entry.weight, rows.data[entry.point * rows.step() + image + quad]);
+      }
+      table[(first + j) * rows.step() + image + quad] = sum;
+    });
+  }
 }
 
 // sum += factor * what the corners of a patch's point hold; NaN without a valid lattice.
