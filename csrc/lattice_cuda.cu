@@ -97,18 +97,19 @@ class Lattice {
   const Tables<D>& tables() const { return tables_; }
   int64_t most() const { return tables_.most; }
 
-  // The sums of shares [shares, quads] from rows.
-  void sum(const Rows& rows, float4* sums) const {
-    sum_patches<D><<<patches_, kThreads, 0, stream_>>>(tables_, rows, sums);
+  // The sums of shares [images, most, quads] from rows.
+  void sum(int images, const float4* rows, int quads, float4* sums) const {
+    sum_patches<D><<<dim3(patches_, images), kThreads, 0, stream_>>>(tables_, rows, quads, sums);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  // The blurred table [vertices, quads] of sums of shares; it lies in `sums` or in `other`.
-  const float4* join(float4* sums, int quads, float4* other) const {
-    join_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, sums, quads, other);
+  // The blurred table [images, most, quads] of sums of shares; it lies in `sums` or in `other`.
+  const float4* join(int images, float4* sums, int quads, float4* other) const {
+    const dim3 grid(blocks_, images);
+    join_shares<D><<<grid, kThreads, 0, stream_>>>(tables_, sums, quads, other);
     float4 *from = other, *to = sums;
     for (int axis = 0; axis <= D; ++axis, std::swap(from, to)) {
-      blur<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
+      blur<D><<<grid, kThreads, 0, stream_>>>(tables_, axis, from, quads, to);
     }
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     return from;
@@ -126,9 +127,10 @@ class Lattice {
     return matrix;
   }
 
-  // The blurred table of rows of points.
-  void multiply(const Composed& matrix, const Rows& rows, float4* table) const {
-    fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, rows, table);
+  // The blurred table [images, most, quads] from rows.
+  void multiply(const Composed& matrix, int images, const float4* rows, int quads, float4* table) const {
+    const int64_t points = static_cast<int64_t>(patches_) * kThreads;
+    fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, images, points, rows, quads, table);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
@@ -136,8 +138,8 @@ class Lattice {
   void normalise() const {
     Memory passing;
     auto *sums = passing.array<float4>(tables_.most), *other = passing.array<float4>(tables_.most);
-    sum({nullptr, 1, 1, tables_.image_patches}, sums);
-    fsr::normalise<D><<<patches_, kThreads, 0, stream_>>>(tables_, join(sums, 1, other));
+    sum(1, nullptr, 1, sums);
+    fsr::normalise<D><<<patches_, kThreads, 0, stream_>>>(tables_, join(1, sums, 1, other));
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
@@ -172,23 +174,22 @@ at::Tensor bilateral_filter_cuda(
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const Pixels<5> pixels = bilateral_pixels(image, sigma_rgb, sigma_xy);
   const Lattice<5> lattice(pixels);
-  const auto images = static_cast<int32_t>(values.size(0)), image_patches = pixels.patches.count();
-  const int64_t channels = values.size(1), points = static_cast<int64_t>(images) * image_patches * kThreads;
+  const int patches = static_cast<int>(values.size(0)) * pixels.patches.count();
+  const int64_t channels = values.size(1);
   constexpr int64_t kWidest = 128;  // channels at a time: bounds what the tables take
   const int widest = quads_for(std::min(channels, kWidest));
   Memory memory;
-  auto* row_memory = memory.array<float4>(points * widest);
+  auto* rows = memory.array<float4>(static_cast<int64_t>(patches) * kThreads * widest);
   auto *sums = memory.array<float4>(lattice.most() * widest), *other = memory.array<float4>(lattice.most() * widest);
   for (int64_t first = 0; first < channels; first += kWidest) {
     const Planes planes{channels, std::min(channels - first, kWidest), pixels.patches};
     const int64_t offset = first * pixels.points();
-    const Rows rows{row_memory, quads_for(planes.used), images, image_patches};
-    planes_to_rows<<<images * image_patches, kThreads, 0, stream>>>(
-        planes, values.const_data_ptr<float>() + offset, 0, rows, row_memory);
-    lattice.sum(rows, sums);
-    const float4* table = lattice.join(sums, rows.quads, other);
-    slice_patches<5><<<images * image_patches, kThreads, 0, stream>>>(
-        lattice.tables(), table, rows.quads, planes, result.mutable_data_ptr<float>() + offset);
+    const int quads = quads_for(planes.used);
+    planes_to_rows<<<patches, kThreads, 0, stream>>>(planes, values.const_data_ptr<float>() + offset, 0, quads, rows);
+    lattice.sum(1, rows, quads, sums);
+    const float4* table = lattice.join(1, sums, quads, other);
+    slice_patches<5><<<patches, kThreads, 0, stream>>>(
+        lattice.tables(), table, quads, planes, result.mutable_data_ptr<float>() + offset);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
   return result;
@@ -209,7 +210,7 @@ at::Tensor mean_field_cuda(
   const at::Tensor result = at::empty_like(logits);
   if (logits.numel() == 0) return result;
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const auto images = static_cast<int32_t>(logits.size(0));
+  const auto images = static_cast<int>(logits.size(0));
   const int quads = quads_for(logits.size(1));
   TORCH_CHECK_VALUE(tile_row(quads) <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads, " is the most");
   const auto sigma = static_cast<float>(spatial_std);
@@ -220,18 +221,17 @@ at::Tensor mean_field_cuda(
   spatial.normalise();
   bilateral.normalise();
 
-  const int32_t image_patches = pixels.patches.count();
-  const int64_t points = static_cast<int64_t>(images) * image_patches * kThreads;
-  const int wide = quads * images;
+  const int patches = images * pixels.patches.count();
+  const int64_t rows = static_cast<int64_t>(patches) * kThreads * quads;
+  const int64_t spatial_rows = spatial.most() * images * quads, bilateral_rows = bilateral.most() * quads;
   Memory memory;
-  auto *unary = memory.array<float4>(points * quads), *marginals = memory.array<float4>(points * quads);
-  auto *spatial_table = memory.array<float4>(spatial.most() * wide), *spatial_other = memory.array<float4>(spatial.most() * wide);
-  auto *sums = memory.array<float4>(bilateral.most() * quads), *other = memory.array<float4>(bilateral.most() * quads);
+  auto *unary = memory.array<float4>(rows), *marginals = memory.array<float4>(rows);
+  auto *spatial_table = memory.array<float4>(spatial_rows), *spatial_other = memory.array<float4>(spatial_rows);
+  auto *sums = memory.array<float4>(bilateral_rows), *other = memory.array<float4>(bilateral_rows);
   const Planes planes{logits.size(1), logits.size(1), pixels.patches};
-  const Rows rows{marginals, quads, images, image_patches}, wide_rows{marginals, wide, 1, image_patches};
   // The labels that fill the last quad get a marginal of 0.
-  planes_to_rows<<<images * image_patches, kThreads, 0, stream>>>(
-      planes, logits.const_data_ptr<float>(), -std::numeric_limits<float>::infinity(), rows, unary);
+  planes_to_rows<<<patches, kThreads, 0, stream>>>(
+      planes, logits.const_data_ptr<float>(), -std::numeric_limits<float>::infinity(), quads, unary);
 
   Message<2> from_spatial{spatial.tables(), nullptr, kSliceFactor<2> * static_cast<float>(spatial_weight)};
   Message<5> from_bilateral{bilateral.tables(), nullptr, kSliceFactor<5> * static_cast<float>(bilateral_weight)};
@@ -239,18 +239,18 @@ at::Tensor mean_field_cuda(
   const Composed matrix = dense ? spatial.composed() : Composed{};
   for (int64_t iteration = 0; iteration <= iterations; ++iteration) {
     float* last = iteration == iterations ? result.mutable_data_ptr<float>() : nullptr;
-    mean_field_step<<<images * image_patches, kThreads, 0, stream>>>(
-        from_spatial, from_bilateral, unary, rows, marginals, sums, planes, last);
+    mean_field_step<<<patches, kThreads, 0, stream>>>(
+        from_spatial, from_bilateral, unary, quads, marginals, sums, planes, last);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (last) break;
     if (dense) {
-      spatial.multiply(matrix, rows, spatial_table);
+      spatial.multiply(matrix, images, marginals, quads, spatial_table);
       from_spatial.table = spatial_table;
     } else {
-      spatial.sum(wide_rows, spatial_table);
-      from_spatial.table = spatial.join(spatial_table, wide, spatial_other);
+      spatial.sum(images, marginals, quads, spatial_table);
+      from_spatial.table = spatial.join(images, spatial_table, quads, spatial_other);
     }
-    from_bilateral.table = bilateral.join(sums, quads, other);
+    from_bilateral.table = bilateral.join(1, sums, quads, other);
   }
   return result;
 }

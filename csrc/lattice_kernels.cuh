@@ -1,8 +1,8 @@
 // The kernels that filter values with a lattice on CUDA; lattice_patches.cuh builds it, lattice_cuda.cu launches them.
 //
-// A row is the channels of a point, a share or a vertex, in fours, padded with zeros. The images of a batch have the rows
-// of the same pixel side by side: [points of an image, images, quads]. So the spatial lattice, which is the same for
-// all of them, is that of one image with rows as wide as the batch.
+// A row is the channels of a point, a share or a vertex, in fours, padded with zeros: [points, quads]. Several images may
+// be filtered with the lattice of one, as the spatial one is the same for all: then the grid's second dimension is the
+// image, with its own points and its own table of `most` rows.
 #pragma once
 
 #include <limits>
@@ -24,18 +24,11 @@ constexpr int kPaths = 3 * kPaths<D - 1>;
 template <>
 constexpr int kPaths<-1> = 1;
 
-struct Rows {
-  const float4* data;  // null: ones
-  int32_t quads;       // of a row
-  int32_t images;
-  int32_t image_patches;
-
-  // The rows of a patch: `row(patch) + place * step()`.
-  __device__ int64_t row(int32_t patch) const {
-    return (static_cast<int64_t>(patch % image_patches) * kThreads * images + patch / image_patches) * quads;
-  }
-  __device__ int64_t step() const { return static_cast<int64_t>(images) * quads; }
-};
+// Where a table for the block's image starts.
+template <int D, class Quad>
+__device__ Quad* of_image(Quad* tables, const Tables<D>& lattice, int quads) {
+  return tables + blockIdx.y * lattice.most * quads;
+}
 
 __device__ inline void add(float4& sum, float weight, const float4& row) {
   sum.x = __fmaf_rn(weight, row.x, sum.x);
@@ -54,33 +47,36 @@ __device__ void each_quad(int64_t block, int64_t blocks, int64_t count, int quad
   }
 }
 
-// What the patch's points give each of its shares.
+// What the patch's points give each of its shares; `rows` are the patch's, null means ones.
 template <int D>
-__device__ void sum_patch(const Tables<D>& tables, int32_t patch, const Rows& rows, float4* sums) {
+__device__ void sum_patch(const Tables<D>& tables, int32_t patch, const float4* rows, int quads, float4* sums) {
   const int2 mine = tables.patch_shares[patch];
   const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
-  const float4* data = rows.data ? rows.data + rows.row(patch) : nullptr;
-  each_quad(0, 1, mine.y, rows.quads, [&](int64_t i, int quad) {
+  each_quad(0, 1, mine.y, quads, [&](int64_t i, int quad) {
     const int64_t share = mine.x + i;
     const int2 range = tables.shares[share];
     float4 sum{0, 0, 0, 0};
     for (int c = range.x; c < range.y; ++c) {
       const int corner = tables.corners[c];
-      const float4 row = data ? data[corner / (D + 1) * rows.step() + quad] : float4{1, 1, 1, 1};
-      add(sum, weights[corner], row);
+      add(sum, weights[corner], rows ? rows[corner / (D + 1) * quads + quad] : float4{1, 1, 1, 1});
     }
-    sums[share * rows.quads + quad] = sum;
+    sums[share * quads + quad] = sum;
   });
 }
 
 template <int D>
-__global__ void sum_patches(Tables<D> tables, Rows rows, float4* sums) {
-  sum_patch(tables, blockIdx.x, rows, sums);
+__global__ void sum_patches(Tables<D> tables, const float4* rows, int quads, float4* sums) {
+  const int64_t patch = blockIdx.x + static_cast<int64_t>(blockIdx.y) * gridDim.x;
+  const float4* mine = rows ? rows + patch * kThreads * quads : nullptr;
+  sum_patch(tables, blockIdx.x, mine, quads, of_image(sums, tables, quads));
 }
 
 // The rows of vertices from those of their shares.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, const float4* sums, int quads, float4* table) {
+__global__ void __launch_bounds__(kThreads, 6) join_shares(
+    Tables<D> tables, const float4* all_sums, int quads, float4* all_tables) {
+  const float4* sums = of_image(all_sums, tables, quads);
+  float4* table = of_image(all_tables, tables, quads);
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
     const int2 list = tables.vertex_shares[vertex];
     if (list.y > kFewShares) return;
@@ -92,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, con
   __shared__ float4 parts[kThreads];
   constexpr int kQuads = 8, kLanes = kThreads / kQuads;
   for (int i = blockIdx.x; i < tables.summary->long_vertices; i += gridDim.x) {
-    const int32_t vertex = tables.long_vertices[i];
+    const int64_t vertex = tables.long_vertices[i];
     const int2 list = tables.vertex_shares[vertex];
     for (int first = 0; first < quads; first += kQuads) {
       const int quad = first + threadIdx.x % kQuads;
@@ -104,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, con
       __syncthreads();
       if (threadIdx.x < kQuads && quad < quads) {
         for (int lane = 1; lane < kLanes; ++lane) add(sum, 1, parts[lane * kQuads + threadIdx.x]);
-        table[static_cast<int64_t>(vertex) * quads + quad] = sum;
+        table[vertex * quads + quad] = sum;
       }
       __syncthreads();
     }
@@ -113,7 +109,10 @@ __global__ void __launch_bounds__(kThreads, 6) join_shares(Tables<D> tables, con
 
 // [1/2 1 1/2] along an axis.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 6) blur(Tables<D> tables, int axis, const float4* from, int quads, float4* to) {
+__global__ void __launch_bounds__(kThreads, 6) blur(
+    Tables<D> tables, int axis, const float4* all_from, int quads, float4* all_to) {
+  const float4* from = of_image(all_from, tables, quads);
+  float4* to = of_image(all_to, tables, quads);
   const int2* neighbours = tables.neighbours + axis * tables.most;
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
     const int2 around = neighbours[vertex];
@@ -183,22 +182,26 @@ __global__ void compose(Tables<D> tables, Composed composed) {
   }
 }
 
-// The blurred table of a lattice at once. A block takes vertices that were named one after the other, and so lie close to
-// each other, of one image: together they need few rows, each many times.
+// The blurred table of a lattice at once, for images of `points`. A block takes vertices that were named one after the
+// other, and so lie close to each other, of one image: together they need few rows, each many times. The images take
+// turns, for they need the same entries.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 6) multiply(Tables<D> tables, Composed composed, Rows rows, float4* table) {
-  constexpr int kTogether = 128;
-  const int64_t vertices = tables.summary->vertices, all = (vertices + kTogether - 1) / kTogether * rows.images;
-  for (int64_t i = blockIdx.x; i < all; i += gridDim.x) {
-    const int64_t first = i / rows.images * kTogether, image = i % rows.images * rows.quads;
-    each_quad(0, 1, min(static_cast<int64_t>(kTogether), vertices - first), rows.quads, [&](int64_t j, int quad) {
-      const int2 range = composed.rows[first + j];
+__global__ void __launch_bounds__(kThreads, 5) multiply(
+    Tables<D> tables, Composed composed, int images, int64_t points, const float4* rows, int quads, float4* table) {
+  constexpr int64_t kTogether = 128;
+  const int64_t vertices = tables.summary->vertices;
+  for (int64_t i = blockIdx.x; i < (vertices + kTogether - 1) / kTogether * images; i += gridDim.x) {
+    const int64_t first = i / images * kTogether, image = i % images;
+    const float4* from = rows + image * points * quads;
+    float4* to = table + (image * tables.most + first) * quads;
+    each_quad(0, 1, min(kTogether, vertices - first), quads, [&](int64_t vertex, int quad) {
+      const int2 range = composed.rows[first + vertex];
       float4 sum{0, 0, 0, 0};
       for (int k = range.x; k < range.y; ++k) {
         const Composed::Entry entry = composed.entries[k];
-        add(sum, entry.weight, rows.data[entry.point * rows.step() + image + quad]);
+        add(sum, entry.weight, from[static_cast<int64_t>(entry.point) * quads + quad]);
       }
-      table[(first + j) * rows.step() + image + quad] = sum;
+      to[vertex * quads + quad] = sum;
     });
   }
 }
@@ -257,17 +260,18 @@ __device__ void each_entry(const Planes& planes, int32_t patch, int first, int c
 }
 
 // `padding` is what the channels behind the last become.
-__global__ void planes_to_rows(Planes planes, const float* from, float padding, Rows rows, float4* to) {
+__global__ void planes_to_rows(Planes planes, const float* from, float padding, int quads, float4* to) {
   __shared__ float4 tile[kTileQuads];
-  const int quads = rows.quads, most = tile_rows(quads);
+  const int most = tile_rows(quads);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t channel) {
       reinterpret_cast<float*>(tile)[entry] = at >= 0 ? from[at] : channel < planes.used ? 0 : padding;
     });
     __syncthreads();
+    float4* rows = to + (static_cast<int64_t>(blockIdx.x) * kThreads + first) * quads;
     each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
-      to[rows.row(blockIdx.x) + (first + place) * rows.step() + quad] = tile[place * tile_row(quads) + quad];
+      rows[place * quads + quad] = tile[place * tile_row(quads) + quad];
     });
     __syncthreads();
   }
@@ -307,24 +311,25 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     Message<2> spatial,
     Message<5> bilateral,
     const float4* unary,
-    Rows rows,
+    int quads,
     float4* marginals,
     float4* sums,
     Planes planes,
     float* result) {
   __shared__ float4 tile[kTileQuads];
   __shared__ float shares[kThreads];
-  const int32_t patch = blockIdx.x, image = patch / rows.image_patches, inner = patch % rows.image_patches;
-  const int thread = threadIdx.x, quads = rows.quads, most = tile_rows(quads);
+  const int thread = threadIdx.x, most = tile_rows(quads);
+  const int32_t patch = blockIdx.x, image = patch / spatial.tables.image_patches;
+  const int64_t rows = static_cast<int64_t>(patch) * kThreads * quads;
+  const float4* spatial_table = spatial.table + image * spatial.tables.most * quads;
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
-    const int64_t row = rows.row(patch) + first * rows.step();
     each_quad(0, 1, count, quads, [&](int64_t at, int quad) {
       const int place = first + static_cast<int>(at);
-      float4 score = unary[row + at * rows.step() + quad];
+      float4 score = unary[rows + place * quads + quad];
       if (spatial.table) {
-        const int all = quads * rows.images;
-        slice(spatial.tables, inner, place, spatial.table, all, image * quads + quad, spatial.weight, score);
+        const int32_t inner = patch - image * spatial.tables.image_patches;
+        slice(spatial.tables, inner, place, spatial_table, quads, quad, spatial.weight, score);
         slice(bilateral.tables, patch, place, bilateral.table, quads, quad, bilateral.weight, score);
       }
       tile[at * tile_row(quads) + quad] = score;
@@ -350,12 +355,12 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
       each_quad(0, 1, count, quads, [&](int64_t at, int quad) {
         float4 marginal{0, 0, 0, 0};
         add(marginal, shares[at], tile[at * tile_row(quads) + quad]);
-        marginals[row + at * rows.step() + quad] = marginal;
+        marginals[rows + (first + at) * quads + quad] = marginal;
       });
     }
     __syncthreads();
   }
-  if (!result) sum_patch(bilateral.tables, patch, rows, sums);
+  if (!result) sum_patch(bilateral.tables, patch, marginals + rows, quads, sums);
 }
 
 }  // namespace
