@@ -115,20 +115,30 @@ class Lattice {
     return from;
   }
 
-  // Makes one sparse matrix of splat and blurs. It pays where there are about as many vertices as points, as a table of
-  // vertices is then as large as the rows of points, and each takes from few points.
-  Composed composed() {
-    const Composed matrix{
-        memory_.array<int2>(tables_.most),
-        memory_.array<Composed::Entry>(kPaths<D> * tables_.most),
-        &tables_.summary->composed};
-    compose<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix);
+  // Splat and blurs as one sparse matrix. It pays where there are about as many vertices as points, as a table of vertices
+  // is then as large as the rows of points, and each vertex takes from few points.
+  Matrix matrix() {
+    Memory passing;
+    auto* taken = passing.array<int32_t>(D + 2);
+    C10_CUDA_CHECK(cudaMemsetAsync(taken, 0, (D + 2) * sizeof(*taken), stream_));
+    int64_t room = tables_.most;
+    const auto new_matrix = [&](Memory& memory) {
+      return Matrix{memory.array<int2>(tables_.most), memory.array<Matrix::Entry>(room), taken++};
+    };
+    Matrix from = new_matrix(passing);
+    start_matrix<D><<<blocks_, kThreads, 0, stream_>>>(tables_, from);
+    for (int axis = 0; axis <= D; ++axis) {
+      room *= 3;
+      const Matrix to = new_matrix(axis < D ? passing : memory_);
+      blur_matrix<D><<<blocks_, kThreads, 0, stream_>>>(tables_, axis, from, to);
+      from = to;
+    }
     C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return matrix;
+    return from;
   }
 
   // The blurred table [images, most, quads] from rows.
-  void multiply(const Composed& matrix, int images, const float4* rows, int quads, float4* table) const {
+  void multiply(const Matrix& matrix, int images, const float4* rows, int quads, float4* table) const {
     const int64_t points = static_cast<int64_t>(patches_) * kThreads;
     fsr::multiply<D><<<blocks_, kThreads, 0, stream_>>>(tables_, matrix, images, points, rows, quads, table);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -235,8 +245,8 @@ at::Tensor mean_field_cuda(
 
   Message<2> from_spatial{spatial.tables(), nullptr, kSliceFactor<2> * static_cast<float>(spatial_weight)};
   Message<5> from_bilateral{bilateral.tables(), nullptr, kSliceFactor<5> * static_cast<float>(bilateral_weight)};
-  const bool dense = spatial_std < 2 && spatial.most() < INT32_MAX / kPaths<2>;
-  const Composed matrix = dense ? spatial.composed() : Composed{};
+  const bool dense = spatial_std < 2 && spatial.most() < INT32_MAX / 27;
+  const Matrix matrix = dense ? spatial.matrix() : Matrix{};
   for (int64_t iteration = 0; iteration <= iterations; ++iteration) {
     float* last = iteration == iterations ? result.mutable_data_ptr<float>() : nullptr;
     mean_field_step<<<patches, kThreads, 0, stream>>>(

@@ -18,12 +18,6 @@ constexpr int kTileQuads = kThreads * 7;
 FSR_INLINE int tile_row(int quads) { return quads | 1; }
 __device__ inline int tile_rows(int quads) { return min(kThreads, kTileQuads / tile_row(quads)); }
 
-// Ways through the blurs of all axes.
-template <int D>
-constexpr int kPaths = 3 * kPaths<D - 1>;
-template <>
-constexpr int kPaths<-1> = 1;
-
 // Where a table for the block's image starts.
 template <int D, class Quad>
 __device__ Quad* of_image(Quad* tables, const Tables<D>& lattice, int quads) {
@@ -123,71 +117,74 @@ __global__ void __launch_bounds__(kThreads, 6) blur(
   });
 }
 
-// What splat and all blurs together do, as a sparse matrix.
-struct Composed {
+// A sparse matrix that makes vertices' rows from those of points.
+struct Matrix {
   struct Entry {
     int32_t point;
     float weight;
   };
   int2* rows;      // [vertices]; begin and end in `entries`
   Entry* entries;
-  int32_t* taken;
+  int32_t* taken;  // how many entries have been
 };
 
-// work(point, weight) along each path of blurs from a vertex back to a point; a point has several.
-template <int D, class Work>
-__device__ void each_path(const Tables<D>& tables, int32_t vertex, const Work& work) {
-  for (int path = 0; path < kPaths<D>; ++path) {
-    int32_t at = vertex;
-    float weight = 1;
-    for (int axis = D, sides = path; axis >= 0 && at >= 0; --axis, sides /= 3) {
-      if (sides % 3 == 0) continue;
-      const int2 around = tables.neighbours[axis * tables.most + at];
-      at = sides % 3 == 1 ? around.x : around.y;
-      weight *= 0.5f;
+// The matrix of splat.
+template <int D>
+__global__ void start_matrix(Tables<D> tables, Matrix matrix) {
+  FSR_ROUNDS(vertex, tables.summary->vertices) {
+    const bool real = vertex < tables.summary->vertices;
+    const int2 list = real ? tables.vertex_shares[vertex] : int2{0, 0};
+    int corners = 0;
+    for (int i = list.x; i < list.x + list.y; ++i) {
+      const int2 range = tables.shares[tables.sources[i]];
+      corners += range.y - range.x;
     }
-    if (at < 0) continue;
-    const int2 list = tables.vertex_shares[at];
+    int32_t at = take(corners, matrix.taken);
+    if (!real) continue;
+    matrix.rows[vertex] = {at, at + corners};
     for (int i = list.x; i < list.x + list.y; ++i) {
       const int2 range = tables.shares[tables.sources[i]];
       const int32_t patch = range.x / kCorners<D>;
       for (int c = range.x; c < range.y; ++c) {
         const int corner = tables.corners[c];
-        work(patch * kThreads + corner / (D + 1), weight * tables.weights[static_cast<int64_t>(patch) * kCorners<D> + corner]);
+        const float weight = tables.weights[static_cast<int64_t>(patch) * kCorners<D> + corner];
+        matrix.entries[at++] = {patch * kThreads + corner / (D + 1), weight};
       }
     }
   }
 }
 
+// The matrix with the blur of one more axis.
 template <int D>
-__global__ void compose(Tables<D> tables, Composed composed) {
-  FSR_ROUNDS(i, tables.summary->vertices) {
-    const auto vertex = static_cast<int32_t>(i);
+__global__ void blur_matrix(Tables<D> tables, int axis, Matrix from, Matrix to) {
+  FSR_ROUNDS(vertex, tables.summary->vertices) {
     const bool real = vertex < tables.summary->vertices;
-    int room = 0;
-    if (real) each_path(tables, vertex, [&](int32_t, float) { ++room; });
-    const int32_t begin = take(room, composed.taken);
+    const int2 around = real ? tables.neighbours[axis * tables.most + vertex] : int2{-1, -1};
+    const int2 none{0, 0}, here = real ? from.rows[vertex] : none;
+    const int2 before = around.x < 0 ? none : from.rows[around.x], after = around.y < 0 ? none : from.rows[around.y];
+    const int32_t begin = take(here.y - here.x + before.y - before.x + after.y - after.x, to.taken);
     if (!real) continue;
     int32_t end = begin;
-    each_path(tables, vertex, [&](int32_t point, float weight) {
-      int32_t at = begin;
-      while (at < end && composed.entries[at].point != point) ++at;
-      if (at < end) {
-        composed.entries[at].weight += weight;
-      } else {
-        composed.entries[end++] = {point, weight};
+    for (int i = here.x; i < here.y; ++i) to.entries[end++] = from.entries[i];
+    for (const int2& range : {before, after}) {
+      for (int i = range.x; i < range.y; ++i) {
+        const Matrix::Entry entry = from.entries[i];
+        int32_t same = begin;
+        while (same < end && to.entries[same].point != entry.point) ++same;
+        if (same == end) to.entries[end++] = {entry.point, 0};
+        to.entries[same].weight += 0.5f * entry.weight;
       }
-    });
-    composed.rows[vertex] = {begin, end};
+    }
+    to.rows[vertex] = {begin, end};
   }
 }
 
-// The blurred table of a lattice at once, for images of `points`. A block takes vertices that were named one after the
+// A table by a matrix, for images of `points`. A block takes vertices that were named one after the
 // other, and so lie close to each other, of one image: together they need few rows, each many times. The images take
 // turns, for they need the same entries.
 template <int D>
 __global__ void __launch_bounds__(kThreads, 5) multiply(
-    Tables<D> tables, Composed composed, int images, int64_t points, const float4* rows, int quads, float4* table) {
+    Tables<D> tables, Matrix matrix, int images, int64_t points, const float4* rows, int quads, float4* table) {
   constexpr int64_t kTogether = 128;
   const int64_t vertices = tables.summary->vertices;
   for (int64_t i = blockIdx.x; i < (vertices + kTogether - 1) / kTogether * images; i += gridDim.x) {
@@ -195,10 +192,10 @@ __global__ void __launch_bounds__(kThreads, 5) multiply(
     const float4* from = rows + image * points * quads;
     float4* to = table + (image * tables.most + first) * quads;
     each_quad(0, 1, min(kTogether, vertices - first), quads, [&](int64_t vertex, int quad) {
-      const int2 range = composed.rows[first + vertex];
+      const int2 range = matrix.rows[first + vertex];
       float4 sum{0, 0, 0, 0};
       for (int k = range.x; k < range.y; ++k) {
-        const Composed::Entry entry = composed.entries[k];
+        const Matrix::Entry entry = matrix.entries[k];
         add(sum, entry.weight, from[static_cast<int64_t>(entry.point) * quads + quad]);
       }
       to[vertex * quads + quad] = sum;

@@ -81,7 +81,7 @@ struct Summary {
   int32_t least[2 * D];  // cells, and below them negative cells
   int32_t far;           // not 0 if float32 does not tell where some point lies, or it is NaN or infinite
   int32_t valid;
-  int32_t shares, vertices, listed_shares, long_vertices, composed;
+  int32_t shares, vertices, listed_shares, long_vertices;
   Numbering<D> numbering;
 };
 
@@ -152,7 +152,6 @@ template <int D>
 __global__ void start_summary(Summary<D>* summary) {
   for (int i = 0; i < 2 * D; ++i) summary->least[i] = INT32_MAX;
   summary->far = summary->shares = summary->vertices = summary->listed_shares = summary->long_vertices = 0;
-  summary->composed = 0;
 }
 
 template <int D>
