@@ -85,16 +85,24 @@ struct Summary {
   Numbering<D> numbering;
 };
 
-// The vertices of all shares; open addressing.
+// Hash tables of vertices' numbers have open addressing. An empty slot becomes the number's; others may try at once.
+constexpr unsigned long long kEmpty = ~0ull;
+enum class Slot { kOther, kFound, kNew };
+__device__ inline Slot claim(unsigned long long* slot, unsigned long long number) {
+  // Most numbers are there already, and reading is cheaper than trying to write.
+  unsigned long long found = *static_cast<volatile unsigned long long*>(slot);
+  if (found == kEmpty) found = atomicCAS(slot, kEmpty, number);
+  return found == kEmpty ? Slot::kNew : found == number ? Slot::kFound : Slot::kOther;
+}
+__device__ inline unsigned long long hash(unsigned long long number) { return number * 0x9E3779B97F4A7C15u >> 32; }
+
+// The vertices of all shares.
 struct VertexTable {
-  static constexpr unsigned long long kEmpty = ~0ull;
   unsigned long long* numbers;  // [slots]
   int32_t* vertices;            // [slots]
   int64_t slots;
 
-  __device__ int64_t first_slot(unsigned long long number) const {
-    return static_cast<int64_t>((number * 0x9E3779B97F4A7C15u >> 32) * slots >> 32);
-  }
+  __device__ int64_t first_slot(unsigned long long number) const { return static_cast<int64_t>(hash(number) * slots >> 32); }
   __device__ int64_t next_slot(int64_t slot) const { return slot + 1 < slots ? slot + 1 : 0; }
   __device__ int32_t find(unsigned long long number) const {
     for (int64_t slot = first_slot(number);; slot = next_slot(slot)) {
@@ -207,7 +215,7 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
     return;
   }
   for (int slot = thread; slot < kSlots; slot += kThreads) {
-    numbers[slot] = VertexTable::kEmpty;
+    numbers[slot] = kEmpty;
     sizes[slot] = 0;
   }
   __syncthreads();
@@ -229,11 +237,8 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
     FSR_UNROLL
     for (int r = 0; r <= D; ++r) {
       const auto wanted = static_cast<unsigned long long>(number);
-      int slot = static_cast<int>((wanted * 0x9E3779B97F4A7C15u >> 32) % kSlots);
-      for (;; slot = (slot + 1) % kSlots) {
-        const unsigned long long found = atomicCAS(&numbers[slot], VertexTable::kEmpty, wanted);
-        if (found == VertexTable::kEmpty || found == wanted) break;
-      }
+      int slot = static_cast<int>(hash(wanted) % kSlots);
+      while (claim(&numbers[slot], wanted) == Slot::kOther) slot = (slot + 1) % kSlots;
       slots[r] = slot;
       places[r] = atomicAdd(&sizes[slot], 1);
       number += summary.numbering.step[falling[r]];
@@ -288,19 +293,16 @@ template <int D>
 __global__ void find_vertices(
     Tables<D> tables, VertexTable table, const unsigned long long* share_numbers, unsigned long long* numbers) {
   FSR_ROUNDS(share, tables.summary->shares) {
-    bool new_one = false;
+    auto state = Slot::kOther;
     int64_t slot = 0;
     if (share < tables.summary->shares) {
       const unsigned long long number = share_numbers[share];
-      for (slot = table.first_slot(number);; slot = table.next_slot(slot)) {
-        const unsigned long long found = atomicCAS(&table.numbers[slot], VertexTable::kEmpty, number);
-        new_one = found == VertexTable::kEmpty;
-        if (new_one || found == number) break;
-      }
+      slot = table.first_slot(number);
+      while ((state = claim(&table.numbers[slot], number)) == Slot::kOther) slot = table.next_slot(slot);
       tables.share_vertex[share] = static_cast<int32_t>(slot);
     }
-    const int32_t vertex = take(new_one, &tables.summary->vertices);
-    if (!new_one) continue;
+    const int32_t vertex = take(state == Slot::kNew, &tables.summary->vertices);
+    if (state != Slot::kNew) continue;
     table.vertices[slot] = vertex;
     numbers[vertex] = share_numbers[share];
     tables.vertex_shares[vertex] = {0, 0};
