@@ -58,10 +58,9 @@ class Lattice {
         tables_.most < 1 << 30, "Too many pixels at once: ", pixels.sets * pixels.points(), ", 2^30 / ", D + 1, " is the most");
     tables_.summary = memory_.array<Summary<D>>(1);
     tables_.image_patches = pixels.patches.count();
-    tables_.weights = memory_.array<float>(tables_.most);
-    tables_.corner_share = memory_.array<uint16_t>(tables_.most);
+    tables_.corners = memory_.array<Term>(tables_.most);
     tables_.patch_shares = memory_.array<int2>(patches_);
-    tables_.corners = memory_.array<uint16_t>(tables_.most);
+    tables_.members = memory_.array<uint16_t>(tables_.most);
     tables_.shares = memory_.array<int2>(tables_.most);
     tables_.share_vertex = memory_.array<int32_t>(tables_.most);
     tables_.sources = memory_.array<int32_t>(tables_.most);
@@ -77,7 +76,7 @@ class Lattice {
     auto* share_numbers = passing.array<unsigned long long>(tables_.most);
     auto* numbers = passing.array<unsigned long long>(tables_.most);
     auto* places = passing.array<int32_t>(tables_.most);
-    auto* patches = passing.array<int32_t>(tables_.most);
+    auto* begins = passing.array<int32_t>(tables_.most);
     C10_CUDA_CHECK(cudaMemsetAsync(table.numbers, 0xff, table.slots * sizeof(*table.numbers), stream_));
 
     const Scale<D> scale;
@@ -88,8 +87,9 @@ class Lattice {
     find_vertices<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, share_numbers, numbers);
     count_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, places);
     place_lists<D><<<blocks_, kThreads, 0, stream_>>>(tables_);
-    list_patches<D><<<blocks_, kThreads, 0, stream_>>>(tables_, places, patches);
-    list_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, patches);
+    list_begins<D><<<blocks_, kThreads, 0, stream_>>>(tables_, places, begins);
+    list_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, begins);
+    name_corners<D><<<blocks_, kThreads, 0, stream_>>>(tables_);
     find_neighbours<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, numbers);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
@@ -123,7 +123,7 @@ class Lattice {
     C10_CUDA_CHECK(cudaMemsetAsync(taken, 0, (D + 2) * sizeof(*taken), stream_));
     int64_t room = tables_.most;
     const auto new_matrix = [&](Memory& memory) {
-      return Matrix{memory.array<int2>(tables_.most), memory.array<Matrix::Entry>(room), taken++};
+      return Matrix{memory.array<int2>(tables_.most), memory.array<Term>(room), taken++};
     };
     Matrix from = new_matrix(passing);
     start_matrix<D><<<blocks_, kThreads, 0, stream_>>>(tables_, from);

@@ -31,6 +31,26 @@ __device__ inline void add(float4& sum, float weight, const float4& row) {
   sum.w = __fmaf_rn(weight, row.w, sum.w);
 }
 
+// The sum of `count` terms, four at a time: a thread waits for its loads, and these go together.
+template <class TermAt, class RowAt>
+__device__ float4 sum_rows(int count, const TermAt& term_at, const RowAt& row_at) {
+  float4 sum{0, 0, 0, 0};
+  for (int i = 0; i < count; i += 4) {
+    Term terms[4];
+    float4 rows[4];
+    FSR_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      terms[k] = term_at(min(i + k, count - 1));
+      if (i + k >= count) terms[k].weight = 0;
+    }
+    FSR_UNROLL
+    for (int k = 0; k < 4; ++k) rows[k] = row_at(terms[k].index);
+    FSR_UNROLL
+    for (int k = 0; k < 4; ++k) add(sum, terms[k].weight, rows[k]);
+  }
+  return sum;
+}
+
 // work(row, quad) for `count` rows, shared out to blocks numbered `block` of `blocks`; a thread has its quad for good.
 template <class Work>
 __device__ void each_quad(int64_t block, int64_t blocks, int64_t count, int quads, const Work& work) {
@@ -45,16 +65,16 @@ __device__ void each_quad(int64_t block, int64_t blocks, int64_t count, int quad
 template <int D>
 __device__ void sum_patch(const Tables<D>& tables, int32_t patch, const float4* rows, int quads, float4* sums) {
   const int2 mine = tables.patch_shares[patch];
-  const float* weights = tables.weights + static_cast<int64_t>(patch) * kCorners<D>;
+  const Term* corners = tables.corners + static_cast<int64_t>(patch) * kCorners<D>;
   each_quad(0, 1, mine.y, quads, [&](int64_t i, int quad) {
     const int64_t share = mine.x + i;
     const int2 range = tables.shares[share];
-    float4 sum{0, 0, 0, 0};
-    for (int c = range.x; c < range.y; ++c) {
-      const int corner = tables.corners[c];
-      add(sum, weights[corner], rows ? rows[corner / (D + 1) * quads + quad] : float4{1, 1, 1, 1});
-    }
-    sums[share * quads + quad] = sum;
+    const auto corner = [&](int at) {
+      const int member = tables.members[range.x + at];
+      return Term{member / (D + 1), corners[member].weight};
+    };
+    const auto row = [&](int point) { return rows ? rows[point * quads + quad] : float4{1, 1, 1, 1}; };
+    sums[share * quads + quad] = sum_rows(range.y - range.x, corner, row);
   });
 }
 
@@ -74,9 +94,10 @@ __global__ void __launch_bounds__(kThreads, 6) join_shares(
   each_quad(blockIdx.x, gridDim.x, tables.summary->vertices, quads, [&](int64_t vertex, int quad) {
     const int2 list = tables.vertex_shares[vertex];
     if (list.y > kFewShares) return;
-    float4 sum{0, 0, 0, 0};
-    for (int i = list.x; i < list.x + list.y; ++i) add(sum, 1, sums[static_cast<int64_t>(tables.sources[i]) * quads + quad]);
-    table[vertex * quads + quad] = sum;
+    table[vertex * quads + quad] = sum_rows(
+        list.y,
+        [&](int i) { return Term{tables.sources[list.x + i], 1}; },
+        [&](int64_t share) { return sums[share * quads + quad]; });
   });
   // A block for each long list: 8 quads of a row at a time, 32 threads each.
   __shared__ float4 parts[kThreads];
@@ -119,13 +140,9 @@ __global__ void __launch_bounds__(kThreads, 6) blur(
 
 // A sparse matrix that makes vertices' rows from those of points.
 struct Matrix {
-  struct Entry {
-    int32_t point;
-    float weight;
-  };
-  int2* rows;      // [vertices]; begin and end in `entries`
-  Entry* entries;
-  int32_t* taken;  // how many entries have been
+  int2* rows;      // [vertices]; begin and end in `terms`
+  Term* terms;
+  int32_t* taken;  // how many terms have been
 };
 
 // The matrix of splat.
@@ -146,9 +163,8 @@ __global__ void start_matrix(Tables<D> tables, Matrix matrix) {
       const int2 range = tables.shares[tables.sources[i]];
       const int32_t patch = range.x / kCorners<D>;
       for (int c = range.x; c < range.y; ++c) {
-        const int corner = tables.corners[c];
-        const float weight = tables.weights[static_cast<int64_t>(patch) * kCorners<D> + corner];
-        matrix.entries[at++] = {patch * kThreads + corner / (D + 1), weight};
+        const int32_t corner = patch * kCorners<D> + tables.members[c];
+        matrix.terms[at++] = {corner / (D + 1), tables.corners[corner].weight};
       }
     }
   }
@@ -165,14 +181,14 @@ __global__ void blur_matrix(Tables<D> tables, int axis, Matrix from, Matrix to) 
     const int32_t begin = take(here.y - here.x + before.y - before.x + after.y - after.x, to.taken);
     if (!real) continue;
     int32_t end = begin;
-    for (int i = here.x; i < here.y; ++i) to.entries[end++] = from.entries[i];
+    for (int i = here.x; i < here.y; ++i) to.terms[end++] = from.terms[i];
     for (const int2& range : {before, after}) {
       for (int i = range.x; i < range.y; ++i) {
-        const Matrix::Entry entry = from.entries[i];
+        const Term term = from.terms[i];
         int32_t same = begin;
-        while (same < end && to.entries[same].point != entry.point) ++same;
-        if (same == end) to.entries[end++] = {entry.point, 0};
-        to.entries[same].weight += 0.5f * entry.weight;
+        while (same < end && to.terms[same].index != term.index) ++same;
+        if (same == end) to.terms[end++] = {term.index, 0};
+        to.terms[same].weight += 0.5f * term.weight;
       }
     }
     to.rows[vertex] = {begin, end};
@@ -193,45 +209,38 @@ __global__ void __launch_bounds__(kThreads, 5) multiply(
     float4* to = table + (image * tables.most + first) * quads;
     each_quad(0, 1, min(kTogether, vertices - first), quads, [&](int64_t vertex, int quad) {
       const int2 range = matrix.rows[first + vertex];
-      float4 sum{0, 0, 0, 0};
-      for (int k = range.x; k < range.y; ++k) {
-        const Matrix::Entry entry = matrix.entries[k];
-        add(sum, entry.weight, from[static_cast<int64_t>(entry.point) * quads + quad]);
-      }
-      to[vertex * quads + quad] = sum;
+      to[vertex * quads + quad] = sum_rows(
+          range.y - range.x,
+          [&](int k) { return matrix.terms[range.x + k]; },
+          [&](int64_t point) { return from[point * quads + quad]; });
     });
   }
 }
 
-// sum += factor * what the corners of a patch's point hold; NaN without a valid lattice.
+// What the corners of a point hold; NaN without a valid lattice.
 template <int D>
-__device__ void slice(
-    const Tables<D>& tables, int32_t patch, int place, const float4* table, int quads, int quad, float factor, float4& sum) {
-  const int64_t first = (static_cast<int64_t>(patch) * kThreads + place) * (D + 1);
-  if (!tables.summary->valid) {
-    add(sum, std::numeric_limits<float>::quiet_NaN(), {1, 1, 1, 1});
-    return;
-  }
-  const int32_t* vertices = tables.share_vertex + tables.patch_shares[patch].x;
-  float4 held{0, 0, 0, 0};
+__device__ float4 slice(const Tables<D>& tables, int64_t point, const float4* table, int quads, int quad) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  if (!tables.summary->valid) return {nan, nan, nan, nan};
+  Term corners[D + 1];
+  float4 rows[D + 1];
   FSR_UNROLL
-  for (int r = 0; r <= D; ++r) {
-    const int64_t vertex = vertices[tables.corner_share[first + r]];
-    add(held, tables.weights[first + r], table[vertex * quads + quad]);
-  }
-  add(sum, factor, held);
+  for (int r = 0; r <= D; ++r) corners[r] = tables.corners[point * (D + 1) + r];
+  FSR_UNROLL
+  for (int r = 0; r <= D; ++r) rows[r] = table[static_cast<int64_t>(corners[r].index) * quads + quad];
+  float4 sum{0, 0, 0, 0};
+  FSR_UNROLL
+  for (int r = 0; r <= D; ++r) add(sum, corners[r].weight, rows[r]);
+  return sum;
 }
 
 // Multiplies each point's weights by n = (K 1 + 1e-20)^-1/2: from now on the lattice filters with n K n. In the table are
 // blurred ones.
 template <int D>
 __global__ void normalise(Tables<D> tables, const float4* table) {
-  const int32_t patch = blockIdx.x;
-  float4 sum{0, 0, 0, 0};
-  slice(tables, patch, threadIdx.x, table, 1, 0, kSliceFactor<D>, sum);
-  const float norm = 1 / sqrtf(sum.x + 1e-20f);
-  float* weights = tables.weights + (static_cast<int64_t>(patch) * kThreads + threadIdx.x) * (D + 1);
-  for (int r = 0; r <= D; ++r) weights[r] *= norm;
+  const int64_t point = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const float norm = 1 / sqrtf(kSliceFactor<D> * slice(tables, point, table, 1, 0).x + 1e-20f);
+  for (int r = 0; r <= D; ++r) tables.corners[point * (D + 1) + r].weight *= norm;
 }
 
 // Channels that lie in planes [images, channels, pixels], the first `used` of them.
@@ -282,9 +291,10 @@ __global__ void __launch_bounds__(kThreads, 4) slice_patches(Tables<D> tables, c
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
-      float4 sum{0, 0, 0, 0};
-      slice(tables, blockIdx.x, first + place, table, quads, quad, kSliceFactor<D>, sum);
-      tile[place * tile_row(quads) + quad] = sum;
+      float4 result{0, 0, 0, 0};
+      const int64_t point = static_cast<int64_t>(blockIdx.x) * kThreads + first + place;
+      add(result, kSliceFactor<D>, slice(tables, point, table, quads, quad));
+      tile[place * tile_row(quads) + quad] = result;
     });
     __syncthreads();
     each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t) {
@@ -317,7 +327,8 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
   __shared__ float shares[kThreads];
   const int thread = threadIdx.x, most = tile_rows(quads);
   const int32_t patch = blockIdx.x, image = patch / spatial.tables.image_patches;
-  const int64_t rows = static_cast<int64_t>(patch) * kThreads * quads;
+  const int64_t start = static_cast<int64_t>(patch) * kThreads, rows = start * quads;
+  const int64_t image_start = start - static_cast<int64_t>(image) * spatial.tables.image_patches * kThreads;
   const float4* spatial_table = spatial.table + image * spatial.tables.most * quads;
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
@@ -325,9 +336,8 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
       const int place = first + static_cast<int>(at);
       float4 score = unary[rows + place * quads + quad];
       if (spatial.table) {
-        const int32_t inner = patch - image * spatial.tables.image_patches;
-        slice(spatial.tables, inner, place, spatial_table, quads, quad, spatial.weight, score);
-        slice(bilateral.tables, patch, place, bilateral.table, quads, quad, bilateral.weight, score);
+        add(score, spatial.weight, slice(spatial.tables, image_start + place, spatial_table, quads, quad));
+        add(score, bilateral.weight, slice(bilateral.tables, start + place, bilateral.table, quads, quad));
       }
       tile[at * tile_row(quads) + quad] = score;
     });

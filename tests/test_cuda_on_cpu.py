@@ -112,7 +112,7 @@ def test_no_thread_adds_up_a_plain_surface_alone(on_cpu, white):
     on_cpu.counts()
     on_cpu.bilateral_filter(image, torch.ones(1, 1, 375, 500), 5.0, 121.0)
     _, longest = on_cpu.counts()
-    assert 100 < longest <= LONGEST_CHAIN
+    assert 50 < longest <= LONGEST_CHAIN
 
 
 def test_launches_are_few(on_cpu):
@@ -122,7 +122,7 @@ def test_launches_are_few(on_cpu):
     start, _ = on_cpu.counts()
     on_cpu.mean_field(image, logits, 10, *POTTS.values())
     launches, longest = on_cpu.counts()
-    assert (start, launches - start) == (41, 10 * 9)
+    assert (start, launches - start) == (43, 10 * 9)
     assert longest <= LONGEST_CHAIN
 
 
