@@ -5,8 +5,6 @@
 // image, with its own points and its own table of `most` rows.
 #pragma once
 
-#include <limits>
-
 #include "lattice_patches.cuh"
 
 namespace fsr {
@@ -217,11 +215,9 @@ __global__ void __launch_bounds__(kThreads, 5) multiply(
   }
 }
 
-// What the corners of a point hold; NaN without a valid lattice.
+// What the corners of a point hold.
 template <int D>
 __device__ float4 slice(const Tables<D>& tables, int64_t point, const float4* table, int quads, int quad) {
-  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-  if (!tables.summary->valid) return {nan, nan, nan, nan};
   Term corners[D + 1];
   float4 rows[D + 1];
   FSR_UNROLL

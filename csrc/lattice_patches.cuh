@@ -13,6 +13,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 #include "lattice.h"
 
@@ -116,7 +117,7 @@ struct VertexTable {
 };
 
 // A term of a weighted sum of rows.
-struct Term {
+struct alignas(8) Term {
   int32_t index;
   float weight;
 };
@@ -208,8 +209,8 @@ __global__ void number_vertices(Summary<D>* summary, int64_t sets) {
   summary->valid = !summary->far && summary->numbering.fit(summary->least, high, sets);
 }
 
-// A block a patch: its corners, with a share in place of the vertex; its shares and their vertices' numbers. There are none
-// without a valid lattice.
+// A block a patch: its corners, with a share in place of the vertex; its shares and their vertices' numbers. Without a valid
+// lattice there are no shares, and all weights are NaN.
 template <int D>
 __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, unsigned long long* share_numbers) {
   constexpr int kSlots = std::bit_ceil(static_cast<unsigned>(kCorners<D>)), kMine = kSlots / kThreads;
@@ -220,8 +221,10 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
   __shared__ uint8_t pixels_of[kCorners<D>];
   Summary<D>& summary = *tables.summary;
   const int patch = blockIdx.x, thread = threadIdx.x;
+  Term* corners = tables.corners + (static_cast<int64_t>(patch) * kThreads + thread) * (D + 1);
   if (!summary.valid) {
     if (thread == 0) tables.patch_shares[patch] = {0, 0};
+    for (int r = 0; r <= D; ++r) corners[r] = {0, std::numeric_limits<float>::quiet_NaN()};
     return;
   }
   for (int slot = thread; slot < kSlots; slot += kThreads) {
@@ -284,7 +287,6 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
     for (int r = 0; r <= D; ++r) pixels_of[starts[slots[r]] + places[r]] = static_cast<uint8_t>(thread);
   }
   __syncthreads();
-  Term* corners = tables.corners + (static_cast<int64_t>(patch) * kThreads + thread) * (D + 1);
   for (int r = 0; r <= D; ++r) {
     corners[r] = {first, 0};  // beyond the image's edge
     if (pixel < 0) continue;
