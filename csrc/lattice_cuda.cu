@@ -69,21 +69,21 @@ class Lattice {
     tables_.neighbours = memory_.array<int2>((D + 1) * tables_.most);
 
     Memory passing;
-    VertexTable table;
-    table.slots = tables_.most + tables_.most / 4;
-    table.numbers = passing.array<unsigned long long>(table.slots);
-    table.vertices = passing.array<int32_t>(table.slots);
+    const VertexTable table{
+        passing.array<unsigned long long>(2 * tables_.most),
+        passing.array<int32_t>(2 * tables_.most),
+        &tables_.summary->shares};
     auto* share_numbers = passing.array<unsigned long long>(tables_.most);
     auto* numbers = passing.array<unsigned long long>(tables_.most);
     auto* places = passing.array<int32_t>(tables_.most);
     auto* begins = passing.array<int32_t>(tables_.most);
-    C10_CUDA_CHECK(cudaMemsetAsync(table.numbers, 0xff, table.slots * sizeof(*table.numbers), stream_));
 
     const Scale<D> scale;
     start_summary<D><<<1, 1, 0, stream_>>>(tables_.summary);
     find_range<D><<<blocks_ / 8, kThreads, 0, stream_>>>(pixels, scale, tables_.summary);
     number_vertices<D><<<1, 1, 0, stream_>>>(tables_.summary, pixels.sets);
     cut_patches<D><<<patches_, kThreads, 0, stream_>>>(pixels, scale, tables_, share_numbers);
+    clear_table<<<blocks_, kThreads, 0, stream_>>>(table);
     find_vertices<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, share_numbers, numbers);
     count_shares<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, places);
     place_lists<D><<<blocks_, kThreads, 0, stream_>>>(tables_);

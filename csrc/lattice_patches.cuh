@@ -100,14 +100,17 @@ __device__ inline Slot claim(unsigned long long* slot, unsigned long long number
 }
 __device__ inline unsigned long long hash(unsigned long long number) { return number * 0x9E3779B97F4A7C15u >> 32; }
 
-// The vertices of all shares.
+// The vertices of all shares. Only as many slots are used as there may be vertices: the cache holds them.
 struct VertexTable {
   unsigned long long* numbers;  // [slots]
   int32_t* vertices;            // [slots]
-  int64_t slots;
+  const int32_t* shares;
 
-  __device__ int64_t first_slot(unsigned long long number) const { return static_cast<int64_t>(hash(number) * slots >> 32); }
-  __device__ int64_t next_slot(int64_t slot) const { return slot + 1 < slots ? slot + 1 : 0; }
+  __device__ int64_t slots() const { return 2 * static_cast<int64_t>(*shares); }
+  __device__ int64_t first_slot(unsigned long long number) const {
+    return static_cast<int64_t>(hash(number) * slots() >> 32);
+  }
+  __device__ int64_t next_slot(int64_t slot) const { return slot + 1 < slots() ? slot + 1 : 0; }
   __device__ int32_t find(unsigned long long number) const {
     for (int64_t slot = first_slot(number);; slot = next_slot(slot)) {
       if (numbers[slot] == number) return vertices[slot];
@@ -115,6 +118,10 @@ struct VertexTable {
     }
   }
 };
+
+__global__ void clear_table(VertexTable table) {
+  FSR_EACH(slot, table.slots()) table.numbers[slot] = kEmpty;
+}
 
 // A term of a weighted sum of rows.
 struct alignas(8) Term {
