@@ -339,12 +339,16 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     });
     __syncthreads();
     if (thread < count) {
-      float* scores = reinterpret_cast<float*>(tile + thread * tile_row(quads));
-      float largest = scores[0], sum = 0;
-      for (int c = 1; c < 4 * quads; ++c) largest = fmaxf(largest, scores[c]);
-      for (int c = 0; c < 4 * quads; ++c) {
-        scores[c] = expf(scores[c] - largest);
-        sum += scores[c];
+      float4* scores = tile + thread * tile_row(quads);
+      float largest = -std::numeric_limits<float>::infinity(), sum = 0;
+      for (int q = 0; q < quads; ++q) {
+        const float4 s = scores[q];
+        largest = fmaxf(largest, fmaxf(fmaxf(s.x, s.y), fmaxf(s.z, s.w)));
+      }
+      for (int q = 0; q < quads; ++q) {
+        float4& s = scores[q];
+        s = {expf(s.x - largest), expf(s.y - largest), expf(s.z - largest), expf(s.w - largest)};
+        sum += s.x + s.y + (s.z + s.w);
       }
       // fmaxf passes over NaN: the sum restores it.
       shares[thread] = 1 / sum;
