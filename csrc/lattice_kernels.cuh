@@ -49,13 +49,20 @@ __device__ float4 sum_rows(int count, const TermAt& term_at, const RowAt& row_at
   return sum;
 }
 
-// work(row, quad) for `count` rows, shared out to blocks numbered `block` of `blocks`; a thread has its quad for good.
+// work(row, quad) for `count` rows, shared out to the threads of blocks numbered `block` of `blocks`.
 template <class Work>
-__device__ void each_quad(int64_t block, int64_t blocks, int64_t count, int quads, const Work& work) {
-  const int thread = threadIdx.x, wide = min(quads, kThreads), rows = kThreads / wide;
-  if (thread >= wide * rows) return;
-  for (int64_t row = block * rows + thread / wide; row < count; row += blocks * rows) {
-    for (int quad = thread % wide; quad < quads; quad += wide) work(row, quad);
+__device__ void each_quad(unsigned block, unsigned blocks, int64_t count, int quads, const Work& work) {
+  const unsigned first = block * kThreads + threadIdx.x, step = blocks * kThreads;
+  int64_t row = first / quads;
+  int quad = first % quads;
+  const int rows_ahead = step / quads, quads_ahead = step % quads;
+  while (row < count) {
+    work(row, quad);
+    row += rows_ahead;
+    quad += quads_ahead;
+    if (quad < quads) continue;
+    quad -= quads;
+    ++row;
   }
 }
 
