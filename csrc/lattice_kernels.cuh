@@ -10,9 +10,9 @@
 namespace fsr {
 namespace {
 
-// A block's tile in shared memory: the rows of as many of its patch's points as fit. An odd number of quads apart, they
-// lie in different banks.
-constexpr int kTileQuads = kThreads * 7;
+// A block's tile in shared memory: the rows of as many of its patch's points as fit, half of them with 21 channels: the
+// cache of the tables' rows lies in the same memory. An odd number of quads apart, rows lie in different banks.
+constexpr int kTileQuads = kThreads / 2 * 7;
 FSR_INLINE int tile_row(int quads) { return quads | 1; }
 __device__ inline int tile_rows(int quads) { return min(kThreads, kTileQuads / tile_row(quads)); }
 
