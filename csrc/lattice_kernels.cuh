@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 6) blur(
 
 // A sparse matrix that makes vertices' rows from those of points.
 struct Matrix {
-  int2* rows;      // [vertices]; begin and end in `terms`
+  int2* rows;  // [vertices]; begin and end in `terms`
   Term* terms;
   int32_t* taken;  // how many terms have been
 };
@@ -200,9 +200,9 @@ __global__ void blur_matrix(Tables<D> tables, int axis, Matrix from, Matrix to) 
   }
 }
 
-// A table by a matrix, for images of `points`. A block takes vertices that were named one after the
-// other, and so lie close to each other, of one image: together they need few rows, each many times. The images take
-// turns, for they need the same entries.
+// A table by a matrix, for images of `points`. A block takes vertices that were named one after the other, and so lie close
+// to each other, of one image: together they need few rows, each many times. The images take turns, for they need the same
+// terms.
 template <int D>
 __global__ void __launch_bounds__(kThreads, 5) multiply(
     Tables<D> tables, Matrix matrix, int images, int64_t points, const float4* rows, int quads, float4* table) {
@@ -252,9 +252,9 @@ struct Planes {
   Patches patches;
 };
 
-// Between planes and rows the points of a patch go through shared memory, as many at a time as fit, because planes are
-// contiguous along pixels and rows along channels.
-// work(entry of the tile, entry of the planes or -1 beyond an edge, channel) for `count` places of a patch from `first`.
+// Between planes and rows the points of a patch go through a tile, because planes are contiguous along pixels and rows along
+// channels: work(entry of the tile, entry of the planes or -1 beyond an edge, channel)
+// for `count` places of a patch from `first`.
 template <class Work>
 __device__ void each_entry(const Planes& planes, int32_t patch, int first, int count, int quads, const Work& work) {
   const int64_t plane = static_cast<int64_t>(planes.patches.height) * planes.patches.width;
@@ -288,16 +288,17 @@ __global__ void planes_to_rows(Planes planes, const float* from, float padding, 
 
 // The last pass of a filter, to planes.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 4) slice_patches(Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
+__global__ void __launch_bounds__(kThreads, 4) slice_patches(
+    Tables<D> tables, const float4* table, int quads, Planes planes, float* to) {
   __shared__ float4 tile[kTileQuads];
   const int most = tile_rows(quads);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
     each_quad(0, 1, count, quads, [&](int64_t place, int quad) {
-      float4 result{0, 0, 0, 0};
       const int64_t point = static_cast<int64_t>(blockIdx.x) * kThreads + first + place;
-      add(result, kSliceFactor<D>, slice(tables, point, table, quads, quad));
-      tile[place * tile_row(quads) + quad] = result;
+      float4& sum = tile[place * tile_row(quads) + quad];
+      sum = {0, 0, 0, 0};
+      add(sum, kSliceFactor<D>, slice(tables, point, table, quads, quad));
     });
     __syncthreads();
     each_entry(planes, blockIdx.x, first, count, quads, [&](int entry, int64_t at, int64_t) {
