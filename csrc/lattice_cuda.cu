@@ -1,8 +1,8 @@
 // The permutohedral lattice on CUDA: the bilateral filter and the dense CRF's mean field.
 //
-// Computes all images of a batch at once, in the order of the caller's stream, and never waits for the device. Only the device knows the
-// number of vertices, so memory is allocated for the largest possible number, grids are as large as the device, and
-// kernels stop at the count. Every sum is made in a fixed order that depends on nothing but its own image: the
+// Computes all images of a batch at once, in the order of the caller's stream, and never waits for the device. Only the
+// device knows the number of vertices, so memory is allocated for the largest possible number, grids are as large as the
+// device, and kernels stop at the count. Every sum is made in a fixed order that depends on nothing but its own image: the
 // same bits on every run, and for an image alone and in a batch. An image that is not finite, or whose points span too
 // many cells, makes the whole result NaN.
 //
