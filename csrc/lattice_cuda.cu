@@ -1,8 +1,8 @@
 // The permutohedral lattice on CUDA: the bilateral filter and the dense CRF's mean field.
 //
-// Computes all images of a batch at once on the caller's stream, and never waits for the device. Only the device knows the
-// number of vertices, so memory is allocated for the largest possible number, grids are as large as the device, and
-// kernels stop at the count. Every sum is made in a fixed order that depends on nothing but its own image: the
+// Computes all images of a batch at once, in the order of the caller's stream, and never waits for the device. Only the
+// device knows the number of vertices, so memory is allocated for the largest possible number, grids are as large as the
+// device, and kernels stop at the count. Every sum is made in a fixed order that depends on nothing but its own image: the
 // same bits on every run, and for an image alone and in a batch. An image that is not finite, or whose points span too
 // many cells, makes the whole result NaN.
 //
@@ -37,6 +37,32 @@ class Memory {
   std::vector<c10::DataPtr> blocks_;
 };
 
+// A stream beside the current one. Its work goes first where both have some.
+class SideStream {
+ public:
+  explicit SideStream(cudaStream_t main) : main_(main), side_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)) {
+    for (cudaEvent_t& event : events_) C10_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  }
+  ~SideStream() {
+    for (cudaEvent_t event : events_) cudaEventDestroy(event);
+  }
+  SideStream(const SideStream&) = delete;
+  cudaStream_t get() const { return side_; }
+  // What follows on the side waits for the current stream.
+  void fork() const { wait(main_, events_[0], side_); }
+  // What follows on the current stream waits for the side.
+  void join() const { wait(side_, events_[1], main_); }
+
+ private:
+  static void wait(cudaStream_t first, cudaEvent_t event, cudaStream_t second) {
+    C10_CUDA_CHECK(cudaEventRecord(event, first));
+    C10_CUDA_CHECK(cudaStreamWaitEvent(second, event, 0));
+  }
+
+  cudaStream_t main_, side_;
+  cudaEvent_t events_[2];
+};
+
 // Blocks that fill the device four times, so that it matters little when the last ones start.
 int device_blocks() {
   int device = 0, processors = 0;
@@ -55,7 +81,12 @@ class Lattice {
         stream_(c10::cuda::getCurrentCUDAStream()) {
     tables_.most = pixels.sets * pixels.patches.count() * kCorners<D>;
     TORCH_CHECK_VALUE(
-        tables_.most < 1 << 30, "Too many pixels at once: ", pixels.sets * pixels.points(), ", 2^30 / ", D + 1, " is the most");
+        tables_.most < 1 << 30,
+        "Too many pixels at once: ",
+        pixels.sets * pixels.points(),
+        ", 2^30 / ",
+        D + 1,
+        " is the most");
     tables_.summary = memory_.array<Summary<D>>(1);
     tables_.image_patches = pixels.patches.count();
     tables_.corners = memory_.array<Term>(tables_.most);
@@ -93,6 +124,9 @@ class Lattice {
     find_neighbours<D><<<blocks_, kThreads, 0, stream_>>>(tables_, table, numbers);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
+
+  // From now on it works on this stream.
+  void set_stream(cudaStream_t stream) { stream_ = stream; }
 
   const Tables<D>& tables() const { return tables_; }
   int64_t most() const { return tables_.most; }
@@ -222,12 +256,13 @@ at::Tensor mean_field_cuda(
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const auto images = static_cast<int>(logits.size(0));
   const int quads = quads_for(logits.size(1));
-  TORCH_CHECK_VALUE(tile_row(quads) <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads, " is the most");
+  TORCH_CHECK_VALUE(
+      tile_row(quads) <= kTileQuads, "Too many labels: ", logits.size(1), ", ", 4 * kTileQuads - 4, " is the most");
   const auto sigma = static_cast<float>(spatial_std);
   const Pixels<5> pixels = bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std);
   // The same for every image, but each image has its own values.
   Lattice<2> spatial({nullptr, 1, pixels.patches, {sigma, sigma}});
-  const Lattice<5> bilateral(pixels);
+  Lattice<5> bilateral(pixels);
   spatial.normalise();
   bilateral.normalise();
 
@@ -245,14 +280,21 @@ at::Tensor mean_field_cuda(
 
   Message<2> from_spatial{spatial.tables(), nullptr, kSliceFactor<2> * static_cast<float>(spatial_weight)};
   Message<5> from_bilateral{bilateral.tables(), nullptr, kSliceFactor<5> * static_cast<float>(bilateral_weight)};
-  const bool dense = spatial_std < 2 && spatial.most() < INT32_MAX / 27;
+  constexpr int kPaths = 27;  // three a blur: as many terms there may be for a corner
+  const bool dense = spatial_std < 2 && spatial.most() < INT32_MAX / kPaths;
   const Matrix matrix = dense ? spatial.matrix() : Matrix{};
+  // The lattices do not need each other: the bilateral one's many small kernels and the spatial one's few large ones share
+  // the device.
+  const SideStream side(stream);
+  bilateral.set_stream(side.get());
   for (int64_t iteration = 0; iteration <= iterations; ++iteration) {
     float* last = iteration == iterations ? result.mutable_data_ptr<float>() : nullptr;
     mean_field_step<<<patches, kThreads, 0, stream>>>(
         from_spatial, from_bilateral, unary, quads, marginals, sums, planes, last);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (last) break;
+    side.fork();
+    from_bilateral.table = bilateral.join(1, sums, quads, other);
     if (dense) {
       spatial.multiply(matrix, images, marginals, quads, spatial_table);
       from_spatial.table = spatial_table;
@@ -260,7 +302,7 @@ at::Tensor mean_field_cuda(
       spatial.sum(images, marginals, quads, spatial_table);
       from_spatial.table = spatial.join(images, spatial_table, quads, spatial_other);
     }
-    from_bilateral.table = bilateral.join(1, sums, quads, other);
+    side.join();
   }
   return result;
 }
