@@ -6,7 +6,7 @@ DATA := data/synthetic
 STUDY ?= smoke
 RUNS ?= runs
 
-.PHONY: setup sweep report board dashboard test slow lint sanitize
+.PHONY: setup sweep report board dashboard test slow lint sanitize gpu
 setup: $(VENV)/installed
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -45,6 +45,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Everything that only a GPU can tell, with `make setup`'s environment, or else PYTHON and the wheels in .whl that it lacks.
+MINUTES ?= 60
+WHEELS := build/wheels
+gpu: GPU_PYTHON := $(if $(wildcard $(VENV)/installed),$(BIN)/python,$(PYTHON))
+gpu:
+	$(if $(wildcard .whl/*.whl),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(WHEELS) .whl/*.whl)
+	PYTHONPATH=.:$(WHEELS):$$PYTHONPATH $(GPU_PYTHON) -m benchmarks.gpu --minutes $(MINUTES)
 
 # The CPU kernels and their tests again under AddressSanitizer and UBSan: a copy of the package with another fsr/_C.
 SANITIZED := build/sanitized

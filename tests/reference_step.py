@@ -20,7 +20,7 @@ from fsr.ops import bilateral_filter
 from fsr.schedules import teacher_temperature
 
 IGNORED = 255
-MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DILATIONS = (1, 2, 4, 8, 12, 24)
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
@@ -175,10 +175,16 @@ def block_mask(aux_cam: Tensor, labels: Tensor, noise: Tensor, step: int, config
     return F.interpolate(masked.view(-1, 1, side, side), size=(patches, patches))[:, 0].bool()
 
 
+def levels_of(view: Tensor) -> Tensor:
+    """The levels 0 to 255 of normalised views [..., 3, H, W]."""
+    mean, std = (view.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    return view * std + mean
+
+
 @torch.no_grad()
 def refined_label(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
     """Pseudo label [S, S] of one view [3, S, S] with top CAM [K, S, S] and labels [K]."""
-    levels = view * STD[:, None, None] + MEAN[:, None, None]
+    levels = levels_of(view)
     levels = levels.round() if config.image_levels == "round" else levels.trunc()
     image = levels.clamp(0, 255)[None] / 255
     size = image.shape[2:]
@@ -204,7 +210,7 @@ def refine(image: Tensor, masks: Tensor) -> Tensor:
     masks = F.interpolate(masks, size=image.shape[2:], mode="bilinear", align_corners=True)
     around = neighbours(image)  # [1, 3, 48, h, w]
     colour = -(((around - image[:, :, None]) / (around.std(dim=2, keepdim=True) + 1e-8) / 0.3) ** 2).mean(dim=1)
-    distance = torch.tensor([d * math.hypot(y, x) for d in DILATIONS for y, x in DIRECTIONS])
+    distance = image.new_tensor([d * math.hypot(y, x) for d in DILATIONS for y, x in DIRECTIONS])
     position = -((distance / (distance.std() + 1e-8) / 0.3) ** 2)
     affinity = colour.softmax(dim=1) + 0.01 * position.softmax(dim=0)[:, None, None]
     for _ in range(10):
@@ -249,7 +255,8 @@ def affinity(features: Tensor, label: Tensor) -> Tensor:
     tokens = F.normalize(features.flatten(2), dim=1)
     cosine = (tokens.transpose(1, 2) @ tokens).abs()
     label = label.flatten(1)
-    counts = ~torch.eye(label.shape[1], dtype=torch.bool) & (label != IGNORED)[:, :, None] & (label != IGNORED)[:, None]
+    itself = torch.eye(label.shape[1], dtype=torch.bool, device=label.device)
+    counts = ~itself & (label != IGNORED)[:, :, None] & (label != IGNORED)[:, None]
     equal = label[:, :, None] == label[:, None, :]
     positive, negative = cosine[counts & equal], cosine[counts & ~equal]
     return 0.5 * (1 - positive.sum() / (len(positive) + 1)) + 0.5 * negative.sum() / (len(negative) + 1)
@@ -267,7 +274,7 @@ def energy(logits: Tensor, view: Tensor, label: Tensor) -> Tensor:
     """Dense energy of logits [B, C, h, w] along the view; made even where its weight is 0, as released."""
     logits = F.interpolate(logits, size=view.shape[2:], mode="bilinear", align_corners=False)
     halved = F.interpolate(logits.softmax(dim=1), scale_factor=0.5, mode="bilinear", align_corners=False)
-    image = F.interpolate(view, scale_factor=0.5) * STD[:, None, None] + MEAN[:, None, None]
+    image = levels_of(F.interpolate(view, scale_factor=0.5))
     ignored = F.interpolate(label[:, None].float(), scale_factor=0.5) == IGNORED
     probabilities = halved.detach()
     filtered = bilateral_filter(image, probabilities, 15.0, 50.0)

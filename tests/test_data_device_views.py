@@ -87,7 +87,7 @@ def test_the_views_are_those_that_a_worker_draws(picture):
     assert_same_levels(on_device(batch, CPU), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its arithmetic")
+@pytest.mark.gpu
 def test_a_gpu_finishes_views_as_a_cpu_does(picture):
     with seeded(0):
         batch = default_collate([DrawnView(voc())(picture) for _ in range(8)])

@@ -26,7 +26,6 @@ from fsr.step import Batch, step_losses
 from fsr.train import train
 
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # Of torch.use_deterministic_algorithms' documentation: what raises on CUDA, or takes a sort for its sums.
 NONDETERMINISTIC = (
     "adaptive_max_pool2d_backward",
@@ -165,7 +164,7 @@ def test_all_blocks_are_compiled_as_one_with_drop_path():
     assert graphs(4, 0.1) == graphs(9, 0.1) == graphs(9, 0.0) == 1
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "changes", [{"precision": "tf32"}, {"precision": "bf16"}, {"precision": "bf16", "graphs": True}]
 )
@@ -179,7 +178,7 @@ def test_a_run_on_a_gpu_resumes_with_the_same_bits(synthetic_folder, tmp_path, c
     assert first_difference(broken, whole) is None
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_par_on_a_gpu_is_that_of_the_cpu():
     image, masks = torch.rand(2, 3, 40, 56), torch.rand(2, 10, 20, 28)
     on_gpu = [refine(image.cuda(), masks.cuda()) for _ in range(2)]

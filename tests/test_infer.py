@@ -236,7 +236,7 @@ def test_postprocessing_elsewhere_than_on_the_networks_device_leaves_the_same_fi
     infer("voc", checkpoint, voc, tmp_path / "together", *flags, "--postprocess", "cpu")  # the same results
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
 @pytest.mark.parametrize("place", ["device", "cpu"])
 def test_a_gpu_says_nearly_the_same_as_the_cpu(place, voc, checkpoint, tmp_path, monkeypatch):
     flags = ("--num_classes", 9, "--infer_set", "train", *EVERYTHING)

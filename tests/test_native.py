@@ -22,7 +22,7 @@ POTTS = {
     "bilateral_xy_std": 121.0,
     "bilateral_rgb_std": 5.0,
 }
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 pytestmark = pytest.mark.skipif(
     not torch._C._dispatch_has_kernel_for_dispatch_key(BILATERAL.name(), "CPU"), reason="the native op is not built"
@@ -226,7 +226,7 @@ def inferred(image, values):
     return mean_field(image, values, 5, **POTTS)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("operator", [filtered, inferred])
 @pytest.mark.parametrize("surface", ["picture", "constant"])
 def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bits_every_time(operator, surface):
@@ -245,7 +245,7 @@ def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bits_every_time(operator, s
     assert all(torch.equal(again, first) for again in (operator(image, values), alone, elsewhere))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("operator", [filtered, inferred])
 def test_a_captured_graph_gives_the_same_bits(operator):
     """Also for another image than it was captured with: nothing on the host depends on the lattice."""
@@ -258,7 +258,7 @@ def test_a_captured_graph_gives_the_same_bits(operator):
     assert torch.equal(result, operator(image, values))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_the_bare_operators_want_one_device():
     image, values = torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8).cuda()
     with pytest.raises(ValueError, match="Expected one device, got cpu and cuda:0"):
@@ -267,7 +267,7 @@ def test_the_bare_operators_want_one_device():
         MEAN_FIELD(image, values, 1, *POTTS.values())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize(("level", "sigma_rgb"), [(torch.nan, 15.0), (torch.inf, 15.0), (255.0, 1e-9)])
 def test_a_gpu_answers_a_bad_image_with_nan(level, sigma_rgb):
     image = torch.zeros(1, 3, 8, 8)

@@ -12,7 +12,7 @@ from fsr.data.transforms import denormalise
 from fsr.errors import UserError
 from fsr.prefetch import Prefetcher, as_batch
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: its copies"))
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 def loaded(step: int) -> dict:

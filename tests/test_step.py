@@ -163,7 +163,7 @@ def test_compiled_blocks_take_the_same_step(config, drop_path):
         assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-4), name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: whether a step makes the host wait for it")
+@pytest.mark.gpu
 def test_no_step_makes_the_host_wait_for_the_gpu(config):
     use_arithmetic(config.precision, deterministic=config.deterministic)
     side = Side(config)
