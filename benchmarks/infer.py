@@ -6,7 +6,7 @@ ViT-S/16, 224 px, 21 classes, three scales with horizontal flip. The reference i
 image at a time in the order of the released code (the whole network twice a scale, with the projector), everything in
 memory, then pydensecrf in joblib's processes. `single_pass` is the reference without that waste. All take turns on the
 same images; medians of the turns, with the network in memory for all. The last line is JSON; `speedup` is with CRF
-against the reference with pydensecrf.
+against the reference with pydensecrf. `stages_ms` is ours alone, a stage after the other.
 """
 
 import contextlib
@@ -28,12 +28,15 @@ from PIL import Image
 
 from fsr.config import TrainConfig, voc
 from fsr.data.lists import Item, write_list
+from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.palette import palette_png
+from fsr.data.transforms import levels
 from fsr.data.voc import VocSource
 from fsr.distributed import own_device
 from fsr.files import write_atomically
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
+from fsr.inference.predictor import Predictor
 from fsr.metrics import ConfusionMatrix
 from fsr.models.network import Network
 
@@ -56,7 +59,7 @@ class Options:
     backbone: str = "vit_small_patch16_224"
     """timm's ViT."""
     precision: str = "fp32"
-    """fp32 or bf16 for ours; the reference runs in fp32."""
+    """fp32, tf32 or bf16 for ours; the reference runs in fp32."""
     jobs: int = 2
     """Processes of pydensecrf, and threads of ours."""
     batch_size: int = 4
@@ -83,12 +86,14 @@ def main() -> None:
             for name, taken in times.items() if turn >= 0 else ():
                 turns[name].append(taken)
             print(f"turn {turn}:", {name: round(taken, 2) for name, taken in times.items()}, flush=True)
+        parts = stages(folder, options)
     times = medians(turns)
     result = {
         "speedup": round(times["reference"] / times["ours"], 2),
         "speedup_without_crf": round(times["reference_without_crf"] / times["ours_without_crf"], 2),
         "speedup_over_single_pass": round(times["single_pass"] / times["ours"], 2),
         "images_per_s": {name: round(options.images / taken, 3) for name, taken in times.items()},
+        "stages_ms": parts,
         "precision": options.precision,
     }
     print(json.dumps(result | machine()))
@@ -121,23 +126,48 @@ def write_data(folder: Path, options: Options) -> None:
     write_list(source.list_folder / "val.txt", items)
 
 
+def inference(folder: Path, out: str, options: Options, crf: bool) -> Inference:
+    """Ours, with its checkpoint loaded."""
+    config = InferConfig(
+        dataset="voc",
+        checkpoint=folder / "best.pt",
+        data_folder=folder,
+        list_folder=folder,
+        output_folder=Path(out),
+        crf=crf,
+        precision=options.precision,
+        threads=options.jobs,
+        batch_size=options.batch_size,
+    )
+    opened = Inference(config)
+    _ = opened.network  # loads it
+    return opened
+
+
 def ours(folder: Path, options: Options, crf: bool) -> float:
     """Seconds of the command once its checkpoint is loaded."""
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
-        config = InferConfig(
-            dataset="voc",
-            checkpoint=folder / "best.pt",
-            data_folder=folder,
-            list_folder=folder,
-            output_folder=Path(out),
-            crf=crf,
-            precision=options.precision,
-            threads=options.jobs,
-            batch_size=options.batch_size,
-        )
-        inference = Inference(config)
-        _ = inference.network  # loads it
-        return seconds(lambda: inference.answer_shard(0))
+        opened = inference(folder, out, options, crf)
+        return seconds(lambda: opened.answer_shard(0))
+
+
+def stages(folder: Path, options: Options) -> dict[str, float]:
+    """Milliseconds an image of each stage of ours, one after the other in this thread."""
+    with tempfile.TemporaryDirectory() as out:
+        opened = inference(folder, out, options, crf=True)
+        network, thresholds = opened.network
+        predictor = Predictor(opened.config, thresholds, network, opened.source, opened.results)
+        images: list[EvaluationImage] = []
+        taken = {
+            "loading": seconds(lambda: images.extend(labelled_images(opened.source, "val", opened.items, 0, levels)))
+        }
+        batches = list(batches_of_one_size(images, options.batch_size))
+        answers = predictor.answers(batches[0])[:0]  # to warm up
+        taken["network"] = seconds(lambda: [predictor.see(batch) for batch in batches])
+        both = seconds(lambda: answers.extend(answer for batch in batches for answer in predictor.answers(batch)))
+        taken["postprocessing"] = both - taken["network"]
+        taken["files"] = seconds(lambda: [predictor.finish(answer) for answer in answers])
+    return {name: round(1000 * stage / len(images), 2) for name, stage in taken.items()}
 
 
 def run_reference(

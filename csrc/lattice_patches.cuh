@@ -1,8 +1,9 @@
 // How the lattice of a batch of images is built on CUDA, without sorting it and without waiting for the device.
 //
 // Images are cut into patches of 16×16 pixels. Neighbouring pixels share most of their vertices, so a block first finds
-// its patch's own vertices in shared memory: each is a *share* of the vertex, to which up to 256 corners of pixels add.
-// Then a hash table over all shares finds the vertices, and each vertex lists its shares.
+// its patch's own vertices in shared memory. The patch's corners of one vertex are a *share* of that vertex, or several
+// where they are many, so that no thread must sum more than a few. Then a hash table over all shares finds the vertices,
+// and each vertex lists its shares.
 //
 // Atomics hand out names and places in memory, which differ from run to run; no sum depends on them, because each share
 // lists its corners pixel after pixel, and each vertex its shares patch after patch.
@@ -12,6 +13,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 #include "lattice.h"
 
@@ -22,6 +24,8 @@ constexpr int kSide = 16;
 constexpr int kThreads = kSide * kSide;  // of every block: one a pixel of a patch
 template <int D>
 constexpr int kCorners = kThreads * (D + 1);  // of a patch
+// Corners of a share at the most.
+constexpr int kShare = 64;
 // Vertices with more shares than these are summed by a block each.
 constexpr int kFewShares = 32;
 
@@ -85,17 +89,28 @@ struct Summary {
   Numbering<D> numbering;
 };
 
-// The vertices of all shares; open addressing.
+// Hash tables of vertices' numbers have open addressing. An empty slot becomes the number's; others may try at once.
+constexpr unsigned long long kEmpty = ~0ull;
+enum class Slot { kOther, kFound, kNew };
+__device__ inline Slot claim(unsigned long long* slot, unsigned long long number) {
+  // Most numbers are there already, and reading is cheaper than trying to write.
+  unsigned long long found = *static_cast<volatile unsigned long long*>(slot);
+  if (found == kEmpty) found = atomicCAS(slot, kEmpty, number);
+  return found == kEmpty ? Slot::kNew : found == number ? Slot::kFound : Slot::kOther;
+}
+__device__ inline unsigned long long hash(unsigned long long number) { return number * 0x9E3779B97F4A7C15u >> 32; }
+
+// The vertices of all shares. Only as many slots are used as there may be vertices: the cache holds them.
 struct VertexTable {
-  static constexpr unsigned long long kEmpty = ~0ull;
   unsigned long long* numbers;  // [slots]
   int32_t* vertices;            // [slots]
-  int64_t slots;
+  const int32_t* shares;
 
+  __device__ int64_t slots() const { return 2 * static_cast<int64_t>(*shares); }
   __device__ int64_t first_slot(unsigned long long number) const {
-    return static_cast<int64_t>((number * 0x9E3779B97F4A7C15u >> 32) * slots >> 32);
+    return static_cast<int64_t>(hash(number) * slots() >> 32);
   }
-  __device__ int64_t next_slot(int64_t slot) const { return slot + 1 < slots ? slot + 1 : 0; }
+  __device__ int64_t next_slot(int64_t slot) const { return slot + 1 < slots() ? slot + 1 : 0; }
   __device__ int32_t find(unsigned long long number) const {
     for (int64_t slot = first_slot(number);; slot = next_slot(slot)) {
       if (numbers[slot] == number) return vertices[slot];
@@ -104,17 +119,26 @@ struct VertexTable {
   }
 };
 
+__global__ void clear_table(VertexTable table) {
+  FSR_EACH(slot, table.slots()) table.numbers[slot] = kEmpty;
+}
+
+// A term of a weighted sum of rows.
+struct alignas(8) Term {
+  int32_t index;
+  float weight;
+};
+
 // The lattice, as kernels see it.
 template <int D>
 struct Tables {
   Summary<D>* summary;
   int64_t most;            // corners of all points, and so shares and vertices at the most
   int32_t image_patches;   // patches of an image
-  float* weights;          // [patches, kThreads, D + 1]
-  uint16_t* corner_share;  // [patches, kThreads, D + 1]; to which of its patch's shares a corner adds
+  Term* corners;           // [patches, kThreads, D + 1]; the vertices and weights of each point
   int2* patch_shares;      // [patches]; first share and number
-  uint16_t* corners;       // [patches, kCorners]; the patch's corners, share after share
-  int2* shares;            // [shares]; begin and end in `corners`
+  uint16_t* members;       // [patches, kCorners]; the patch's corners, share after share
+  int2* shares;            // [shares]; begin and end in `members`
   int32_t* share_vertex;   // [shares]
   int32_t* sources;        // [shares], vertex after vertex
   int2* vertex_shares;     // [vertices]; first in `sources`, and number
@@ -192,30 +216,33 @@ __global__ void number_vertices(Summary<D>* summary, int64_t sets) {
   summary->valid = !summary->far && summary->numbering.fit(summary->least, high, sets);
 }
 
-// A block a patch: its corners' weights, its shares and their vertices' numbers. There are none without a valid lattice.
+// A block a patch: its corners, with a share in place of the vertex; its shares and their vertices' numbers. Without a valid
+// lattice there are no shares, and all weights are NaN.
 template <int D>
 __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, unsigned long long* share_numbers) {
   constexpr int kSlots = std::bit_ceil(static_cast<unsigned>(kCorners<D>)), kMine = kSlots / kThreads;
   __shared__ unsigned long long numbers[kSlots];
   __shared__ int sizes[kSlots];
-  __shared__ uint16_t starts[kSlots], names[kSlots];
-  __shared__ uint8_t members[kCorners<D>];
+  __shared__ int32_t shares[kSlots];
+  __shared__ uint16_t starts[kSlots];
+  __shared__ uint8_t pixels_of[kCorners<D>];
   Summary<D>& summary = *tables.summary;
   const int patch = blockIdx.x, thread = threadIdx.x;
+  Term* corners = tables.corners + (static_cast<int64_t>(patch) * kThreads + thread) * (D + 1);
   if (!summary.valid) {
     if (thread == 0) tables.patch_shares[patch] = {0, 0};
+    for (int r = 0; r <= D; ++r) corners[r] = {0, std::numeric_limits<float>::quiet_NaN()};
     return;
   }
   for (int slot = thread; slot < kSlots; slot += kThreads) {
-    numbers[slot] = VertexTable::kEmpty;
+    numbers[slot] = kEmpty;
     sizes[slot] = 0;
   }
   __syncthreads();
 
   const int32_t set = patch / tables.image_patches;
   const int32_t pixel = pixels.patches.pixel(patch % tables.image_patches, thread);
-  const int64_t point = static_cast<int64_t>(patch) * kThreads + thread;
-  float weight[D + 1] = {};
+  float weight[D + 1];
   int slots[D + 1], places[D + 1];
   if (pixel >= 0) {
     float feature[D], cell[D + 1], inside[D + 1];
@@ -229,25 +256,19 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
     FSR_UNROLL
     for (int r = 0; r <= D; ++r) {
       const auto wanted = static_cast<unsigned long long>(number);
-      int slot = static_cast<int>((wanted * 0x9E3779B97F4A7C15u >> 32) % kSlots);
-      for (;; slot = (slot + 1) % kSlots) {
-        const unsigned long long found = atomicCAS(&numbers[slot], VertexTable::kEmpty, wanted);
-        if (found == VertexTable::kEmpty || found == wanted) break;
-      }
+      int slot = static_cast<int>(hash(wanted) % kSlots);
+      while (claim(&numbers[slot], wanted) == Slot::kOther) slot = (slot + 1) % kSlots;
       slots[r] = slot;
       places[r] = atomicAdd(&sizes[slot], 1);
       number += summary.numbering.step[falling[r]];
     }
   }
-  for (int r = 0; r <= D; ++r) tables.weights[point * (D + 1) + r] = weight[r];
   __syncthreads();
 
   // Shares in the upper half, corners in the lower.
+  const auto counts = [&](int slot) { return (sizes[slot] + kShare - 1) / kShare * 0x10000 + sizes[slot]; };
   int mine = 0;
-  for (int i = 0; i < kMine; ++i) {
-    const int size = sizes[thread * kMine + i];
-    mine += size > 0 ? 0x10000 + size : 0;
-  }
+  for (int i = 0; i < kMine; ++i) mine += counts(thread * kMine + i);
   const int2 sum = sum_before(mine);
   __shared__ int32_t first;
   if (thread == 0) {
@@ -256,30 +277,31 @@ __global__ void cut_patches(Pixels<D> pixels, Scale<D> scale, Tables<D> tables, 
   }
   __syncthreads();
   int before = sum.x;
-  for (int slot = thread * kMine; slot < (thread + 1) * kMine; ++slot) {
-    if (sizes[slot] == 0) continue;
-    const int name = before >> 16, start = before & 0xffff, begin = patch * kCorners<D> + start;
-    names[slot] = static_cast<uint16_t>(name);
+  for (int slot = thread * kMine; slot < (thread + 1) * kMine; before += counts(slot++)) {
+    int32_t share = first + (before >> 16);
+    const int start = before & 0xffff, begin = patch * kCorners<D> + start, end = begin + sizes[slot];
+    shares[slot] = share;
     starts[slot] = static_cast<uint16_t>(start);
-    tables.shares[first + name] = {begin, begin + sizes[slot]};
-    share_numbers[first + name] = numbers[slot];
-    before += 0x10000 + sizes[slot];
+    for (int i = begin; i < end; i += kShare, ++share) {
+      tables.shares[share] = {i, min(i + kShare, end)};
+      share_numbers[share] = numbers[slot];
+    }
   }
   __syncthreads();
 
-  // A share's corners came in any order; pixel after pixel now.
+  // A slot's corners came in any order; pixel after pixel now.
   if (pixel >= 0) {
-    for (int r = 0; r <= D; ++r) members[starts[slots[r]] + places[r]] = static_cast<uint8_t>(thread);
+    for (int r = 0; r <= D; ++r) pixels_of[starts[slots[r]] + places[r]] = static_cast<uint8_t>(thread);
   }
   __syncthreads();
   for (int r = 0; r <= D; ++r) {
-    if (pixel >= 0) {
-      const int start = starts[slots[r]], end = start + sizes[slots[r]];
-      int place = start;
-      for (int i = start; i < end; ++i) place += members[i] < thread;
-      tables.corners[static_cast<int64_t>(patch) * kCorners<D> + place] = static_cast<uint16_t>(thread * (D + 1) + r);
-    }
-    tables.corner_share[point * (D + 1) + r] = pixel >= 0 ? names[slots[r]] : 0;
+    corners[r] = {first, 0};  // beyond the image's edge
+    if (pixel < 0) continue;
+    const int start = starts[slots[r]], end = start + sizes[slots[r]];
+    int place = start;
+    for (int i = start; i < end; ++i) place += pixels_of[i] < thread;
+    tables.members[static_cast<int64_t>(patch) * kCorners<D> + place] = static_cast<uint16_t>(thread * (D + 1) + r);
+    corners[r] = {shares[slots[r]], weight[r]};
   }
 }
 
@@ -288,19 +310,16 @@ template <int D>
 __global__ void find_vertices(
     Tables<D> tables, VertexTable table, const unsigned long long* share_numbers, unsigned long long* numbers) {
   FSR_ROUNDS(share, tables.summary->shares) {
-    bool new_one = false;
+    auto state = Slot::kOther;
     int64_t slot = 0;
     if (share < tables.summary->shares) {
       const unsigned long long number = share_numbers[share];
-      for (slot = table.first_slot(number);; slot = table.next_slot(slot)) {
-        const unsigned long long found = atomicCAS(&table.numbers[slot], VertexTable::kEmpty, number);
-        new_one = found == VertexTable::kEmpty;
-        if (new_one || found == number) break;
-      }
+      slot = table.first_slot(number);
+      while ((state = claim(&table.numbers[slot], number)) == Slot::kOther) slot = table.next_slot(slot);
       tables.share_vertex[share] = static_cast<int32_t>(slot);
     }
-    const int32_t vertex = take(new_one, &tables.summary->vertices);
-    if (!new_one) continue;
+    const int32_t vertex = take(state == Slot::kNew, &tables.summary->vertices);
+    if (state != Slot::kNew) continue;
     table.vertices[slot] = vertex;
     numbers[vertex] = share_numbers[share];
     tables.vertex_shares[vertex] = {0, 0};
@@ -330,25 +349,31 @@ __global__ void place_lists(Tables<D> tables) {
   }
 }
 
-// The patches of each vertex's shares, in any order.
+// Where the corners of each vertex's shares begin, in any order of the shares.
 template <int D>
-__global__ void list_patches(Tables<D> tables, const int32_t* places, int32_t* patches) {
+__global__ void list_begins(Tables<D> tables, const int32_t* places, int32_t* begins) {
   FSR_EACH(share, tables.summary->shares) {
     const int2 list = tables.vertex_shares[tables.share_vertex[share]];
-    patches[list.x + places[share]] = tables.shares[share].x / kCorners<D>;
+    begins[list.x + places[share]] = tables.shares[share].x;
   }
 }
 
-// Each vertex's shares patch after patch; a patch has one of them at the most.
+// Each vertex's shares in the order of their corners, patch after patch.
 template <int D>
-__global__ void list_shares(Tables<D> tables, const int32_t* patches) {
+__global__ void list_shares(Tables<D> tables, const int32_t* begins) {
   FSR_EACH(share, tables.summary->shares) {
     const int2 list = tables.vertex_shares[tables.share_vertex[share]];
-    const int32_t patch = tables.shares[share].x / kCorners<D>;
+    const int32_t begin = tables.shares[share].x;
     int32_t place = list.x;
-    for (int32_t i = list.x; i < list.x + list.y; ++i) place += patches[i] < patch;
+    for (int32_t i = list.x; i < list.x + list.y; ++i) place += begins[i] < begin;
     tables.sources[place] = static_cast<int32_t>(share);
   }
+}
+
+template <int D>
+__global__ void name_corners(Tables<D> tables) {
+  if (!tables.summary->valid) return;
+  FSR_EACH(i, tables.most) tables.corners[i].index = tables.share_vertex[tables.corners[i].index];
 }
 
 template <int D>

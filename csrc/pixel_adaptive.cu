@@ -18,7 +18,7 @@
 namespace fsr {
 namespace {
 
-constexpr int kPixelThreads = 256;
+constexpr int kThreadsOfPixels = 256;
 constexpr int kMostDilations = 8;
 constexpr int kChannels = 8;  // masks that a thread smooths at a time
 
@@ -118,16 +118,16 @@ at::Tensor pixel_adaptive_cuda(
   Neighbours neighbours{static_cast<int>(from.size(2)), static_cast<int>(from.size(3)), 8 * static_cast<int>(dilations.size())};
   std::copy(dilations.begin(), dilations.end(), neighbours.dilation);
   const int64_t points = static_cast<int64_t>(images) * neighbours.height * neighbours.width;
-  const auto blocks = static_cast<unsigned>((points + kPixelThreads - 1) / kPixelThreads);
+  const auto blocks = static_cast<unsigned>((points + kThreadsOfPixels - 1) / kThreadsOfPixels);
   const at::Tensor affinity = at::empty({points * neighbours.count}, from.options());
-  find_affinity<<<blocks, kPixelThreads, 0, stream>>>(
+  find_affinity<<<blocks, kThreadsOfPixels, 0, stream>>>(
       image.const_data_ptr<float>(), weights.const_data_ptr<float>(), neighbours, images, static_cast<float>(steepness),
       affinity.mutable_data_ptr<float>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   at::Tensor spare = iterations > 1 ? at::empty_like(from) : to;
   for (int64_t iteration = 0; iteration < iterations; ++iteration) {
     const dim3 grid(blocks, static_cast<unsigned>((channels + kChannels - 1) / kChannels));
-    smooth<<<grid, kPixelThreads, 0, stream>>>(
+    smooth<<<grid, kThreadsOfPixels, 0, stream>>>(
         affinity.const_data_ptr<float>(), neighbours, images, channels, from.const_data_ptr<float>(),
         to.mutable_data_ptr<float>());
     C10_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,6 +1,8 @@
 """How exactly a GPU computes: the precision of products and convolutions, and whether every run gives the same bits."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 import torch
@@ -22,3 +24,23 @@ def use_arithmetic(precision: Precision, *, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     # Only what reads memory that it has not written is the better for it; filling takes a fifth of a step's launches.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch declares none
+
+
+def computed_in(precision: Precision, device: torch.device) -> Precision:
+    """What a device makes of a precision."""
+    return "fp32" if device.type == "cpu" and precision == "tf32" else precision
+
+
+@contextmanager
+def forward_only() -> Iterator[None]:
+    """Compute without gradient, and so without asking for the same bits: forward passes have them anyway.
+
+    Who asks is refused cuDNN's attention for what its backward pass does; it is a third faster on an H100.
+    """
+    asked = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(asked)

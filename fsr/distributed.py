@@ -24,10 +24,10 @@ def join() -> None:
     """Join the process group that torchrun's environment describes, if any.
 
     The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
-    between steps.
+    between steps. A rank that lacks its GPU says so first, or it would wait for ranks with another backend.
     """
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo")
 
 
 def own_device() -> torch.device:

@@ -22,6 +22,7 @@ from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.source import Source, open_source
+from fsr.data.transforms import levels
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.inference.config import InferConfig, Thresholds, parse
@@ -107,7 +108,7 @@ class Inference:
         predictor = Predictor(config, thresholds, network, self.source, self.results)
         self.results.start(self.settings)  # from now on the folder holds results of these settings
         journal = Journal(self.results, shard, config.shards)
-        loaded = labelled_images(self.source, config.infer_set, missing, config.workers)
+        loaded = labelled_images(self.source, config.infer_set, missing, config.workers, levels)
         loaded = with_progress(loaded, len(missing), f"images of {config.infer_set}")
         images = readable(loaded, missing, journal, skip_bad=config.skip_bad)
         batches = batches_of_one_size(images, config.batch_size)

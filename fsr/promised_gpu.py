@@ -41,8 +41,8 @@ def none_visible(promise: str) -> UserError | LostGpuError:
     """The error where a GPU was promised and torch sees none. No node helps against torch's CPU build."""
     built = torch.version.cuda or torch.version.hip
     wheel = f"torch {torch.__version__} ({f'built for CUDA {built}' if built else 'a CPU build'})"
-    sentence = f"{promise} promises a GPU, but {wheel} sees none, with {_driver()} and {_devices()}; "
-    sentence += "CUDA_VISIBLE_DEVICES=-1 asks for the CPU"
+    cpu = "--gpus 0 asks" if promise.startswith(FSR_GPUS) else "CUDA_VISIBLE_DEVICES=-1 asks"
+    sentence = f"{promise} promises a GPU, but {wheel} sees none, with {_driver()} and {_devices()}; {cpu} for the CPU"
     return LostGpuError(sentence) if built else UserError(sentence)
 
 

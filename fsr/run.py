@@ -96,12 +96,10 @@ class Run:
         kept = [record for record in self.metrics() if record["step"] <= step]
         write_atomically(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
-    def record_attempt(self, device: str, first_step: int) -> None:
-        """Add this start (host, versions, commit, command) to provenance.json."""
-        write_json(
-            self.provenance_file,
-            {"attempts": [*self.starts(), provenance() | {"device": device, "first_step": first_step}]},
-        )
+    def record_attempt(self, device: str, precision: str, first_step: int) -> None:
+        """Add this start (host, versions, commit, command, what computes and how) to provenance.json."""
+        start = provenance() | {"device": device, "precision": precision, "first_step": first_step}
+        write_json(self.provenance_file, {"attempts": [*self.starts(), start]})
 
     def starts(self) -> list[dict[str, Any]]:
         """What provenance.json says of each start, oldest first."""

@@ -9,6 +9,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from fsr import distributed
+from fsr.arithmetic import computed_in
 from fsr.checkpoint import LOSSES, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
@@ -28,7 +29,7 @@ class RunLog:
         self.config, self.run, self.source, self.state, self.device = config, run, source, state, device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # a worker's trials follow each other in one process
-        run.record_attempt(device_name(device), state.step)
+        run.record_attempt(device_name(device), computed_in(config.precision, device), state.step)
         run.rewind(state.step)  # an attempt that was lost recorded steps after its checkpoint, which are repeated now
         self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
         self.progress = TrainProgress(state.step, config.iterations)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from fsr.arithmetic import forward_only
 from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, training_label
 from fsr.config import TrainConfig
 from fsr.data.transforms import denormalise
@@ -67,7 +68,7 @@ def step_losses(
 
     with autocast, targets_of(network, config):
         mask = view2_mask(network, batch, noise, step, config)
-    with torch.no_grad(), autocast, targets_of(teacher, config):
+    with autocast, targets_of(teacher, config):
         teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
     with autocast:
         out: StudentOutput = student(
@@ -115,11 +116,15 @@ def temperature_of(step: int, config: TrainConfig) -> float:
 
 @contextmanager
 def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
-    """Make CAMs and teacher outputs without drop path, unless the configuration keeps it as the released code does."""
+    """Make CAMs and teacher outputs, which need no gradient.
+
+    Drop path is off in them, unless the configuration keeps it as the released code does.
+    """
     training = network.training
     network.train(training and config.drop_path_in_targets)
     try:
-        yield
+        with forward_only():
+            yield
     finally:
         network.train(training)
 

@@ -21,7 +21,7 @@ def train(config, run, *, stop_requested, prune):
     run.start(config)
     step = int(run.checkpoint_file.read_text()) if run.checkpoint_file.exists() else 0
     run.rewind(step) if run.metrics_file.exists() else None
-    run.record_attempt("nothing", step)
+    run.record_attempt("nothing", "fp32", step)
     with open(run.folder / "attempts", "a") as file:
         file.write(f"{step}\n")
     step_s = float(setting(config, "step_s", "0"))

@@ -46,7 +46,7 @@ def train(config, run, *, stop_requested, prune):
     state = {"step": 0, "digest": hashlib.sha256(str(config.mask_ratio).encode()).hexdigest()}
     if run.checkpoint_file.exists():
         state = json.loads(run.checkpoint_file.read_text())
-    run.record_attempt("nothing", state["step"])
+    run.record_attempt("nothing", "fp32", state["step"])
     run.rewind(state["step"])
     said = {file.name: file.read_text() for file in Path(config.data_folder).iterdir()}
 

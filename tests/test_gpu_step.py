@@ -19,7 +19,6 @@ from fsr.compare import first_difference
 from fsr.config import voc
 from fsr.errors import UserError
 from fsr.losses.self_reinforcement import SelfReinforcement
-from fsr.models.decoder import LargeFOV
 from fsr.models.network import Network
 from fsr.refine import refine
 from fsr.run import Run
@@ -185,11 +184,3 @@ def test_par_on_a_gpu_is_that_of_the_cpu():
     on_gpu = [refine(image.cuda(), masks.cuda()) for _ in range(2)]
     torch.testing.assert_close(on_gpu[0].cpu(), refine(image, masks), rtol=1e-4, atol=1e-5)
     assert torch.equal(*on_gpu)
-
-
-@pytest.mark.gpu
-def test_the_decoder_on_a_gpu_is_that_of_the_cpu():
-    decoder, features = LargeFOV(12, 16, 5, 5), torch.randn(2, 12, 14, 11)
-    on_cpu = decoder(features)
-    on_gpu = decoder.cuda()(features.cuda())
-    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-4, atol=1e-5)

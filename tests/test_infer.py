@@ -200,6 +200,12 @@ def test_peak_memory_is_flat_from_100_to_1000_images(checkpoint, tmp_path):
     assert peaks[1000] < peaks[100] + 30, peaks  # MB
 
 
+@pytest.mark.parametrize("precision, rounded", [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_products_of_float32_are_rounded_only_where_that_was_asked_for(precision, rounded, voc, checkpoint, tmp_path):
+    infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9, "--crf", "false", "--precision", precision)
+    assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == rounded
+
+
 def test_bf16_says_nearly_the_same(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--infer_set", "train", "--crf", "false")
     labels = []

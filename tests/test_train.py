@@ -62,6 +62,7 @@ def test_a_run_leaves_metrics_result_checkpoints_provenance_and_events(uninterru
     assert [r["step"] for r in records if "val/seg_miou" in r] == [4, 8, 10]
     attempt = json.loads(uninterrupted.provenance_file.read_text())["attempts"][0]
     assert {"git_commit", "git_dirty", "versions", "host", "device", "command"} <= attempt.keys()
+    assert attempt["precision"] == "fp32"
     assert list(uninterrupted.folder.glob("events.out.tfevents.*"))
     network, config = load_network(uninterrupted.best_file)
     assert config == uninterrupted.config() == dataclasses.replace(config)

@@ -14,7 +14,7 @@ from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
 from fsr.data.randomness import seeded
 from fsr.data.source import Source
-from fsr.data.transforms import global_view, local_view, normalise
+from fsr.data.transforms import View, global_view, local_view, normalise
 from fsr.errors import UserError
 
 EvaluationImage: TypeAlias = tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -63,12 +63,15 @@ def evaluation_images(
 
 
 def labelled_images(
-    source: Source, split: str, items: list[Item], workers: int
+    source: Source, split: str, items: list[Item], workers: int, as_tensor: View = normalise
 ) -> Iterator[EvaluationImage | UserError]:
-    """The images `items` of `split` in their order, as `evaluation_images` yields them, or a UserError in its place."""
+    """The images `items` of `split` in their order, as `evaluation_images` yields them, or a UserError in its place.
+
+    `as_tensor` makes a tensor of the picture.
+    """
     return iter(
         DataLoader(
-            EvaluationImages(source, split, items),
+            EvaluationImages(source, split, items, as_tensor),
             batch_size=None,
             collate_fn=_as_is,
             num_workers=workers,
@@ -126,8 +129,8 @@ class TrainingViews(Dataset[dict[str, Any] | UserError]):
 class EvaluationImages(Dataset[EvaluationImage | UserError]):
     """The images of a split at their own size, with their ground truth."""
 
-    def __init__(self, source: Source, split: str, items: list[Item]) -> None:
-        self.source, self.split, self.items = source, split, items
+    def __init__(self, source: Source, split: str, items: list[Item], as_tensor: View) -> None:
+        self.source, self.split, self.items, self.as_tensor = source, split, items, as_tensor
 
     def __len__(self) -> int:
         return len(self.items)
@@ -143,7 +146,7 @@ class EvaluationImages(Dataset[EvaluationImage | UserError]):
         if ground_truth is None:
             ground_truth = np.full((image.height, image.width), IGNORED, np.uint8)
         labels = multi_hot(item, len(self.source.class_names))
-        return item.name, normalise(image), torch.from_numpy(ground_truth), labels
+        return item.name, self.as_tensor(image), torch.from_numpy(ground_truth), labels
 
 
 class _Batches:

@@ -25,8 +25,12 @@ View = Callable[[Image.Image], torch.Tensor]
 
 def normalise(image: Image.Image) -> torch.Tensor:
     """An RGB picture as the networks take it, float32 [3, H, W]: (x / 255 - mean) / std."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    return normalise_levels(pixels.to(torch.float32, memory_format=torch.contiguous_format))
+    return normalise_levels(levels(image).float())
+
+
+def levels(image: Image.Image) -> torch.Tensor:
+    """The 8-bit levels of an RGB picture, uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def normalise_levels(levels: torch.Tensor) -> torch.Tensor:

@@ -56,8 +56,8 @@ class InferConfig:
     """Attention heads of a released checkpoint; by default 64 channels each."""
     scales: tuple[float, ...] = (1.0, 1.25, 1.5)
     """Scales of the image; each scale runs with and without horizontal flip."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast of the network."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of the network's products: fp32 exact, tf32 with factors of 10 bits on a GPU, bf16 by autocast."""
 
     crf: bool = True
     """Sharpen the segmentation with a dense CRF."""

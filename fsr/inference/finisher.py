@@ -1,7 +1,7 @@
 """Writes the files of an image and its record."""
 
 from dataclasses import dataclass
-from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsr.data.images import IGNORED
 from fsr.data.palette import palette_png
-from fsr.files import write_atomically
+from fsr.files import atomic_file, write_atomically
 from fsr.inference.config import InferConfig
 from fsr.inference.journal import Results
 from fsr.inference.postprocess import Answers
@@ -63,11 +63,11 @@ class Finisher:
         results, name = self.results, answer.name
         for kind, label in answer.labels.items():
             write_atomically(results.label_file(kind, name), palette_png(label.numpy()))
-        write_atomically(results.preview_file(name), jpeg(answer.preview))
+        write_jpeg(results.preview_file(name), answer.preview)
         if answer.overlay is not None:
-            write_atomically(results.overlay_file(name), jpeg(answer.overlay))
+            write_jpeg(results.overlay_file(name), answer.overlay)
         for class_id, heat in answer.heats.items():
-            write_atomically(results.cam_file(name, self.class_names[class_id]), jpeg(heat))
+            write_jpeg(results.cam_file(name, self.class_names[class_id]), heat)
         record: dict[str, Any] = {"name": name}
         if answer.ground_truth is not None:
             record |= self._scores(answer, answer.ground_truth)
@@ -94,8 +94,7 @@ def sparse(counts: Tensor) -> list[int]:
     return pairs
 
 
-def jpeg(pixels: Tensor) -> bytes:
-    """8-bit pixels [H, W, 3] as a JPEG file."""
-    stream = BytesIO()
-    Image.fromarray(pixels.numpy()).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
+def write_jpeg(path: Path, pixels: Tensor) -> None:
+    """Write 8-bit pixels [H, W, 3] as a JPEG file; into a file, not a buffer, Pillow encodes beside other threads."""
+    with atomic_file(path) as file:
+        Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=JPEG_QUALITY)

@@ -43,6 +43,7 @@ def multi_scale_inference(
         aux_grids.append(_with_flip(network.aux_cam(seen.aux)))
         if labels is None:
             labels = _predicted(network.classify(seen)[0][: len(images)])
+        del scaled, seen  # the next scale needs the memory
     assert labels is not None, "there is at least one scale"
     labels = labels.cpu()
     each = (labels != 0).sum(1).tolist()

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fsr import distributed
+from fsr.arithmetic import use_arithmetic
 from fsr.data.loaders import EvaluationImage
 from fsr.data.source import Source
-from fsr.data.transforms import denormalise
+from fsr.data.transforms import normalise_levels
 from fsr.inference.config import InferConfig, Thresholds
 from fsr.inference.finisher import Answer, Finished, Finisher
 from fsr.inference.journal import Results
@@ -31,6 +32,7 @@ class Predictor:
         self, config: InferConfig, thresholds: Thresholds, network: Network, source: Source, results: Results
     ) -> None:
         self.config = config
+        use_arithmetic(config.precision, deterministic=False)
         self.device = distributed.own_device()
         self.place = self.device if config.postprocess == "device" else torch.device("cpu")
         self.network = network.to(self.device)
@@ -68,12 +70,13 @@ class Predictor:
 
     def see(self, batch: list[EvaluationImage]) -> tuple[MultiScale, Tensor]:
         """The network's predictions for images of one size, and their 8-bit pictures [B, 3, H, W], on its device."""
-        _, views, _, labels = zip(*batch, strict=True)
-        images = _stacked(views, self.device)
+        _, images, _, labels = zip(*batch, strict=True)
+        pictures = _stacked(images, self.device)
         known = torch.stack(labels) if self.has_ground_truth else None
+        views = normalise_levels(pictures.float())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            seen = multi_scale_inference(self.network, images, known, self.config.scales)
-        return seen, denormalise(images).round().byte()
+            seen = multi_scale_inference(self.network, views, known, self.config.scales)
+        return seen, pictures
 
 
 def _stacked(tensors: tuple[Tensor, ...], device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on the device."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def download(nested: T) -> Callable[[], T]:

@@ -54,21 +54,21 @@ class Network(nn.Module):
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Top and aux class logits, each [B, K]: the classifier on the features' global maximum."""
         with self._in_float32(features.aux):
-            top = self.top_classifier(features.top.float().amax((2, 3), keepdim=True))
-            aux = self.aux_classifier(features.aux.float().amax((2, 3), keepdim=True))
+            top = _scores(self.top_classifier, features.top.float().amax((2, 3), keepdim=True))
+            aux = _scores(self.aux_classifier, features.aux.float().amax((2, 3), keepdim=True))
         return top.flatten(1), aux.flatten(1)
 
     @torch.no_grad()
     def top_cam(self, top: Tensor) -> Tensor:
         """CAM [B, K, h, w], not negative, of top features [B, D, h, w]."""
         with self._in_float32(top):
-            return F.relu(self.top_classifier(top.float()))
+            return F.relu(_scores(self.top_classifier, top.float()))
 
     @torch.no_grad()
     def aux_cam(self, aux: Tensor) -> Tensor:
         """CAM [B, K, h, w], not negative, of aux features [B, D, h, w]."""
         with self._in_float32(aux):
-            return F.relu(self.aux_classifier(aux.float()))
+            return F.relu(_scores(self.aux_classifier, aux.float()))
 
     @staticmethod
     def _in_float32(features: Tensor) -> torch.autocast:
@@ -106,3 +106,11 @@ class Network(nn.Module):
         cls = self.encoder.class_token(both.last.chunk(2)[0])
         patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
         return self.projector(cls), self.projector(patches)
+
+
+def _scores(classifier: nn.Conv2d, features: Tensor) -> Tensor:
+    """A 1×1 convolution [B, K, h, w] of features [B, D, h, w] as a product.
+
+    For exact float32 and the same bits every time cuDNN takes Fourier transforms: 5 ms of a step on an H100.
+    """
+    return F.linear(features.permute(0, 2, 3, 1), classifier.weight[:, :, 0, 0]).permute(0, 3, 1, 2)

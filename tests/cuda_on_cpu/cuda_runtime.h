@@ -29,6 +29,7 @@
 #define __shared__ static thread_local  // a thread of the host runs one block at a time
 #define __syncthreads() emulated::leave(__LINE__)
 
+using std::max;
 using std::min;
 
 struct int2 {
@@ -39,6 +40,7 @@ struct alignas(16) float4 {
 };
 struct dim3 {
   unsigned x, y, z;
+  dim3(unsigned width = 1, unsigned height = 1, unsigned depth = 1) : x(width), y(height), z(depth) {}
 };
 inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -50,6 +52,14 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { ret
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
   return std::memset(memory, value, bytes), cudaSuccess;
 }
+
+// Launches are done when they return, so streams need no order.
+using cudaEvent_t = void*;
+enum { cudaEventDisableTiming };
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyintf(a)); }
@@ -143,14 +153,14 @@ inline std::vector<int64_t> ordered(int64_t count, uint64_t seed) {
   return result;
 }
 
-inline void run_block(int64_t index, int64_t threads, uint64_t seed) {
+inline void run_block(int64_t index, dim3 grid, int64_t threads, uint64_t seed) {
   if (static_cast<int64_t>(block.fibres.size()) < threads) block.fibres = std::vector<Fibre>(threads);
   for (int64_t round = 0, line = 0; round == 0 || line > 0; ++round) {
     bool first = true;
     for (const int64_t thread : ordered(threads, seed + index + round)) {
       Fibre& fibre = block.fibres[thread];
       if (round == 0) fibre.turn = 0;
-      blockIdx.x = index;
+      blockIdx = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x)};
       threadIdx.x = thread;
       resume(fibre);
       if (!first && line != fibre.waits_at) fail("threads of a block wait at different lines");
@@ -163,18 +173,20 @@ inline void run_block(int64_t index, int64_t threads, uint64_t seed) {
 template <class... Parameters>
 struct Launch {
   void (*kernel)(Parameters...);
-  int64_t grid, threads;
+  dim3 grid;
+  int64_t threads;
 
   void operator()(std::type_identity_t<Parameters>... arguments) const {
-    if (grid < 1 || threads < 1 || threads > 1024 || grid > INT32_MAX) fail("bad launch");
+    const int64_t count = static_cast<int64_t>(grid.x) * grid.y;
+    if (count < 1 || grid.x > INT32_MAX || grid.y > 65535 || threads < 1 || threads > 1024) fail("bad launch");
     const uint64_t seed = order.seed + 1000 * ++launches;
-    const std::vector<int64_t> blocks = ordered(grid, seed);
+    const std::vector<int64_t> blocks = ordered(count, seed);
     std::atomic<int64_t> next = 0;
     const auto run = [&] {
       block.work = [&] { kernel(arguments...); };
       blockDim.x = threads;
-      gridDim.x = grid;
-      for (int64_t i; (i = next++) < grid;) run_block(blocks[i], threads, seed);
+      gridDim = grid;
+      for (int64_t i; (i = next++) < count;) run_block(blocks[i], grid, threads, seed);
     };
     if (order.kind != "threaded") return run();
     std::vector<std::thread> workers;
@@ -184,7 +196,7 @@ struct Launch {
 };
 
 template <class... Parameters>
-Launch<Parameters...> launch(void (*kernel)(Parameters...), int64_t grid, int64_t threads, size_t, cudaStream_t) {
+Launch<Parameters...> launch(void (*kernel)(Parameters...), dim3 grid, int64_t threads, size_t, cudaStream_t) {
   return {kernel, grid, threads};
 }
 

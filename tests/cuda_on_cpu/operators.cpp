@@ -1,11 +1,15 @@
 // The CUDA operators on the CPU, as torch.ops.fsr_cuda_on_cpu.
 #include <torch/library.h>
 
-#include "lattice_cuda.cpp"  // written by the test from lattice_cuda.cu
+#include "lattice_cuda.cpp"  // written by the test from csrc/*.cu
+#include "pixel_adaptive.cpp"
 
 TORCH_LIBRARY(fsr_cuda_on_cpu, library) {
   library.def("bilateral_filter", fsr::bilateral_filter_cuda);
   library.def("mean_field", fsr::mean_field_cuda);
+  library.def(
+      "pixel_adaptive(Tensor image, Tensor masks, int[] dilations, int iterations, float steepness, Tensor position) -> Tensor",
+      fsr::pixel_adaptive_cuda);
   library.def("set_order", [](std::string kind, int64_t seed) { emulated::order = {kind, static_cast<uint64_t>(seed)}; });
   // Launches and the longest chain of sums since the last call.
   library.def("counts", [] {

@@ -3,4 +3,5 @@
 
 namespace c10::cuda {
 inline cudaStream_t getCurrentCUDAStream() { return nullptr; }
+inline cudaStream_t getStreamFromPool(bool) { return nullptr; }
 }  // namespace c10::cuda
