@@ -13,14 +13,16 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fsr import resize
 from fsr.arithmetic import use_arithmetic
 from fsr.checkpoint import TrainState
 from fsr.compare import first_difference
 from fsr.config import voc
+from fsr.data import transforms
 from fsr.errors import UserError
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
-from fsr.refine import refine
+from fsr.refine import position_weights, refine
 from fsr.run import Run
 from fsr.step import Batch, step_losses
 from fsr.train import train
@@ -95,6 +97,8 @@ def launched() -> dict[str, collections.Counter]:
             losses["loss"].backward()
         torch.__future__.set_overwrite_module_params_on_conversion(before)
         found[precision] = counted.operations
+    for kept in (resize._matrix, transforms._levels, position_weights):
+        kept.cache_clear()  # they hold tensors that hold nothing
     return found
 
 

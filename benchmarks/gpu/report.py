@@ -84,12 +84,12 @@ def table(rows: Rows) -> str:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row if name not in LONG))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(cell(row.get(column, "")) for column in columns) + " |")
+        lines.append(f"| {name} | " + " | ".join(said(row.get(column, "")) for column in columns) + " |")
     return "\n".join(lines)
 
 
-def cell(value: Any) -> str:
-    """A value as it stands in a table."""
+def said(value: object) -> str:
+    """A cell."""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
     return str(value)
