@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 def test_all_that_a_gpu_is_asked_runs_on_a_cpu_in_tiny_sizes(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu", "--dry", "true", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry", "--folder", str(tmp_path)]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert first.returncode == 0, first.stdout + first.stderr
     (file,) = tmp_path.glob("gpu-dry-*.json")

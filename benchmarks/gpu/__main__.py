@@ -39,7 +39,7 @@ class Options:
 def main() -> None:
     """Measure, write, print."""
     started = time.monotonic()
-    options = tyro.cli(Options, config=(tyro.conf.FlagConversionOff,))
+    options = tyro.cli(Options)
     name, driver, capability = ("dry", "none", None) if options.dry else before.card()
     short = re.sub(r"\W+", "-", name.lower().removeprefix("nvidia "))
     file = options.folder / f"gpu-{short}-{time.strftime('%Y-%m-%d')}.json"
