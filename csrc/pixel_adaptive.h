@@ -1,26 +1,17 @@
 // Pixel-adaptive refinement, see fsr/ops/pixel_adaptive.py. It has a kernel on CUDA only.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>
+#include "lattice.h"
 
 namespace fsr {
 
 // Guards the memory of callers that bypass the Python wrapper.
 inline void check_refinement(
     const at::Tensor& image, const at::Tensor& masks, at::IntArrayRef dilations, const at::Tensor& position, int64_t most) {
+  check_inputs(image, masks);
+  TORCH_CHECK_VALUE(position.scalar_type() == at::kFloat, "Expected float32, got ", position.scalar_type());
   TORCH_CHECK_VALUE(
-      image.dim() == 4 && masks.dim() == 4 && image.size(0) == masks.size(0) && image.size(1) == 3 &&
-          image.size(2) == masks.size(2) && image.size(3) == masks.size(3),
-      "Expected an image [B, 3, H, W] and masks [B, C, H, W], got ",
-      image.sizes(),
-      " and ",
-      masks.sizes());
-  for (const at::Tensor& tensor : {image, masks, position}) {
-    TORCH_CHECK_VALUE(tensor.scalar_type() == at::kFloat, "Expected float32, got ", tensor.scalar_type());
-    TORCH_CHECK_VALUE(
-        tensor.device() == masks.device(), "Expected one device, got ", tensor.device(), " and ", masks.device());
-  }
+      position.device() == masks.device(), "Expected one device, got ", position.device(), " and ", masks.device());
   const auto count = static_cast<int64_t>(dilations.size());
   TORCH_CHECK_VALUE(1 <= count && count <= most, "Expected 1 to ", most, " dilations, got ", count);
   TORCH_CHECK_VALUE(

@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsr.cam import multi_scale_cams, strongest_class
+from fsr.cam import multi_scale_cams, named, own_classes, strongest_class
 from fsr.config import TrainConfig
 from fsr.data.loaders import EvaluationImage
 from fsr.data.palette import voc_palette
 from fsr.data.transforms import denormalise
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network
+from fsr.resize import resize
 from fsr.step import pseudo_label_of
 
 COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "ground truth")
@@ -28,22 +29,23 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     network.eval()
     _, image, ground_truth, labels = sample
     size = (config.crop_size, config.crop_size)
-    view = F.interpolate(image[None].to(device), size=size, mode="bilinear", align_corners=False)
+    view = resize(image[None].to(device), size)
     ground_truth = F.interpolate(ground_truth[None, None].float(), size=size, mode="nearest")[0, 0].long()
     labels = labels[None].to(device)
-    cam, aux_cam = multi_scale_cams(network, view, config.cam_scales)
+    classes, present = own_classes(labels)
+    cam, aux_cam = multi_scale_cams(network, view, config.cam_scales, classes=classes)
     noise = torch.rand(1, (config.crop_size // config.block_size) ** 2, generator=torch.Generator().manual_seed(0))
-    mask = block_mask(noise.to(device), uncertain_blocks(aux_cam, labels, config), config)
+    mask = block_mask(noise.to(device), uncertain_blocks(aux_cam, present, config), config)
     mask = F.interpolate(mask[None].float(), size=size, mode="nearest")[0]
     logits = network.decoder(network.encoder(view).top)
-    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    logits = resize(logits, size)
     picture = denormalise(view)[0] / 255
     columns = (
         picture,
-        heat(picture, strongest_class(cam, labels)[0][0]),
-        heat(picture, strongest_class(aux_cam, labels)[0][0]),
+        heat(picture, strongest_class(cam, present)[0][0]),
+        heat(picture, strongest_class(aux_cam, present)[0][0]),
         picture * (1 - 0.8 * mask),
-        colours(pseudo_label_of(view, cam, labels, config)[0]),
+        colours(named(pseudo_label_of(view, cam, present, config), classes)[0]),
         colours(logits.argmax(1)[0]),
         colours(ground_truth),
     )

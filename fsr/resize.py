@@ -1,4 +1,4 @@
-"""Resizing of maps: one rule for every map that is resized, on a GPU as on a CPU, with a gradient or without."""
+"""Resizing of maps, on a GPU as on a CPU, with a gradient or without: the same bits every time."""
 
 from functools import lru_cache
 from typing import Any, TypeAlias

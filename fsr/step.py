@@ -53,7 +53,7 @@ def step_losses(
     noise: Tensor,
     step: int,
     config: TrainConfig,
-    temperature: Tensor | float | None = None,
+    temperature: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 

@@ -11,6 +11,7 @@ from fsr.cam import normalise_cam, resized
 from fsr.inference.transfer import uploaded
 from fsr.models.encoder import Features
 from fsr.models.network import Network
+from fsr.resize import resize
 
 
 class MultiScale(NamedTuple):
@@ -60,9 +61,9 @@ def multi_scale_inference(
 def fuse_logits(grids: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Segmentation logits [B, C, H, W] from those of each scale [B, C, h, w]: their maximum at the image's size."""
     first, *others = grids
-    fused = F.interpolate(first.float(), size=size, mode="bilinear", align_corners=False)
+    fused = resize(first.float(), size)
     for grid in others:
-        logits = F.interpolate(grid.float(), size=size, mode="bilinear", align_corners=False)
+        logits = resize(grid.float(), size)
         torch.maximum(fused, logits, out=fused)
     return fused
 
@@ -87,5 +88,5 @@ def _fuse_cams(grids: list[Tensor], image: int, classes: Tensor, size: tuple[int
     if len(classes) == 0:
         return grids[0].new_empty(0, *size)
     chosen = (grid[image : image + 1, classes] for grid in grids)
-    cams = (F.interpolate(cam, size=size, mode="bilinear", align_corners=False) for cam in chosen)
+    cams = (resize(cam, size) for cam in chosen)
     return normalise_cam(functools.reduce(torch.add, cams))[0]

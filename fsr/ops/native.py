@@ -17,7 +17,7 @@ except ImportError as error:
 def warn_of_reference(device: str) -> None:
     """Warn once per kind of device that the plain-torch reference computes its operators, and why."""
     warnings.warn(
-        f"The native lattice op has no kernels for {device}: {_missing}. The bilateral filter and the dense CRF run in "
+        f"The native op has no kernels for {device}: {_missing}. The bilateral filter, the dense CRF and PAR run in "
         "plain torch, many times slower; `make setup` or `pip install --no-build-isolation .` builds the op.",
         stacklevel=3,
     )
