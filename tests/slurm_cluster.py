@@ -53,16 +53,17 @@ class Cluster:
 
     def _end_processes(self):
         """Kill every process that was started with this cluster's configuration; how many there were."""
-        ours, conf = [], str(self.folder / "slurm.conf").encode()
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and conf in (entry / "environ").read_bytes():
-                    ours.append(int(entry.name))
-            except OSError:
-                continue
+        ours = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self.owns(entry.name)]
         for pid in ours:
             kill(pid)
         return len(ours)
+
+    def owns(self, pid):
+        """Whether a process has this cluster's configuration: another cluster has jobs of the same numbers."""
+        try:
+            return str(self.folder / "slurm.conf").encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
 
     def ask(self, *command):
         return subprocess.run(command, capture_output=True, text=True, env=self.environment).stdout
@@ -194,7 +195,8 @@ class Sweep:
         listing = subprocess.run(
             ["pgrep", "-af", f"slurmstepd: \\[{self.job_number(number)}\\."], capture_output=True, text=True
         )
-        return [int(line.split()[0]) for line in listing.stdout.splitlines()]
+        pids = [int(line.split()[0]) for line in listing.stdout.splitlines()]
+        return [pid for pid in pids if self.cluster.owns(pid)]
 
     def pids(self, number):
         """Processes of the ranks that work on a trial, rank 0 first."""
@@ -217,7 +219,7 @@ class Sweep:
                 words = (entry / "cmdline").read_text().split("\0")
             except (OSError, UnicodeDecodeError):
                 continue
-            if variables.get("SLURM_JOB_ID") == job:
+            if variables.get("SLURM_JOB_ID") == job and self.cluster.owns(entry.name):
                 yield int(entry.name), words, variables
 
 

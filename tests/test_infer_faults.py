@@ -26,6 +26,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.parent.name != "images"}
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_resumes_and_leaves_the_same_files(voc, checkpoint, tmp_path):
     flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_cam", "true")
     infer("voc", checkpoint, voc, tmp_path / "whole", *flags)

@@ -49,7 +49,7 @@ def ends_well(config, folder, module="fsr.train") -> None:
     assert not list(run.folder.glob(".*"))
 
 
-@pytest.mark.parametrize("module", ["fsr.train", "slow_writer"])
+@pytest.mark.parametrize("module", ["fsr.train", pytest.param("slow_writer", marks=pytest.mark.slow)])
 def test_two_ranks_end_well_however_slow_the_disk_is(synthetic_folder, tmp_path, module):
     ends_well(short(synthetic_folder), tmp_path, module)
 
@@ -91,7 +91,7 @@ def test_sigterm_to_torchrun_saves_one_checkpoint_and_no_rank_crashes(synthetic_
 @pytest.mark.parametrize(
     "flag, value, sentence",
     [
-        ("--data_folder", "/nowhere", "/nowhere holds no synthetic set"),
+        pytest.param("--data_folder", "/nowhere", "/nowhere holds no synthetic set", marks=pytest.mark.slow),
         pytest.param("--mask_ratio", "1.2", "mask_ratio must be in (0, 1], got 1.2", marks=pytest.mark.slow),
         ("--ranks", "3", "must divide the 3 micro-batches of a step (--ranks), got 2; allowed: 1, 3"),
         pytest.param("--iterations", "three", "Error parsing --iterations", marks=pytest.mark.slow),

@@ -341,7 +341,8 @@ def assert_equal_learning(run: Run, other: Run) -> None:
         assert torch.allclose(centre, other_content["reinforcement"][name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 1])
 def test_four_micro_batches_learn_the_same_on_any_number_of_processes(fifty_steps_on, processes):
     assert_equal_learning(fifty_steps_on(processes), fifty_steps_on(4))
 
