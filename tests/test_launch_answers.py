@@ -160,8 +160,43 @@ def test_an_empty_queue_is_an_answer(slurm_says):
     assert commands.job_states("fsr /runs/a") == {}
 
 
-def test_preemption_cancels_where_the_partition_says_so(slurm_says):
-    slurm_says(0, "PartitionName=low PreemptMode=CANCEL\nPartitionName=main PreemptMode=REQUEUE\n")
-    assert commands.preemption_cancels("low")
-    assert not commands.preemption_cancels("main")
-    assert not commands.preemption_cancels(None)
+BY_PARTITION = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
+BY_QOS = {"PreemptType": "preempt/qos", "PreemptMode": "GANG,SUSPEND"}
+
+
+@pytest.mark.parametrize(
+    "settings, partition, qos, mode",
+    [
+        (BY_PARTITION, {"PreemptMode": "CANCEL"}, None, "CANCEL"),
+        (BY_PARTITION, {"PreemptMode": "CANCEL"}, {"PreemptMode": "requeue"}, "CANCEL"),
+        (BY_PARTITION, {}, {"PreemptMode": "cancel"}, "REQUEUE"),
+        (BY_PARTITION, {"PreemptMode": "GANG,SUSPEND"}, None, "SUSPEND"),
+        (BY_PARTITION, None, None, None),
+        (BY_QOS, {"PreemptMode": "REQUEUE"}, {"PreemptMode": "cancel"}, "CANCEL"),
+        (BY_QOS, {"PreemptMode": "CANCEL"}, {"PreemptMode": "within,requeue"}, "REQUEUE"),
+        (BY_QOS, {"PreemptMode": "CANCEL"}, {"PreemptMode": "cluster"}, "SUSPEND"),
+        (BY_QOS, {"PreemptMode": "CANCEL"}, None, None),
+        ({"PreemptType": "preempt/none", "PreemptMode": "OFF"}, {"PreemptMode": "CANCEL"}, None, "OFF"),
+        ({"PreemptType": "(null)", "PreemptMode": "OFF"}, {}, None, "OFF"),  # 24.05 and later
+        ({}, {"PreemptMode": "CANCEL"}, {"PreemptMode": "cancel"}, None),
+    ],
+)
+def test_what_preemption_does_to_a_job(settings, partition, qos, mode):
+    assert answers.preempt_mode(settings, partition, qos) == mode
+
+
+def test_whether_preemption_cancels_is_unknown_where_slurm_does_not_say(monkeypatch):
+    monkeypatch.setattr(commands, "settings", lambda: BY_QOS)
+    monkeypatch.setattr(commands, "partitions", lambda: {"low": {"PreemptMode": "REQUEUE"}})
+    monkeypatch.setattr(commands, "qos_settings", lambda: {"spot": {"PreemptMode": "cancel"}})
+    assert commands.preemption_cancels("low", "spot") is True
+    assert commands.preemption_cancels("low", "other") is None
+    monkeypatch.setattr(commands, "settings", lambda: BY_PARTITION)
+    assert commands.preemption_cancels("low", "spot") is False
+
+
+def test_qos_by_name(slurm_says):
+    slurm_says(0, "normal|cluster|\nhigh|cluster|spot,low\nspot|cancel|\n")
+    assert commands.qos_settings()["high"] == {"Name": "high", "PreemptMode": "cluster", "Preempt": "spot,low"}
+    slurm_says(1, stderr="sacctmgr: error: slurm_persist_conn_open_without_init: failed to open\n")
+    assert commands.qos_settings() == {}

@@ -1,6 +1,7 @@
 """What the answers of scontrol, squeue, sacct, sinfo and sacctmgr mean. Pure functions of their text."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # States of a job that has ended. COMPLETING is left out: such a job's ranks are being ended.
@@ -96,6 +97,34 @@ def time_limit(partition: dict[str, str]) -> str | None:
     limits = (partition.get(name, "NONE") for name in ("DefaultTime", "MaxTime"))
     limit = next((limit for limit in limits if limit != "NONE"), "UNLIMITED")
     return limit if limit[:1].isdigit() else None
+
+
+def preempt_mode(
+    settings: Mapping[str, str], partition: Mapping[str, str] | None, qos: Mapping[str, str] | None
+) -> str | None:
+    """What preemption does to a job of this partition and QOS: OFF, CANCEL, REQUEUE, SUSPEND; None if it is unknown.
+
+    Which of them says so depends on PreemptType (slurm.conf(5)); the cluster's own mode holds where it says nothing.
+    """
+    kind = settings.get("PreemptType")
+    if kind is None:
+        return None
+    asked = {"preempt/qos": qos, "preempt/partition_prio": partition}
+    if kind not in asked:
+        return "OFF"
+    row = asked[kind]
+    if row is None:
+        return None
+    mode = row.get("PreemptMode", "").upper()
+    mode = settings.get("PreemptMode", "OFF") if mode in ("", "CLUSTER") else mode
+    # GANG and WITHIN tell who shares and who preempts; what happens to the job is said beside them.
+    return next((word for word in mode.split(",") if word not in ("GANG", "WITHIN")), "OFF")
+
+
+def rows(listing: str, names: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of an answer of sacctmgr with --parsable2, by the names of their fields."""
+    lines = (line.split("|") for line in listing.splitlines())
+    return [dict(zip(names, values, strict=True)) for values in lines if len(values) == len(names)]
 
 
 def submit_limit(listing: str) -> int | None:

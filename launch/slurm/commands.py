@@ -127,9 +127,20 @@ def union(nodes: str | None, names: Sequence[str]) -> str:
     return ",".join([*listed, *(name for name in names if name not in listed)])
 
 
-def preemption_cancels(partition: str | None) -> bool:
-    """Whether this partition's jobs are cancelled, not requeued, when they are preempted."""
-    return partitions().get(partition or "", {}).get("PreemptMode", "").startswith("CANCEL")
+def preemption_cancels(partition: str | None, qos: str | None) -> bool | None:
+    """Whether a job of this partition and QOS is cancelled, not requeued, when it is preempted.
+
+    None if Slurm does not tell, as where its QOS are asked for and the accounts do not answer.
+    """
+    mode = answers.preempt_mode(settings(), partitions().get(partition or ""), qos_settings().get(qos or ""))
+    return None if mode is None else mode == "CANCEL"
+
+
+def qos_settings() -> dict[str, dict[str, str]]:
+    """PreemptMode and Preempt (whom it may preempt) of every QOS by name; empty if the accounts do not answer."""
+    fields = ("Name", "PreemptMode", "Preempt")
+    listing = _ask("sacctmgr", "--noheader", "--parsable2", "show", "qos", f"format={','.join(fields)}")
+    return {row["Name"]: row for row in answers.rows(listing or "", fields)}
 
 
 def settings() -> dict[str, str]:

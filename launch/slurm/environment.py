@@ -79,8 +79,9 @@ class SlurmEnvironment:
 
     def leave(self, cause: Cause) -> None:
         """Requeue or wait to be killed, as the rules say; returns only where the job is to end."""
-        cancels = cause == "preempted" and commands.preemption_cancels(os.environ.get("SLURM_JOB_PARTITION"))
-        action = requeue_rules.after_stop(cause, cancels)
+        where = os.environ.get("SLURM_JOB_PARTITION"), os.environ.get("SLURM_JOB_QOS")
+        cancels = cause == "preempted" and commands.preemption_cancels(*where)
+        action = requeue_rules.after_stop(cause, bool(cancels))
         if action is Action.REQUEUE and not commands.requeue(self.job) and cause != "preempted":
             print("Slurm does not requeue this job; another worker resumes its trial", flush=True)
         elif action in (Action.REQUEUE, Action.WAIT_TO_BE_KILLED):
