@@ -128,9 +128,12 @@ def current_environment() -> Environment:
     return SlurmEnvironment() if "SLURM_JOB_ID" in os.environ else LocalEnvironment()
 
 
-def cause_of_lost_attempt(attempt: Attempt) -> tuple[Cause, str]:
-    """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it."""
+def cause_of_lost_attempt(attempt: Attempt, identity: str | None) -> tuple[Cause, str]:
+    """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it.
+
+    `identity` is the folder's: job numbers may have started again since.
+    """
     if attempt.job == "local":
         return requeue_rules.cause_of_lost_attempt(attempt, None, None, None)
-    facts = commands.past_states(attempt.job), commands.job(attempt.job), commands.node_is_up(attempt.node)
-    return requeue_rules.cause_of_lost_attempt(attempt, *facts)
+    past_states, job = commands.past_states(attempt.job, identity), commands.job(attempt.job, identity)
+    return requeue_rules.cause_of_lost_attempt(attempt, past_states, job, commands.node_is_up(attempt.node))
