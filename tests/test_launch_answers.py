@@ -323,10 +323,7 @@ def test_slurm_is_absent_answers_or_is_silent(monkeypatch, slurm_says, text, up,
 
 
 def test_commands_that_know_of_no_cluster_are_no_slurm(monkeypatch, slurm_says):
-    slurm_says(
-        1,
-        stderr="scontrol: error: fetch_config: DNS SRV lookup failed\nscontrol: fatal: Could not establish a configuration source\n",
-    )
+    slurm_says(1, stderr="scontrol: fatal: Could not establish a configuration source\n")
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.delenv("SLURM_CONF", raising=False)
     assert commands.presence() == "absent"
