@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -324,7 +323,7 @@ def test_status_names_reasons_remedies_and_logs(all_states, slurm, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "Slurm's queue: 1 pending (JobHeldAdmin), 1 pending (Priority)" in said
     assert "ask your administrators to release them, or scancel 7_1" in said
-    assert "logs of the workers: " in said and f"7_0: {os.path.relpath(study)}/slurm/7_0_0_log.err" in said
+    assert "logs of the workers: " in said and "slurm/7_0_0_log.err" in said
     status.main([*words, "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["queue"] == {"PENDING": 2} and content["silence"] is None

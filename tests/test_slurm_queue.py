@@ -20,12 +20,7 @@ def cluster(tmp_path_factory):
     started.down()
 
 
-@pytest.fixture
-def waiting(sweep):
-    """A study whose jobs wait, as their partition is down."""
-    sweep.cluster.ask("scontrol", "update", "partitionname=low", "state=down")
-    yield sweep
-    sweep.cluster.ask("scontrol", "update", "partitionname=low", "state=up")
+LATER = ("--sbatch", "begin=now+1hour")
 
 
 def watching(sweep, *options, **numbers):
@@ -49,30 +44,29 @@ def shown_status(sweep):
     return subprocess.run(command, capture_output=True, text=True, env=environment).stdout
 
 
-def test_a_held_job_is_named_with_its_remedy_and_another_works_in_its_place(waiting):
-    array = waiting.submit(trials=2).split("submitted array ")[1].split(":")[0]
-    waiting.cluster.ask("scontrol", "hold", f"{array}_0")
-    wait_for(lambda: "JobHeldUser" in waiting.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
-    wait_for(lambda: "PartitionDown" in waiting.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
+def test_a_held_job_is_named_with_its_remedy_and_another_works_in_its_place(sweep):
+    array = sweep.submit(*LATER, trials=2).split("submitted array ")[1].split(":")[0]
+    sweep.cluster.ask("scontrol", "hold", f"{array}_0")
+    wait_for(lambda: "JobHeldUser" in sweep.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
+    wait_for(lambda: "BeginTime" in sweep.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
     remedy = (
         f"job {array}_0 cannot work by itself, pending (JobHeldUser): scontrol release {array}_0, or scancel {array}_0"
     )
-    shown = shown_status(waiting)
-    assert "Slurm's queue: 1 pending (JobHeldUser), 1 pending (PartitionDown)" in shown
+    shown = shown_status(sweep)
+    assert "Slurm's queue: 1 pending (BeginTime), 1 pending (JobHeldUser)" in shown
     assert remedy in shown
     assert "logs of the workers: " in shown
-    output = waiting.submit(trials=2)
+    output = sweep.submit(trials=2)
     assert f"note: {remedy}" in output
     assert re.search(r"submitted array \d+: 1 workers; 1 were there already", output)
-    waiting.cluster.ask("scontrol", "update", "partitionname=low", "state=up")
-    wait_for(lambda: [waiting.causes(number) for number in (0, 1)] == [["finished"]] * 2, 90)
-    waiting.cluster.ask("scontrol", "release", f"{array}_0")  # comes too late, and finds nothing to do
-    waiting.finish(2)
+    wait_for(lambda: [sweep.causes(number) for number in (0, 1)] == [["finished"]] * 2, 90)
+    sweep.cluster.ask("scontrol", "release", f"{array}_0")  # comes too late, and finds nothing to do
+    sweep.finish(2)
 
 
-def test_a_sweep_ends_when_all_its_jobs_are_held(waiting):
-    process, array = watching(waiting, trials=2)
-    waiting.cluster.ask("scontrol", "hold", array)
+def test_a_sweep_ends_when_all_its_jobs_are_held(sweep):
+    process, array = watching(sweep, *LATER, trials=2)
+    sweep.cluster.ask("scontrol", "hold", array)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 1, output
     assert "Slurm's queue: 2 pending (JobHeldUser)" in output

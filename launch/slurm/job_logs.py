@@ -14,7 +14,7 @@ from launch.state.attempts import AttemptLog
 from launch.state.paths import LaunchFolder
 
 LINES, LINE, END_OF_LOG = 15, 300, 16_384  # lines shown, characters of a line, bytes read
-MOST = 20  # jobs that are asked for
+MOST = 5  # of the last such jobs are asked for
 LOG = re.compile(r"(\d+_\d+)_\d+_log\.(out|err)")
 
 
