@@ -46,7 +46,7 @@ def shown_status(sweep):
 
 def test_a_held_job_is_named_with_its_remedy_and_another_works_in_its_place(sweep):
     array = sweep.submit(*LATER, trials=2).split("submitted array ")[1].split(":")[0]
-    sweep.cluster.ask("scontrol", "hold", f"{array}_0")
+    sweep.cluster.ask("scontrol", "uhold", f"{array}_0")
     wait_for(lambda: "JobHeldUser" in sweep.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
     wait_for(lambda: "BeginTime" in sweep.cluster.ask("squeue", "--noheader", "--array", "--format=%r"))
     remedy = (
@@ -66,7 +66,7 @@ def test_a_held_job_is_named_with_its_remedy_and_another_works_in_its_place(swee
 
 def test_a_sweep_ends_when_all_its_jobs_are_held(sweep):
     process, array = watching(sweep, *LATER, trials=2)
-    sweep.cluster.ask("scontrol", "hold", array)
+    sweep.cluster.ask("scontrol", "uhold", array)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 1, output
     assert "Slurm's queue: 2 pending (JobHeldUser)" in output

@@ -82,6 +82,8 @@ def got_through(stdout: str, stderr: str, exit_code: int) -> bool:
     a limit of rate that they have waited out.
     """
     heard = stdout if exit_code == 0 and stdout.strip() else stdout + stderr
+    if "Slurmctld(" in heard:
+        return controller_is_up(heard)
     return not NOT_THROUGH.search(heard)
 
 

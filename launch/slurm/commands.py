@@ -228,21 +228,24 @@ def jobs_that_count(limit: Limit) -> int | None:
 
 def ask(*command: str) -> subprocess.CompletedProcess[str] | Silence:
     """What a command answers, be it an error. One that did not get through is tried again, within PATIENCE_S."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, silence = time.monotonic() + PATIENCE_S, None
     for number in range(1, TRIES + 1):
+        began = time.monotonic()
         try:
-            answer = _run(command, max(0.1, deadline - time.monotonic()))
+            answer = _run(command, deadline - began)
         except subprocess.TimeoutExpired:
-            return Silence(f"`{_shown(command)}` takes longer than {PATIENCE_S:.0f} s")
+            return silence or Silence(f"`{_shown(command)}` takes longer than {PATIENCE_S:.0f} s")
         except OSError as error:
             return Silence(f"`{_shown(command)}` cannot be started: {error.strerror or error}")
         if answers.got_through(answer.stdout, answer.stderr, answer.returncode):
             return answer
-        pause_s = random.uniform(*PAUSE_S)
-        if number == TRIES or time.monotonic() + pause_s >= deadline:
+        silence, pause_s = Silence(said(command, answer)), random.uniform(*PAUSE_S)
+        now = time.monotonic()
+        if number == TRIES or now + pause_s + (now - began) > deadline:  # Slurm has been patient itself
             break
         time.sleep(pause_s)
-    return Silence(said(command, answer))
+    assert silence is not None
+    return silence
 
 
 def said(command: Sequence[str], answer: subprocess.CompletedProcess[str]) -> str:
