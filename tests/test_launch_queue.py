@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fsr.errors import UserError
-from launch import infer, status, sweep, train
+from launch import doctor, infer, status, sweep, train
 from launch.show.live import watch_lines
 from launch.slurm import commands, job_logs, queue
 from launch.slurm.answers import QueuedJob
@@ -337,3 +337,60 @@ def test_status_names_reasons_remedies_and_logs(all_states, slurm, capsys):
     assert f"Slurm's queue: unknown, Slurm does not answer: `squeue` says '{LOST}'" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def doctor_says(monkeypatch, capsys, settings, qos, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(commands, "presence", lambda: "answers")
+    monkeypatch.setattr(commands, "settings", lambda: settings)
+    monkeypatch.setattr(commands, "partitions", lambda: {"gpu": {"PreemptMode": "REQUEUE", "GraceTime": "0"}})
+    monkeypatch.setattr(commands, "qos_settings", lambda: qos)
+    monkeypatch.setattr(commands, "submit_limits", lambda *where: None)
+    with pytest.raises(SystemExit):
+        doctor.main(["--runs", str(tmp_path)])
+    return [" ".join(line.split()) for line in capsys.readouterr().out.replace("│", " ").splitlines()]
+
+
+def test_doctor_tells_who_is_signalled_and_what_preemption_does_to_each_qos(monkeypatch, capsys, tmp_path):
+    settings = {"ProctrackType": "proctrack/linuxproc", "PreemptType": "preempt/qos", "PreemptMode": "REQUEUE"}
+    qos = {
+        "spot": {"Name": "spot", "PreemptMode": "cancel", "Preempt": "", "GraceTime": "00:01:30"},
+        "high": {"Name": "high", "PreemptMode": "cluster", "Preempt": "spot", "GraceTime": "00:00:00"},
+    }
+    said = doctor_says(monkeypatch, capsys, settings, qos, tmp_path)
+    tracked = "each process of a job is signalled by itself, loader workers too"
+    assert f"ProctrackType proctrack/linuxproc {tracked}" in said
+    assert "PreemptType preempt/qos the QOS says what happens to a preempted job (below)" in said
+    assert [line for line in said if line.startswith("spot none SIGTERM, 90 s later SIGKILL, no requeue nothing")]
+    assert [line for line in said if line.startswith("high spot SIGTERM, 0 s later SIGKILL and requeue")]
+    assert "gpu preemption as the job's QOS says (above)" in said
+    assert [line for line in said if line.startswith("submit limit unknown: the accounts do not answer")]
+    settings |= {"ProctrackType": "proctrack/cgroup", "PreemptType": "preempt/partition_prio"}
+    said = doctor_says(monkeypatch, capsys, settings, {}, tmp_path)
+    assert "ProctrackType proctrack/cgroup a signal reaches all processes in a job's cgroup" in said
+    assert [line for line in said if line.startswith("gpu preemption SIGTERM, 0 s later SIGKILL and requeue")]
+
+
+@pytest.mark.parametrize(
+    "presence, sentence",
+    [
+        ("absent", "there is no sbatch"),
+        (Silence("`scontrol ping` says ''"), "Slurm does not answer: `scontrol ping` says ''; sweeps are refused"),
+    ],
+)
+def test_doctor_tells_no_slurm_from_a_silent_one(monkeypatch, capsys, tmp_path, presence, sentence):
+    monkeypatch.setattr(commands, "presence", lambda: presence)
+    with pytest.raises(SystemExit):
+        doctor.main(["--runs", str(tmp_path)])
+    assert sentence in capsys.readouterr().out
+
+
+def test_a_second_train_tells_why_the_last_job_left(slurm, synthetic_folder, tmp_path, capsys, no_accounts):
+    slurm()
+    words = ["synthetic", "--data_folder", str(synthetic_folder), "--run_folder", str(tmp_path / "run")]
+    train.main(words)
+    assert "left without" not in capsys.readouterr().out
+    (tmp_path / "run" / "slurm" / "77_0_0_log.err").write_text("ImportError: no torch\n")
+    train.main(words)
+    said = capsys.readouterr().out
+    assert "job 77_0 left without any work to show; the end of its log" in said and "  ImportError: no torch" in said

@@ -91,8 +91,8 @@ def controller_leaves(cluster):
 
 
 def test_a_minute_without_a_controller_submits_nothing_loses_nothing_and_is_said(sweep):
-    sweep.set("step_s", 0.5)
-    process, _ = watching(sweep, trials=3)
+    sweep.set("step_s", 2)
+    process, _ = watching(sweep, trials=2)
     sweep.wait_for_step(0, 3)
     controller_leaves(sweep.cluster)
     try:
@@ -104,7 +104,7 @@ def test_a_minute_without_a_controller_submits_nothing_loses_nothing_and_is_said
         shown = shown_status(sweep)
         assert "Slurm's queue: unknown, Slurm does not answer: `squeue` says" in shown
         assert sweep.status()["queue"] is None
-        assert {trial["state"] for trial in sweep.status()["trials"]} == {"running"}
+        assert {trial["state"] for trial in sweep.status()["trials"]} <= {"running", "complete"}
         wait_for(lambda: time.monotonic() - left > 90, 100)
         assert process.poll() is None
     finally:
@@ -113,7 +113,7 @@ def test_a_minute_without_a_controller_submits_nothing_loses_nothing_and_is_said
     assert process.returncode == 0, output
     assert output.count("Slurm has not answered: `squeue` says") == 1
     assert output.count("Slurm answers again since") == 1
-    sweep.finish(3)
+    sweep.finish(2)
     assert len(list(sweep.study.glob("slurm/submission_*.sh"))) == 1
 
 
