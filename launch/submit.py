@@ -49,7 +49,7 @@ def prepare(folder: LaunchFolder, workers: int, resources: Resources) -> Submiss
     queue = Queue(folder, on_slurm=True)
     jobs = queue.jobs()
     if jobs is None:
-        raise UserError(f"it is unknown which workers are there, as Slurm does not answer: {queue.silence}; {LATER}")
+        raise UserError(f"squeue does not answer, so it is unknown which workers are there: {queue.silence}; {LATER}")
     live = workers_among(jobs, resources)
     missing, notes = max(0, workers - len(live)), commands.notes()
     notes.extend(job_reasons.remedies({job_id: job for job_id, job in jobs.items() if job_id not in live}))

@@ -149,7 +149,7 @@ def listing(*jobs):
 def test_nothing_is_submitted_where_the_queue_is_unknown(slurm, folder, text, errors, code):
     slurm()
     slurm.command("squeue", text, code, errors)
-    with pytest.raises(UserError, match="it is unknown which workers are there, as Slurm does not answer: `squeue`"):
+    with pytest.raises(UserError, match="squeue does not answer, so it is unknown which workers are there: `squeue`"):
         prepare(folder, 2, Resources())
 
 

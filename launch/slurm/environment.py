@@ -128,7 +128,7 @@ def current_environment() -> Environment:
     return SlurmEnvironment() if "SLURM_JOB_ID" in os.environ else LocalEnvironment()
 
 
-def cause_of_lost_attempt(attempt: Attempt, identity: str | None) -> tuple[Cause, str]:
+def cause_of_lost_attempt(attempt: Attempt, identity: str | None = None) -> tuple[Cause, str]:
     """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it.
 
     `identity` is the folder's: job numbers may have started again since.
