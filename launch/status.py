@@ -67,6 +67,7 @@ class Status:
 
     def rows(self) -> list[Row]:
         """The trials by number."""
+        self.queue.jobs()  # a silent Slurm takes its time, in which trials would end between one row and the next
         return self._rows.read()
 
     def as_json(self) -> dict[str, Any]:

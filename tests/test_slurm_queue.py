@@ -110,6 +110,7 @@ def test_a_minute_without_a_controller_submits_nothing_loses_nothing_and_is_said
         assert process.poll() is None
     finally:
         sweep.cluster.ask("slurmctld")
+        wait_for(lambda: not sweep.cluster.ask("squeue", "--noheader"), 120)  # Slurm ends jobs slowly after it
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert output.count("Slurm has not answered: `squeue` says") == 1
