@@ -5,6 +5,7 @@ With a study it also checks the study's folder and repairs what it safely can.
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -16,7 +17,8 @@ from rich.table import Table
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
-from launch.slurm import commands
+from launch.show.messages import say
+from launch.slurm import answers, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
@@ -24,6 +26,10 @@ from launch.state.paths import StudyFolder
 from launch.state.storage import NETWORK, file_system, open_launched
 from launch.worker.claim import close_lost
 
+PREEMPTING = {
+    "preempt/qos": "the QOS says what happens to a preempted job (below)",
+    "preempt/partition_prio": "the partition says what happens to a preempted job (below)",
+}
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # options of NFS and Lustre mounts
 
 
@@ -54,8 +60,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def check_cluster(partition: str | None, console: Console) -> None:
     """Say what Slurm does on each kind of end, and what it costs a sweep. Raises UserError for no such partition."""
-    if not commands.answers_here():
-        console.print("no Slurm answers here (scontrol ping): sweeps run on this machine (--cluster local)")
+    presence = commands.presence()
+    if presence == "absent":
+        say(
+            console,
+            "no Slurm answers here: there is no sbatch, or no cluster that it knows; sweeps run on this machine",
+        )
+        return
+    if isinstance(presence, commands.Silence):
+        say(console, f"Slurm does not answer: {presence.words}; sweeps are refused, except with --cluster local")
         return
     for note in commands.notes():
         console.print(f"note: {note}", soft_wrap=True)
@@ -63,9 +76,8 @@ def check_cluster(partition: str | None, console: Console) -> None:
     if partition is not None and partition not in partitions:
         raise UserError(f"there is no partition {partition}; allowed: {', '.join(partitions)}")
     facts = Table("setting", "value", "what it means for a sweep", title="this cluster")
-    size, limit = settings.get("MaxArraySize", "unknown"), commands.submit_limit()
-    facts.add_row("MaxArraySize", size, "more workers are split into several arrays")
-    facts.add_row("submit limit", str(limit or "none known"), "no more workers than this are submitted")
+    facts.add_row("MaxArraySize", settings.get("MaxArraySize", "unknown"), "more workers are split into several arrays")
+    facts.add_row("submit limit", submit_limit(partition), "no more workers than this are submitted")
     facts.add_row(
         "JobRequeue", settings.get("JobRequeue", "unknown"), "every job asks for --requeue, whatever this says"
     )
@@ -74,13 +86,22 @@ def check_cluster(partition: str | None, console: Console) -> None:
     facts.add_row("send_user_signal", "yes" if user_signal else "no", "SIGTERM is understood as well as SIGUSR2")
     accounts = settings.get("AccountingStorageType", "")
     facts.add_row("accounting", accounts or "unknown", "without it, a node's loss is told from preemption by its state")
+    tracking = settings.get("ProctrackType", "unknown")
+    facts.add_row("ProctrackType", tracking, signalled(tracking))
+    preempting = settings.get("PreemptType", "unknown")
+    facts.add_row("PreemptType", preempting, PREEMPTING.get(preempting, "jobs are not preempted"))
     console.print(facts)
+    if preempting == "preempt/qos":
+        console.print(preemption_of_qos(settings))
 
     ends = Table("partition", "end", "what Slurm does", "what a sweep loses", title="what a sweep survives")
     for name, row in partitions.items():
         if partition in (None, name):
-            mode, grace = row.get("PreemptMode", settings.get("PreemptMode", "OFF")), row.get("GraceTime", "0")
-            ends.add_row(name, "preemption", *preemption(mode, grace))
+            if preempting == "preempt/qos":
+                ends.add_row(name, "preemption", "as the job's QOS says (above)", "")
+            else:
+                mode = answers.preempt_mode(settings, row, None) or "OFF"
+                ends.add_row(name, "preemption", *preemption(mode, row.get("GraceTime", "0")))
             time_limit = row.get("MaxTime", "UNLIMITED")
             ends.add_row(
                 "", f"time limit ({time_limit})", "SIGUSR2 some time before", "nothing: it saves and is requeued"
@@ -89,6 +110,38 @@ def check_cluster(partition: str | None, console: Console) -> None:
             ends.add_row("", "node lost, SIGKILL", restarts, "steps since the last checkpoint")
             ends.add_row("", "scancel", "SIGTERM, SIGKILL", "nothing: it saves; the same sweep command resumes")
     console.print(ends)
+
+
+def submit_limit(partition: str | None) -> str:
+    """The limits on this user's jobs in the queue, with the default account and QOS, as text."""
+    limits = commands.submit_limits(None, partition, None)
+    if limits is None:
+        return "unknown: the accounts do not answer (sacctmgr)"
+    return ", ".join(f"{limit.whose}: {limit.number}" for limit in limits) or "none known"
+
+
+def signalled(tracking: str) -> str:
+    """Which processes of a job get a signal of scancel or preemption."""
+    if tracking.endswith(("linuxproc", "pgid")):
+        return "each process of a job is signalled by itself, loader workers too"
+    return "a signal reaches all processes in a job's cgroup" if tracking.endswith("cgroup") else "unknown"
+
+
+def seconds(duration: str) -> str:
+    """Seconds of sacctmgr's HH:MM:SS."""
+    parts = duration.split(":")
+    return str(sum(int(part) * 60**power for power, part in enumerate(reversed(parts)))) if duration else "0"
+
+
+def preemption_of_qos(settings: dict[str, str]) -> Table:
+    """What preemption does to the jobs of each QOS."""
+    drawn = Table("QOS", "may preempt", "what Slurm does to its jobs", "what a sweep loses", title="preemption by QOS")
+    for name, row in commands.qos_settings().items():
+        mode = answers.preempt_mode(settings, None, row) or "OFF"
+        drawn.add_row(name, row["Preempt"] or "none", *preemption(mode, seconds(row["GraceTime"])))
+    if not drawn.row_count:
+        drawn.add_row("unknown", "", "the accounts do not answer (sacctmgr show qos)", "")
+    return drawn
 
 
 def preemption(mode: str, grace: str) -> tuple[str, str]:
@@ -142,7 +195,7 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
             if queue.holds(attempts[-1]) or not lock.try_acquire():
                 working.append(trial.number)
                 continue
-            close_lost(folder, trial.number, cause_of_lost_attempt)
+            close_lost(folder, trial.number, partial(cause_of_lost_attempt, identity=folder.identity))
             lock.release()
             last = attempt_log.attempts()[-1]
             console.print(f"repaired: trial {trial.number} had died without a cause: {last.cause} ({last.detail})")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,19 @@ from rich.text import Text
 
 from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
+from launch.show.messages import relative
 from launch.show.table import Row, Rows, left, table
+from launch.slurm import job_logs, job_reasons
+from launch.slurm.answers import QueuedJob
+from launch.slurm.job_reasons import summary
 from launch.slurm.queue import Queue
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
-from launch.state.target import Target
+from launch.state.target import Target, reached
 from launch.state.trials import best_trial
 
 WATCH_S = 5.0
+MOST_LOGS = 8  # workers whose log is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,7 @@ class Status:
 
     def rows(self) -> list[Row]:
         """The trials by number."""
+        self.queue.jobs()  # a silent Slurm takes its time, in which trials would end between one row and the next
         return self._rows.read()
 
     def as_json(self) -> dict[str, Any]:
@@ -71,6 +78,10 @@ class Status:
             "target": self.target,
             "iterations": self.iterations,
             "queue": self.queue.states(),
+            "jobs": self.jobs(),
+            "silence": self.queue.silence,
+            "logs": str(self.logs),
+            "problem": self.problem(),
             "gpu_hours": gpu_hours(rows),
             "trials": [
                 {
@@ -92,20 +103,56 @@ class Status:
             ],
         }
 
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs of the workers."""
+        return self.folder.slurm if self.folder.slurm.exists() else self.folder.folder / "local"
+
+    def jobs(self) -> list[dict[str, Any]] | None:
+        """The jobs in the queue: state, Slurm's reason, whether it works or will, what mends it if not, its log."""
+        jobs = self.queue.jobs()
+        if jobs is None:
+            return None
+        return [
+            {
+                "job": job_id,
+                "state": job.state,
+                "reason": job.reason,
+                "outlook": job_reasons.outlook(job).value,
+                "remedy": job_reasons.remedy(job_reasons.outlook(job), [job_id]),
+                "log": str(job_logs.error_log(self.folder, job_id)),
+            }
+            for job_id, job in jobs.items()
+        ]
+
+    def log_lines(self, jobs: Mapping[str, QueuedJob]) -> list[str]:
+        """Where the logs of the workers are; of some by name."""
+        files = {job_id: relative(job_logs.error_log(self.folder, job_id)) for job_id in list(jobs)[:MOST_LOGS]}
+        named = [f"  {job_id}: {file}" for job_id, file in files.items()]
+        more = [f"  … and {len(jobs) - MOST_LOGS} more"] if len(jobs) > MOST_LOGS else []
+        return [f"logs of the workers: {relative(self.logs)}", *named, *more]
+
+    def problem(self) -> list[str]:
+        """Why nobody works although trials are missing; nothing where somebody does, or none is missing."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [] if reached(self.target, trials) else job_logs.why_nobody_works(self.folder, self.queue)
+
     def picture(self) -> Group:
         """Everything, to be looked at."""
         rows = self.rows()
         counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
         trials = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
-        states = self.queue.states()
-        in_queue = ", ".join(f"{number} {state.lower()}" for state, number in (states or {}).items()) or "no worker"
-        if states is None:
-            in_queue = "Slurm does not answer"
+        jobs = self.queue.jobs()
+        in_queue = f"unknown, Slurm does not answer: {self.queue.silence}" if jobs is None else summary(jobs)
+        problem = self.problem()
+        stuck = [] if problem or not jobs else job_reasons.remedies(jobs)  # the problem has named them
         hours = "  ".join(f"{name} {spent:.2f}" for name, spent in gpu_hours(rows).items())
         return Group(
             table(rows, self.iterations, best_trial(self.study.get_trials(deepcopy=False))),
             Text(f"{self.target} trials wanted: {trials}"),
             Text(f"Slurm's queue: {in_queue}"),
+            *(Text(line) for line in (*stuck, *problem)),
+            *(Text(line) for line in self.log_lines(jobs or {})),
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
             *(Text(line) for line in code_lines(rows)),
         )

@@ -1,5 +1,6 @@
 """Submits workers to Slurm: one job array, as large as what is missing and what is not there yet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.inference.config import InferConfig
 from launch.show.messages import say
-from launch.slurm import bad_nodes, batch_script, commands
+from launch.slurm import bad_nodes, batch_script, commands, job_reasons
+from launch.slurm.answers import QueuedJob
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
 from launch.state.code_snapshot import listed
@@ -18,6 +20,7 @@ from launch.state.paths import LaunchFolder
 from launch.worker.job_spec import JobSpec
 
 SPECS = "submission_????.json"
+LATER = "try again later"
 UNKNOWN = "????????????"  # in the place of what only a submission makes
 
 
@@ -28,7 +31,7 @@ class Submission:
     sizes: list[int]
     """Workers of each array: one array, unless the cluster's limits demand more."""
     live: int
-    """Workers that were there already."""
+    """Workers that were there already, and work or will."""
     exclude: list[str]
     """Nodes that are left out."""
     notes: list[str]
@@ -43,21 +46,46 @@ class Submission:
 def prepare(folder: LaunchFolder, workers: int, resources: Resources) -> Submission:
     """Work out what to submit so that there are `workers`. Raises UserError if it cannot be done."""
     batch_script.check_path(folder.folder)
-    jobs = Queue(folder, on_slurm=True).jobs()
+    queue = Queue(folder, on_slurm=True)
+    jobs = queue.jobs()
     if jobs is None:
-        raise UserError("squeue does not answer, so it is unknown which workers are there; try again later")
-    missing, notes = max(0, workers - len(jobs)), commands.notes()
-    limit = commands.submit_limit()
-    room = missing if limit is None else max(0, limit - commands.own_jobs())
-    if missing > room:
-        notes.append(f"your account may have {limit} jobs in the queue: {room} workers are started, not {missing}")
-        missing = room
-    largest = int(commands.settings().get("MaxArraySize", 1001))
-    sizes = [min(largest, missing - start) for start in range(0, missing, largest)]
+        raise UserError(f"squeue does not answer, so it is unknown which workers are there: {queue.silence}; {LATER}")
+    live = workers_among(jobs, resources)
+    missing, notes = max(0, workers - len(live)), commands.notes()
+    notes.extend(job_reasons.remedies({job_id: job for job_id, job in jobs.items() if job_id not in live}))
+    missing = within_limits(missing, resources, notes)
+    largest = commands.settings().get("MaxArraySize")
+    if largest is None:
+        raise UserError(f"Slurm does not answer: `scontrol show config` names no MaxArraySize; {LATER}")
+    sizes = [min(int(largest), missing - start) for start in range(0, missing, int(largest))]
     exclude = bad_nodes.to_exclude(folder, commands.partition_nodes(resources.partition))
     if exclude:
         notes.append(f"trials died of broken hardware there, so these nodes are left out: {', '.join(exclude)}")
-    return Submission(sizes, len(jobs), exclude, notes)
+    return Submission(sizes, len(live), exclude, notes)
+
+
+def workers_among(jobs: Mapping[str, QueuedJob], resources: Resources) -> dict[str, QueuedJob]:
+    """The jobs that will do their work; with `--sbatch hold`, also those that wait for their user to release them."""
+    held = {job_id: job for job_id, job in jobs.items() if job.reason == "JobHeldUser"}
+    return job_reasons.workers(jobs) | (held if "hold" in resources.sbatch_options() else {})
+
+
+def within_limits(missing: int, resources: Resources, notes: list[str]) -> int:
+    """How many of the missing workers the accounts let into the queue; a note says what holds the others back."""
+    limits = commands.submit_limits(resources.account, resources.partition, resources.qos)
+    if limits is None:
+        notes.append("the accounts do not answer (sacctmgr), so it is unknown how many jobs you may have in the queue")
+    for limit in limits or []:
+        there = commands.jobs_that_count(limit)
+        if there is None:
+            raise UserError(f"Slurm does not answer: squeue does not list the jobs of {limit.whose}; {LATER}")
+        room = max(0, limit.number - there)
+        if missing > room:
+            notes.append(
+                f"{limit.whose} may have {limit.number} jobs in the queue: {room} workers are started, not {missing}"
+            )
+            missing = room
+    return missing
 
 
 def scripts(

@@ -11,6 +11,7 @@ from launch.plan import Plan, job_spec
 from launch.show.live import watch
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
+from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
 from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
@@ -43,6 +44,7 @@ def sweep_on_slurm(
     before = rows.read()
     lock.release()
     tell(submission, ids, console)
+    say(console, f"logs of the workers: {relative(plan.folder.slurm)}")
     runs = relative(plan.folder.folder.parent)
     status = shlex.join(["python", "launch/status.py", "--study", plan.study.name, "--runs", runs])
     if detach:
@@ -50,9 +52,9 @@ def sweep_on_slurm(
         return ExitCode.DONE
 
     def all_gone() -> bool:
-        return stop.signals > 0 or queue.jobs() == {}
+        return stop.signals > 0 or queue.nobody_works()
 
-    watch(rows, before, plan.base.iterations, plan.target, console, all_gone)
+    watch(rows, before, plan.base.iterations, plan.target, console, all_gone, queue.notices)
     trials = study.get_trials(deepcopy=False)
     console.print(table(rows.read(), plan.base.iterations, best_trial(trials)))
     if stop.signals:
@@ -61,6 +63,9 @@ def sweep_on_slurm(
     mistakes = plan.folder.mistakes()
     if mistakes:
         raise UserError(mistakes[0])
+    if not reached(plan.target, trials):
+        for line in why_nobody_works(plan.folder, queue):
+            say(console, line)
     tell_result(plan.study, plan.folder, plan.target, trials, False, console)
     return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
 

@@ -9,6 +9,8 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
+from launch.slurm.job_logs import why_nobody_works
+from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
 from launch.state.stop import StopRequest
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder.stop_file.unlink(missing_ok=True)
     console = new_console()
     code = choose_code(folder, asked.renew_code, "", console)
+    problem = [] if folder.run.result() else why_nobody_works(folder, Queue(folder, on_slurm=True))
     submission = prepare(folder, 0 if folder.run.result() else 1, resources)
     spec = JobSpec(kind="run", folder=str(folder.folder), config=config.to_json(), code=code)
     if submission.live:
@@ -49,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     lock.release()
     for note in submission.notes:
         say(console, f"note: {note}")
+    for line in problem:
+        say(console, line)
     if folder.run.result():
         say(console, f"finished already: {folder.run.result_file}")
     elif submission.live:

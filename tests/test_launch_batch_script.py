@@ -11,6 +11,7 @@ from fsr.config import synthetic, voc
 from fsr.errors import UserError
 from launch import submit
 from launch.slurm import batch_script, commands, environment
+from launch.slurm.answers import Limit, QueuedJob
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
 from launch.state.paths import StudyFolder
@@ -187,9 +188,11 @@ def slurm(monkeypatch):
     """A Slurm that has no jobs of ours, a limit and largest array as given, and good nodes."""
 
     def answering(jobs=(), limit=None, largest="1001", own=0):
-        monkeypatch.setattr(Queue, "jobs", lambda self: None if jobs is None else dict.fromkeys(jobs, "RUNNING"))
-        monkeypatch.setattr(commands, "submit_limit", lambda: limit)
-        monkeypatch.setattr(commands, "own_jobs", lambda: own)
+        there = None if jobs is None else dict.fromkeys(jobs, QueuedJob("RUNNING"))
+        limits = [] if limit is None else [Limit(limit, "your account", ())]
+        monkeypatch.setattr(Queue, "jobs", lambda self: there)
+        monkeypatch.setattr(commands, "submit_limits", lambda *where: limits)
+        monkeypatch.setattr(commands, "jobs_that_count", lambda limit: own)
         monkeypatch.setattr(commands, "settings", lambda: {"MaxArraySize": largest})
         monkeypatch.setattr(commands, "partition_nodes", lambda partition: {"n1", "n2"})
 

@@ -4,6 +4,7 @@ import pytest
 
 from launch import infer, train
 from launch.slurm import commands
+from launch.slurm.answers import Limit
 from launch.slurm.queue import Queue
 
 INFER = ["voc", "--checkpoint", "best.pt", "--data_folder", "data"]
@@ -83,12 +84,12 @@ def test_what_cannot_be_done_is_told_in_one_sentence(said, main, arguments, sent
 @pytest.fixture
 def full_account(monkeypatch):
     """A Slurm where this user's account has no room in the queue."""
-    monkeypatch.setattr(commands, "answers_here", lambda: True)
+    monkeypatch.setattr(commands, "presence", lambda: "answers")
     monkeypatch.setattr(Queue, "jobs", lambda self: {})
-    monkeypatch.setattr(commands, "submit_limit", lambda: 2)
-    monkeypatch.setattr(commands, "own_jobs", lambda: 2)
-    monkeypatch.setattr(commands, "settings", lambda: {})
-    monkeypatch.setattr(commands, "partitions", lambda: {})
+    monkeypatch.setattr(commands, "submit_limits", lambda *where: [Limit(2, "your account", ())])
+    monkeypatch.setattr(commands, "jobs_that_count", lambda limit: 2)
+    monkeypatch.setattr(commands, "settings", lambda: {"MaxArraySize": "1001"})
+    monkeypatch.setattr(commands, "partitions", lambda: {"main": {"Default": "YES"}})
     monkeypatch.setattr(commands, "partition_nodes", lambda partition: {"n1"})
 
 

@@ -11,6 +11,7 @@ from method_checkout import surroundings, sweep_command
 
 from launch.show.messages import more_than_parallel
 from launch.slurm import answers, batch_script, commands
+from launch.slurm.answers import Limit
 from launch.slurm.environment import SlurmEnvironment, current_environment, leave_job
 from launch.worker.rendezvous import Rendezvous
 
@@ -68,7 +69,7 @@ def test_what_is_overridden_is_named(variables):
     "ask",
     [
         lambda: commands.job("7"),
-        lambda: commands.job_states("x"),
+        lambda: commands.queued_jobs("x"),
         lambda: commands.past_states("7"),
         lambda: commands.step_state("7.0"),
         lambda: commands.node_is_up("n1"),
@@ -77,9 +78,10 @@ def test_what_is_overridden_is_named(variables):
         lambda: commands.exclude("7", ["n1"]),
         commands.partitions,
         commands.settings,
-        commands.submit_limit,
-        commands.own_jobs,
-        commands.answers_here,
+        lambda: commands.submit_limits("vision", "low", None),
+        lambda: commands.jobs_that_count(Limit(3, "you", ())),
+        commands.qos_settings,
+        commands.presence,
         "sbatch",
     ],
 )
@@ -134,7 +136,9 @@ def test_nodes_that_a_job_is_kept_off(line, nodes):
 
 
 def test_headings_of_clusters_are_no_jobs_and_no_nodes():
-    assert answers.job_states("CLUSTER: a\n1_0|RUNNING|fsr-x-1a2b|fsr 1a2b\n\n", "1a2b") == {"1_0": "RUNNING"}
+    header = "JOBID|STATE|REASON|NAME|COMMENT\n"
+    listing = f"CLUSTER: a\n{header}1_0|RUNNING|None|fsr-x-1a2b|fsr 1a2b\n\nCLUSTER: b\n{header}"
+    assert answers.queue_rows(listing) == [["1_0", "RUNNING", "None", "fsr-x-1a2b", "fsr 1a2b"]]
     assert answers.names("CLUSTER: a\nn1\nn2\n\nCLUSTER: b\nn1\n") == {"n1", "n2"}
 
 

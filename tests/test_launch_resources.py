@@ -76,7 +76,8 @@ def test_a_run_has_a_gpu_for_each_micro_batch_or_as_many_as_share_them_equally()
 
 
 def test_a_sweep_that_cannot_share_the_micro_batches_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "answers_here", lambda: True)
+    monkeypatch.setattr(commands, "presence", lambda: "answers")
+    monkeypatch.setattr(commands, "partitions", lambda: {"main": {"Default": "YES"}})
     places = {"data_folder": tmp_path, "runs": tmp_path / "runs"}
     with pytest.raises(UserError, match="--gpus 3 on --nodes 1 makes 3 processes"):
         plan(Options(study="mask_ratio", gpus=3, **places))
@@ -191,7 +192,7 @@ def test_what_contradicts_itself_is_told_in_one_sentence(flags, sentence):
 
 
 def test_a_notice_longer_than_the_partitions_own_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(commands, "answers_here", lambda: True)
+    monkeypatch.setattr(commands, "presence", lambda: "answers")
     rows = {
         "short": {"DefaultTime": "00:02:00", "MaxTime": "1-00:00:00", "Default": "YES"},
         "long": {"DefaultTime": "NONE", "MaxTime": "UNLIMITED"},
@@ -226,7 +227,8 @@ def test_a_user_without_a_name_has_no_cluster_file_and_no_known_limit(monkeypatc
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown_user)
     assert Resources(cluster="local").resolved().account is None
-    assert commands.submit_limit() is None
+    monkeypatch.setattr(commands, "settings", lambda: {"AccountingStorageType": "accounting_storage/slurmdbd"})
+    assert commands.submit_limits(None, None, None) == []
 
 
 def test_a_cluster_file_that_cannot_be_read_is_told(tmp_path):

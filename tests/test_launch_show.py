@@ -101,6 +101,21 @@ def test_lines_are_printed_until_the_end_and_once_more(monkeypatch):
     assert printed[-1] == "trial 3 complete after 3 min 05 s"
 
 
+def test_each_notice_is_a_line_once_and_stands_below_the_live_view(monkeypatch):
+    monkeypatch.setattr(live, "INTERVAL_S", 0)
+    notices = [["4 pending (Priority)"], ["4 pending (Priority)"], ["4 running"], ["4 pending (Priority)"], []]
+    expected = ["4 pending (Priority)", "4 running"]
+    for terminal in (False, True):
+        left, rows = list(notices), Reading(*[[RUNNING]] * 5)
+        console = Console(file=io.StringIO(), width=140, height=30, force_terminal=terminal)
+        live.watch(rows, [RUNNING], 100, 4, console, lambda left=left: len(left) == 1, lambda left=left: left.pop(0))
+        printed = console.file.getvalue()
+        if terminal:
+            assert all(notice in printed for notice in expected)
+        else:
+            assert printed.splitlines() == expected
+
+
 def test_a_line_is_printed_as_it_is():
     console = Console(file=io.StringIO(), width=20)
     say(console, "[red]brackets[/red] of a long path: /a/b/c/d/e/f")

@@ -69,6 +69,31 @@ def test_no_more_workers_are_submitted_than_the_account_may_have_in_the_queue(sw
         sweep.cluster.ask("sacctmgr", "-i", "delete", "user", "root")
 
 
+def test_the_limits_that_count_are_those_of_the_account_and_the_qos_that_are_used(sweep):
+    add = ("sacctmgr", "-i", "add")
+    for words in (
+        ("account", "vision"),
+        ("account", "speech"),
+        ("qos", "narrow", "MaxSubmitJobsPerUser=1"),
+        ("user", "root", "account=vision", "MaxSubmitJobs=2", "qos=normal,narrow"),
+        ("user", "root", "account=speech", "qos=normal,narrow", "DefaultQOS=normal"),
+    ):
+        sweep.cluster.ask(*add, *words)
+    later = ("--sbatch", "begin=now+1hour")
+    try:
+        assert "1 workers are started, not 4" in sweep.submit(
+            *later, "--account", "speech", "--qos", "narrow", parallel=4
+        )
+        output = sweep.submit(*later, "--account", "vision", "--qos", "normal", parallel=4)
+        assert "your account vision may have 2 jobs in the queue: 2 workers are started, not 3" in output
+        assert "submitted array" in sweep.submit(*later, "--account", "speech", "--qos", "normal", parallel=4)
+        assert sweep.status()["queue"] == {"PENDING": 4}  # what counts for one account does not count for another
+    finally:
+        sweep.cluster.ask("scancel", "--me")
+        sweep.cluster.ask("sacctmgr", "-i", "delete", "user", "root")
+        sweep.cluster.ask("sacctmgr", "-i", "delete", "qos", "narrow")
+
+
 def test_without_accounts_srun_tells_of_the_memory(cluster, tmp_path):
     cluster.clear()
     (tmp_path / "bin").mkdir()

@@ -79,7 +79,7 @@ def test_a_sweep_from_inside_an_allocation_is_submitted_as_from_outside(quick):
     for command in (inside, [*inside, *step]):  # as salloc's shell, and as `srun --pty` in it
         answer = quick.run([*command, *quick.command("--detach", trials=2)])
         assert answer.returncode == 0, answer.stdout + answer.stderr
-        assert "submitted array" in answer.stdout or "2 were there already" in answer.stdout
+        assert "were there already" in answer.stdout  # or have been: the second may come after their last trial
         assert "not passed on" not in answer.stdout  # nobody had asked for any of it
     wait_for(lambda: quick.attempts(0))
     assert quick.attempts(0)[0]["ranks"] == 1

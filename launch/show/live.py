@@ -7,44 +7,79 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from fsr.score_names import CAM_MIOU, SEG_MIOU
+from launch.show.messages import say
 from launch.show.table import Row, Rows, duration, score, table
 
 ENDED = ("complete", "pruned", "fail")
 INTERVAL_S = 0.5
 
 
+Notices = Callable[[], list[str]]
+
+
 def watch(
-    rows: Rows, before: list[Row], iterations: int, target: int, console: Console, ended: Callable[[], bool]
+    rows: Rows,
+    before: list[Row],
+    iterations: int,
+    target: int,
+    console: Console,
+    ended: Callable[[], bool],
+    notices: Notices = list,
 ) -> None:
-    """Show the trials until `ended` says so; `before` is how they stood when the sweep began."""
+    """Show the trials until `ended` says so.
+
+    `before` is how they stood when the sweep began; `notices` are sentences on who works, by default none.
+    """
     if console.is_terminal:
-        watch_table(rows, before, iterations, target, console, ended)
+        watch_table(rows, before, iterations, target, console, ended, notices)
     else:
-        watch_lines(rows, before, iterations, console, ended)
+        watch_lines(rows, before, iterations, console, ended, notices)
 
 
 def watch_table(
-    rows: Rows, before: list[Row], iterations: int, target: int, console: Console, ended: Callable[[], bool]
+    rows: Rows,
+    before: list[Row],
+    iterations: int,
+    target: int,
+    console: Console,
+    ended: Callable[[], bool],
+    notices: Notices = list,
 ) -> None:
-    """A table that is drawn anew twice a second."""
+    """A table that is drawn anew twice a second, with the notices below it."""
     started = time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         last = False
         while not last:
             last = ended()
             spent_s = time.monotonic() - started
-            live.update(picture(rows.read(), before, iterations, target, spent_s, console.height), refresh=True)
+            below = notices()
+            height = console.height - len(below)
+            drawn = picture(rows.read(), before, iterations, target, spent_s, height)
+            live.update(Group(drawn, *map(Text, below)), refresh=True)
             time.sleep(0 if last else INTERVAL_S)
 
 
-def watch_lines(rows: Rows, before: list[Row], iterations: int, console: Console, ended: Callable[[], bool]) -> None:
-    """A line for each start, evaluation and end."""
+def watch_lines(
+    rows: Rows,
+    before: list[Row],
+    iterations: int,
+    console: Console,
+    ended: Callable[[], bool],
+    notices: Notices = list,
+) -> None:
+    """A line for each start, evaluation and end, and for each notice once."""
     known = {row.number: row for row in before if row.parameters}
+    told: set[str] = set()
     last = False
     while not last:
         last = ended()
+        for notice in notices():
+            if notice not in told:
+                say(console, notice)
+            told.add(notice)
         for row in rows.read():
             if not row.parameters:  # not claimed, or being claimed right now
                 continue

@@ -58,7 +58,7 @@ def more_than_parallel(live: int, parallel: int) -> list[str]:
     """A note where more workers are there than are wanted."""
     if live <= parallel:
         return []
-    stop = f"to stop {live - parallel} of them now, scancel their jobs (squeue --me): each saves, and others resume"
+    stop = f"to stop {live - parallel} of them now, scancel their jobs (squeue -u $USER): each saves, and others resume"
     return [f"{live} workers are there, more than --parallel {parallel}, and none is stopped; {stop} its work"]
 
 

@@ -1,5 +1,5 @@
-"""Questions to Slurm. Any of them may stay without an answer (None): a machine may lack the command, the controller
-may be down, a cluster may keep no accounts.
+"""Questions to Slurm. Any of them may stay without an answer: a machine may lack the command, the controller may be
+down or busy, a cluster may keep no accounts. No answer is None, or `Silence` where a user is to hear the reason.
 
 Slurm's commands read options from their environment, and inside a job Slurm itself sets many more. So every command of
 Slurm gets the environment that `environment` makes.
@@ -7,15 +7,21 @@ Slurm gets the environment that `environment` makes.
 
 import os
 import pwd
+import random
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from launch.slurm import answers
-from launch.slurm.answers import GONE, Job
+from launch.slurm.answers import GONE, Job, Limit, QueuedJob
 
-PATIENCE_S = 10
+PATIENCE_S = 20.0  # longer than Slurm's own (MessageTimeout, 10 s), so that its words are heard
+TRIES, PAUSE_S = 3, (0.5, 1.5)  # drawn anew each time, so that many workers do not ask again at once
+MOST_WORDS = 300  # of an answer in a sentence
 # Which Slurm is asked, and how a user proves who he is: without them, another cluster would answer, or none.
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET")
 SLURMS = re.compile("(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SACCTMGR|SINFO|SCONTROL|SCANCEL|SSTAT|SPRIO|SREPORT)D?_")
@@ -66,31 +72,63 @@ def notes() -> list[str]:
     return [f"not passed on to Slurm (flags and --sbatch are): {', '.join(names)}"] if names else []
 
 
-def answers_here() -> bool:
-    """Whether this machine can submit to a Slurm that is up."""
-    return shutil.which("sbatch") is not None and _ask("scontrol", "ping") is not None
+@dataclass(frozen=True)
+class Silence:
+    """No answer, and why: the command and its words."""
+
+    words: str
 
 
-def job(job_id: str) -> Job | None:
-    """The job or array task (`12_3`) of this id."""
-    answer = run("scontrol", "show", "job", "-o", job_id)
-    if answer is None:
+def presence() -> Literal["absent", "answers"] | Silence:
+    """Whether Slurm is here: absent where this machine lacks its commands, or nobody has told them of a cluster."""
+    if shutil.which("sbatch") is None:
+        return "absent"
+    answer = ask("scontrol", "ping")
+    if isinstance(answer, Silence):
+        return answer
+    if answers.controller_is_up(answer.stdout):
+        return "answers"
+    lost = "SLURM_CONF" not in os.environ and answers.is_unconfigured(answer.stderr)
+    return "absent" if lost else Silence(said(("scontrol", "ping"), answer))
+
+
+def job(job_id: str, identity: str | None = None) -> Job | None:
+    """The job or array task (`12_3`) of this id; with an identity, another folder's job of the same number is GONE.
+
+    Job numbers start again where a controller has lost its state.
+    """
+    answer = ask("scontrol", "show", "job", "-o", job_id)
+    if isinstance(answer, Silence):
         return None
     if answer.returncode:
-        return Job(GONE) if "Invalid job id" in answer.stderr else None
-    return answers.job(answer.stdout)
+        return Job(GONE) if "Invalid job id" in answer.stderr + answer.stdout else None
+    return answers.job(answer.stdout, identity)
 
 
-def job_states(identity: str) -> dict[str, str] | None:
-    """State by id (`12_3`) of every job and array task of this user with this identity that waits or runs."""
-    listing = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j|%k")
-    return None if listing is None else answers.job_states(listing, identity)
+def queued_jobs(identity: str) -> dict[str, QueuedJob] | Silence:
+    """By id (`12_3`): every job and array task of this user with this identity that waits, runs or is ending."""
+    listing = _queue()
+    return listing if isinstance(listing, Silence) else answers.queued_jobs(listing, identity)
 
 
-def past_states(job_id: str) -> list[str] | None:
-    """How each start of a job ended, oldest first, from the accounts: TIMEOUT, NODE_FAIL, PREEMPTED, …"""
+def _queue(*filters: str, user: bool = True) -> list[list[str]] | Silence:
+    """The rows of squeue: id, state, reason, name, comment. Only Slurm 20.02 and later know --me."""
+    whose = [f"--user={os.getuid()}"] if user else []
+    command = ("squeue", "--array", f"--format={answers.QUEUE_FORMAT}", *whose, *filters)
+    answer = ask(*command)
+    if isinstance(answer, Silence):
+        return answer
+    rows = answers.queue_rows(answer.stdout) if answer.returncode == 0 else None
+    return Silence(said(command, answer)) if rows is None else rows
+
+
+def past_states(job_id: str, identity: str | None = None) -> list[str] | None:
+    """How each start of a job ended, oldest first, from the accounts: TIMEOUT, NODE_FAIL, PREEMPTED, …
+
+    With an identity, only those whose name has it, where any has: the accounts keep older jobs of the same number.
+    """
     command = ("sacct", "--duplicates", "--noheader", "--parsable2", "--allocations", "--jobs", job_id)
-    return answers.past_states(_ask(*command, "--format=State") or "")
+    return answers.past_states(_ask(*command, "--format=State,JobName") or "", identity)
 
 
 def step_state(step: str) -> str | None:
@@ -127,9 +165,19 @@ def union(nodes: str | None, names: Sequence[str]) -> str:
     return ",".join([*listed, *(name for name in names if name not in listed)])
 
 
-def preemption_cancels(partition: str | None) -> bool:
-    """Whether this partition's jobs are cancelled, not requeued, when they are preempted."""
-    return partitions().get(partition or "", {}).get("PreemptMode", "").startswith("CANCEL")
+def preemption_cancels(partition: str | None, qos: str | None) -> bool | None:
+    """Whether a job of this partition and QOS is cancelled, not requeued, when it is preempted.
+
+    None if Slurm does not tell, as where its QOS are asked for and the accounts do not answer.
+    """
+    mode = answers.preempt_mode(settings(), partitions().get(partition or ""), qos_settings().get(qos or ""))
+    return None if mode is None else mode == "CANCEL"
+
+
+def qos_settings() -> dict[str, dict[str, str]]:
+    """PreemptMode, Preempt (whom it may preempt) and GraceTime of every QOS by name; empty without an answer."""
+    fields = ("Name", "PreemptMode", "Preempt", "GraceTime")
+    return {row["Name"]: row for row in _accounts("qos", fields) or []}
 
 
 def settings() -> dict[str, str]:
@@ -142,43 +190,95 @@ def partitions() -> dict[str, dict[str, str]]:
     return answers.partitions(_ask("scontrol", "show", "partition", "-o") or "")
 
 
-def partition_time_limits(partition: str | None) -> dict[str, str]:
-    """The limits that hold where none is asked for, by what sets each; None is the default partition."""
-    names = partition.split(",") if partition else None
-    rows = {n: r for n, r in partitions().items() if (n in names if names else r.get("Default") == "YES")}
-    return {f"partition {name}": limit for name, row in rows.items() if (limit := answers.time_limit(row))}
+def submit_limits(account: str | None, partition: str | None, qos: str | None) -> list[Limit] | None:
+    """The limits on jobs in the queue that hold for this account (or the default one), partition and QOS.
 
-
-def submit_limit() -> int | None:
-    """Most jobs and array tasks that this user may have in the queue, if the accounts set a limit."""
+    None if the accounts do not answer; empty where they set none, or where the cluster keeps none.
+    """
+    found = settings()
+    if "slurmdbd" not in found.get("AccountingStorageType", "slurmdbd"):
+        return []
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # in a container, say; the accounts know users by their names alone
+        return []
+    if account is None:
+        users = _accounts("user", ("DefaultAccount",), user)
+        if users is None:
+            return None
+        account = users[0]["DefaultAccount"] if users else ""
+    here = [f"cluster={found['ClusterName']}"] if "ClusterName" in found else []
+    rows, limited = _accounts("assoc", answers.ASSOCIATION, f"account={account}", *here), _accounts("qos", answers.QOS)
+    if rows is None or limited is None:
         return None
-    words = ("show", "assoc", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs")
-    return answers.submit_limit(_ask("sacctmgr", "--noheader", "--parsable2", *words) or "")
+    of_partitions = {name: row.get("QoS", "N/A") for name, row in partitions().items()}
+    return answers.submit_limits(rows, limited, user, account, partition, qos, of_partitions)
 
 
-def own_jobs() -> int:
-    """Jobs and array tasks of this user in the queue; 0 if Slurm does not answer."""
-    return len(answers.names(_ask("squeue", "--me", "--noheader", "--array", "--format=%i") or ""))
+def _accounts(what: str, names: Sequence[str], *which: str) -> list[dict[str, str]] | None:
+    listing = _ask("sacctmgr", "--noheader", "--parsable2", "show", what, *which, f"format={','.join(names)}")
+    return None if listing is None else answers.rows(listing, names)
+
+
+def jobs_that_count(limit: Limit) -> int | None:
+    """Jobs and array tasks in the queue that count for a limit; None if Slurm does not answer."""
+    rows = _queue(*limit.filters, user=limit.of_user)
+    return None if isinstance(rows, Silence) else len(rows)
+
+
+def ask(*command: str) -> subprocess.CompletedProcess[str] | Silence:
+    """What a command answers, be it an error. One that did not get through is tried again, within PATIENCE_S."""
+    deadline, silence = time.monotonic() + PATIENCE_S, None
+    for number in range(1, TRIES + 1):
+        began = time.monotonic()
+        try:
+            answer = _run(command, deadline - began)
+        except subprocess.TimeoutExpired:
+            return silence or Silence(f"`{_shown(command)}` takes longer than {PATIENCE_S:.0f} s")
+        except OSError as error:
+            return Silence(f"`{_shown(command)}` cannot be started: {error.strerror or error}")
+        if answers.got_through(answer.stdout, answer.stderr, answer.returncode):
+            return answer
+        silence, pause_s = Silence(said(command, answer)), random.uniform(*PAUSE_S)
+        now = time.monotonic()
+        if number == TRIES or now + pause_s + (now - began) > deadline:  # Slurm has been patient itself
+            break
+        time.sleep(pause_s)
+    assert silence is not None
+    return silence
+
+
+def said(command: Sequence[str], answer: subprocess.CompletedProcess[str]) -> str:
+    """A command and the words of its answer, as one clause."""
+    words = answers.printable(" ".join((answer.stderr + " " + answer.stdout).split()))
+    shown = words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}…"
+    return f"`{_shown(command)}` says {shown!r}" if words else f"`{_shown(command)}` says nothing"
 
 
 def run(*command: str, patience_s: float | None = PATIENCE_S) -> subprocess.CompletedProcess[str] | None:
     """Run a command of Slurm in its clean environment; None if it is not there, or takes longer than `patience_s`."""
     try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",  # as in the names of files
-            timeout=patience_s,
-            env=environment(),
-        )
-    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
+        return _run(command, patience_s)
+    except (OSError, subprocess.TimeoutExpired):
         return None
 
 
+def _run(command: Sequence[str], patience_s: float | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # as in the names of files
+        timeout=patience_s,
+        env=environment(),
+    )
+
+
+def _shown(command: Sequence[str]) -> str:
+    """A command without its options."""
+    return " ".join(word for word in command if not word.startswith("-"))
+
+
 def _ask(*command: str) -> str | None:
-    answer = run(*command)
-    return answer.stdout if answer is not None and answer.returncode == 0 else None
+    answer = ask(*command)
+    return None if isinstance(answer, Silence) or answer.returncode else answer.stdout

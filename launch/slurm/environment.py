@@ -79,8 +79,9 @@ class SlurmEnvironment:
 
     def leave(self, cause: Cause) -> None:
         """Requeue or wait to be killed, as the rules say; returns only where the job is to end."""
-        cancels = cause == "preempted" and commands.preemption_cancels(os.environ.get("SLURM_JOB_PARTITION"))
-        action = requeue_rules.after_stop(cause, cancels)
+        where = os.environ.get("SLURM_JOB_PARTITION"), os.environ.get("SLURM_JOB_QOS")
+        cancels = cause == "preempted" and commands.preemption_cancels(*where)
+        action = requeue_rules.after_stop(cause, bool(cancels))
         if action is Action.REQUEUE and not commands.requeue(self.job) and cause != "preempted":
             print("Slurm does not requeue this job; another worker resumes its trial", flush=True)
         elif action in (Action.REQUEUE, Action.WAIT_TO_BE_KILLED):
@@ -127,9 +128,12 @@ def current_environment() -> Environment:
     return SlurmEnvironment() if "SLURM_JOB_ID" in os.environ else LocalEnvironment()
 
 
-def cause_of_lost_attempt(attempt: Attempt) -> tuple[Cause, str]:
-    """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it."""
+def cause_of_lost_attempt(attempt: Attempt, identity: str | None = None) -> tuple[Cause, str]:
+    """Cause and detail of an attempt that died and has no cause in its log, from what Slurm knows of it.
+
+    `identity` is the folder's: job numbers may have started again since.
+    """
     if attempt.job == "local":
         return requeue_rules.cause_of_lost_attempt(attempt, None, None, None)
-    facts = commands.past_states(attempt.job), commands.job(attempt.job), commands.node_is_up(attempt.node)
-    return requeue_rules.cause_of_lost_attempt(attempt, *facts)
+    past_states, job = commands.past_states(attempt.job, identity), commands.job(attempt.job, identity)
+    return requeue_rules.cause_of_lost_attempt(attempt, past_states, job, commands.node_is_up(attempt.node))

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +13,8 @@ import tyro
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.inference.config import InferConfig
-from launch.slurm import commands, sbatch_options
+from launch.slurm import answers, commands, sbatch_options
+from launch.slurm.commands import Silence
 from launch.slurm.sbatch_options import FLAGS, GPUS, Options, asks_for_gpus
 
 if sys.version_info >= (3, 11):
@@ -24,6 +25,7 @@ else:
 DEFAULT_FILE = "~/.config/fsr/cluster.toml"
 OF_ONE_CALL = ("cluster_file", "renew_code")  # what a cluster file cannot say
 MOST_NOTICE_S = 65535  # Slurm's
+THIS_MACHINE = "; --cluster local works on this machine"
 R = TypeVar("R", bound="Resources")
 
 
@@ -44,7 +46,8 @@ class Resources:
     """Where and with what each trial is trained. On Slurm, what is not given here is the cluster's own default."""
 
     cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
-    """Slurm, processes of this machine, or this very process; auto is slurm where it answers, else local."""
+    """Slurm, processes of this machine, or this very process; auto is slurm where its commands are, or where another
+    flag asks for it, else local."""
     gpus: int | str | None = None
     """GPUs a trial, one process each, or type and number as in a100:4; by default one for each micro-batch of a step (4
     for voc and coco as in the paper), none for synthetic. Any number that divides them trains the same."""
@@ -85,10 +88,7 @@ class Resources:
             raise UserError(f"--gpus must be a multiple of the nodes, {resources.nodes}, or 0, got {gpus}")
         if not 1 <= resources.signal_before_s <= MOST_NOTICE_S:
             raise UserError(f"--signal-before-s must be from 1 to {MOST_NOTICE_S}, got {resources.signal_before_s}")
-        if resources.cluster == "slurm" and not commands.answers_here():
-            raise UserError("--cluster slurm was asked for, but no Slurm answers here (scontrol ping); allowed: local")
-        if resources.cluster == "auto":
-            resources = replace(resources, cluster="slurm" if commands.answers_here() else "local")
+        resources = replace(resources, cluster=resources._where(self._asking(resources)))
         resources._check_notice()
         return resources
 
@@ -128,11 +128,46 @@ class Resources:
         kind = sbatch_options.typed_number(self.gpus, "--gpus")[0] if isinstance(self.gpus, str) else None
         return sbatch_options.gpu_lines(self.sbatch_options(), kind, gpus, self.nodes)
 
+    def _asking(self, resources: "Resources") -> str | None:
+        """The first flag, or the cluster file's word, that asks for Slurm; None if nothing does.
+
+        `resources` are these with the cluster file's values.
+        """
+        if resources.cluster == "slurm":
+            return "--cluster slurm"
+        for f in fields(Resources):
+            if f.name not in ("cluster", *OF_ONE_CALL) and getattr(resources, f.name) != f.default:
+                is_flag = self.sbatch if f.name == "sbatch" else f.name in self._given()
+                return f"--{f.name.replace('_', '-')}" if is_flag else f"the cluster file's {f.name}"
+        return None
+
+    def _where(self, asking: str | None) -> Literal["slurm", "local", "debug"]:
+        """Where trials are trained. Raises UserError where Slurm is asked for, or is here, and does not answer.
+
+        A machine with Slurm's commands may be a login node, which is no place to train on because Slurm is busy.
+        """
+        if self.cluster in ("local", "debug"):
+            return "local" if self.cluster == "local" else "debug"
+        presence = commands.presence()
+        if isinstance(presence, Silence):
+            raise UserError(f"Slurm does not answer: {presence.words}; try again later{THIS_MACHINE}")
+        if presence == "answers":
+            return "slurm"
+        if asking is None:
+            return "local"
+        raise UserError(
+            f"{asking} asks for Slurm, and no Slurm answers here: there is no sbatch, or no cluster that it knows"
+            f"{THIS_MACHINE}"
+        )
+
     def _check_notice(self) -> None:
         """Raise UserError where a job would be told to save as soon as it starts, and so never get anywhere."""
         limits = {"--time-limit": self.time_limit, "--sbatch time-min": self.sbatch_options().get("time-min")}
         if not self.time_limit and self.cluster == "slurm":
-            limits |= commands.partition_time_limits(self.partition)
+            partitions = commands.partitions()
+            if not partitions:
+                raise UserError("Slurm does not answer: `scontrol show partition` names no partition; try again later")
+            limits |= partition_time_limits(partitions, self.partition)
         for said, limit in limits.items():
             if limit and self.signal_before_s >= sbatch_options.seconds(limit):
                 raise UserError(
@@ -239,6 +274,13 @@ class _Level:
     def drop_gpus(self) -> None:
         """Forget the option that says how GPUs are asked for."""
         self.options.pop(self.gpu_option.partition("=")[0], None)
+
+
+def partition_time_limits(partitions: Mapping[str, Mapping[str, str]], partition: str | None) -> dict[str, str]:
+    """The limits that hold where none is asked for, by what sets each; None is the default partition."""
+    names = partition.split(",") if partition else None
+    rows = {n: r for n, r in partitions.items() if (n in names if names else r.get("Default") == "YES")}
+    return {f"partition {name}": limit for name, row in rows.items() if (limit := answers.time_limit(row))}
 
 
 def _same(flag: str, value: str, other: str) -> bool:

@@ -1,6 +1,7 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import optuna
@@ -12,7 +13,7 @@ from fsr.run import Run
 from launch.slurm import bad_nodes, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.requeue_rules import given_up, still_runs
-from launch.state.attempts import Attempt, AttemptLog
+from launch.state.attempts import AttemptLog
 from launch.state.hparams import write_hparams
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
@@ -80,7 +81,7 @@ def claim(
         trials = session.get_trials(deepcopy=False)
         for number, lock in free.items():
             if trials[number].state == TrialState.RUNNING:
-                close_lost(folder, number, cause_of_lost_attempt)
+                close_lost(folder, number, partial(cause_of_lost_attempt, identity=folder.identity))
                 reason = given_up(folder.attempt_log(number).attempts())
                 if reason:
                     Claim(session, _running(session, storage, number), base, {}, lock, folder.run(number)).fail(reason)
@@ -114,7 +115,7 @@ def _running_trials(session: optuna.Study, folder: StudyFolder, job: str) -> tup
     free, busy = {}, 0
     for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         lock = folder.trial_lock(trial.number)
-        if lock.try_acquire() and not _held_elsewhere(folder.attempt_log(trial.number).attempts(), job):
+        if lock.try_acquire() and not _held_elsewhere(folder, trial.number, job):
             free[trial.number] = lock
         else:
             lock.release()
@@ -129,11 +130,12 @@ def close_lost(folder: StudyFolder, number: int, find_cause: FindCause) -> None:
         bad_nodes.report(folder, number, log.attempts()[-1])
 
 
-def _held_elsewhere(attempts: list[Attempt], job: str) -> bool:
+def _held_elsewhere(folder: StudyFolder, number: int, job: str) -> bool:
     """Whether Slurm says that another job still works on a trial whose lock is free."""
+    attempts = folder.attempt_log(number).attempts()
     if not attempts or attempts[-1].cause or attempts[-1].job in ("local", job):
         return False
-    return still_runs(attempts[-1], commands.job(attempts[-1].job))
+    return still_runs(attempts[-1], commands.job(attempts[-1].job, folder.identity))
 
 
 def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: int) -> int | None:

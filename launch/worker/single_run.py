@@ -1,6 +1,7 @@
 """One run on its own, with the guarantees of a study's trials."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
@@ -29,7 +30,7 @@ class SingleRunWorker:
         log, lock, run = AttemptLog(self.folder.run), self.folder.lock(), self.folder.run
         lock.take(f"training {self.folder.folder}", patience_s=5.0)
         try:
-            log.close_lost(cause_of_lost_attempt)
+            log.close_lost(partial(cause_of_lost_attempt, identity=self.folder.identity))
             reason = given_up(log.attempts())
             if reason:
                 raise UserError(f"{self.folder.folder} is given up: {reason}; its attempts.json tells more")
