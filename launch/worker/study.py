@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.run import Run
 from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment, SlurmEnvironment
 from launch.slurm.requeue_rules import given_up
@@ -20,7 +21,7 @@ from launch.study import Study
 from launch.worker.claim import Claim, claim, close_lost
 from launch.worker.protocol import FindCause, Outcome
 from launch.worker.rendezvous import Rendezvous
-from launch.worker.training import attempt, follow
+from launch.worker.training import attempt, follow, nodes_at_work
 
 IDLE_S = 1.0
 
@@ -69,6 +70,10 @@ class StudyWorker:
     def follow(self, stop: StopRequest, rendezvous: Rendezvous) -> None:
         """Train as another rank."""
         follow(stop, rendezvous)
+
+    def nodes_at_work(self) -> set[str]:
+        """Nodes where an attempt on a trial came to its first step."""
+        return nodes_at_work([Run(folder) for folder in self.folder.folder.glob("trial_*")])
 
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""

@@ -1,11 +1,12 @@
 """One attempt on a run, with its entry in the attempt log: whatever ends it gets a cause."""
 
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from fsr.config import TrainConfig
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
@@ -16,6 +17,9 @@ from launch.worker import method
 from launch.worker.rendezvous import Rendezvous
 
 Prune = Callable[[int, dict[str, float]], bool]
+SIGNAL_S = (
+    1.0  # Slurm signals the processes of a step one after the other: another rank's or loader's death comes first
+)
 AttemptEnd = Literal["finished", "stopped", "pruned", "broken"]
 
 
@@ -54,8 +58,14 @@ def attempt(
             # No cause can be written; whoever comes next asks Slurm what ended this attempt.
             environment.leave(environment.cause_of_stop(stop))
             return "stopped"
-        (run.folder / "error.txt").write_text(traceback.format_exc())
-        log.end(*_known_cause(error, rendezvous))
+        cause, detail = _known_cause(error, rendezvous)
+        if cause == "killed" and _is_stop(stop):
+            cause = environment.cause_of_stop(stop)
+            log.end(cause, detail)
+            environment.leave(cause)
+            return "stopped"
+        (run.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        log.end(cause, detail)
         return "broken"
 
 
@@ -64,10 +74,37 @@ def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
     for config, run in rendezvous.announced():
         try:
             method.train(config, run, stop_requested=stop, prune=never)
+        except UserError as error:
+            if isinstance(error.__cause__, UnreadableError):  # raised on this rank, and then shared
+                rendezvous.report_lack()
+            if rendezvous.end_is_announced():  # all ranks raised it, and rank 0 tells it
+                return
+            raise
         except Exception as error:
             rendezvous.report_failure(*cause_of_error(error))
-            (run.folder / f"error_rank{rendezvous.rank}.txt").write_text(traceback.format_exc())
+            file = run.folder / f"error_rank{rendezvous.rank}.txt"
+            file.write_text(traceback.format_exc(), encoding="utf-8")
             raise
+
+
+def nodes_at_work(runs: Iterable[Run]) -> set[str]:
+    """Nodes where an attempt on one of these runs came to its first step."""
+    nodes = set()
+    for run in runs:
+        pids = {start["pid"] for start in run.starts()}
+        attempts = AttemptLog(run).attempts()
+        nodes |= {attempt.node for attempt in attempts if attempt.first_step is not None or attempt.pid in pids}
+    return nodes
+
+
+def _is_stop(stop: StopRequest) -> bool:
+    """Whether a stop was requested, or is just now: whoever died, died of it."""
+    deadline = time.monotonic() + SIGNAL_S
+    while not stop():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _known_cause(error: Exception, rendezvous: Rendezvous) -> tuple[Cause, str]:
