@@ -115,17 +115,20 @@ def prepared(folder, python, command):
     path = f"{folder.parent / 'bin'}:/usr/bin:/bin"
     variables = {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "3", "PATH": path}
     array = {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_PARTITION": "gpu"}
-    command = ["timeout", "5", "/bin/bash", "-c", script]
+    command = ["timeout", "3", "/bin/bash", "-c", script]
     answer = subprocess.run(command, capture_output=True, text=True, env=variables | array)
     logs = "".join(file.read_text() for file in sorted(study.slurm.glob("6_1_0_log.*")))
     return answer.returncode, answer.stdout + answer.stderr + logs, study.mistakes()
 
 
 def slurm_that(folder, nodes, excluded="(null)"):
-    """Commands for `prepared` in this folder: a cluster of these nodes, and what the job is kept off. What it is told."""
+    """Commands of a Slurm for `prepared`: its nodes, and what the job is kept off. The file of what they are told."""
     (folder.parent / "bin").mkdir()
     show = f"echo 'JobId=7 ReqNodeList=(null) ExcNodeList={excluded} NodeList=n1'"
-    words = {"sinfo": f"printf '%s\\n' {nodes}", "scontrol": f'echo "$@" >>{folder.parent}/told; [ $1 != show ] || {show}'}
+    words = {
+        "sinfo": f"printf '%s\\n' {nodes}",
+        "scontrol": f'echo "$@" >>{folder.parent}/told; [ $1 != show ] || {show}',
+    }
     for name, command in words.items():
         (folder.parent / "bin" / name).write_text(f"#!/bin/sh\n{command}\n")
         (folder.parent / "bin" / name).chmod(0o755)

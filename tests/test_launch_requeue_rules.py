@@ -217,3 +217,20 @@ def test_no_progress_twice_in_a_row_gives_a_run_up_unless_others_are_to_blame():
 
 def test_a_run_without_attempts_is_not_given_up():
     assert rules.given_up([]) is None
+
+
+@pytest.mark.parametrize(
+    "causes, blamed",
+    [
+        ([], True),  # it made no configuration
+        (["not finite"], True),
+        (["preempted", "exception", "exception"], True),
+        (["out of memory", "out of memory"], True),
+        (["exception", "killed"], False),
+        (["node"] * 8, False),
+        (["disk full"] * 8, False),
+        ([None], False),
+    ],
+)
+def test_which_failed_trials_failed_of_their_setting(causes, blamed):
+    assert rules.blames_setting(causes) == blamed

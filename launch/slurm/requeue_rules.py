@@ -40,20 +40,22 @@ class Rule:
     """Attempts that may end this way before the run is given up; None: as many as it takes."""
     blames_run: bool = True
     """Whether an attempt that ended this way, without a checkpoint behind its first step, speaks against the run."""
+    blames_setting: bool = True
+    """Whether a trial that failed after such an attempt would fail again: its setting counts as tried."""
 
 
 RULES: dict[Cause, Rule] = {
     "finished": Rule(Action.DONE),
     "pruned": Rule(Action.DONE),
-    "preempted": Rule(Action.WAIT_TO_BE_KILLED, blames_run=False),
+    "preempted": Rule(Action.WAIT_TO_BE_KILLED, blames_run=False, blames_setting=False),
     "time limit": Rule(Action.REQUEUE),
-    "node": Rule(Action.RESTART, budget=8, blames_run=False),
+    "node": Rule(Action.RESTART, budget=8, blames_run=False, blames_setting=False),
     "out of memory": Rule(Action.RESTART, budget=2),
-    "killed": Rule(Action.RESTART, budget=8),
+    "killed": Rule(Action.RESTART, budget=8, blames_setting=False),
     "exception": Rule(Action.RESTART, budget=2),
-    "disk full": Rule(Action.RESTART, budget=8),
+    "disk full": Rule(Action.RESTART, budget=8, blames_setting=False),
     "not finite": Rule(Action.GIVE_UP, budget=1),
-    "cancelled": Rule(Action.STAY_ENDED, blames_run=False),
+    "cancelled": Rule(Action.STAY_ENDED, blames_run=False, blames_setting=False),
 }
 EARLY_S = 60.0  # who is killed this early had no time to save a checkpoint, which speaks against nobody
 DIED_OF = 128  # with a signal's number: the exit code of who died of it
@@ -212,6 +214,14 @@ def given_up(attempts: Sequence[Attempt]) -> str | None:
         causes = ", ".join(str(attempt.cause) for attempt in last)
         return f"no progress twice in a row ({causes}): {last[1].detail}".removesuffix(": ")
     return None
+
+
+def blames_setting(causes: Sequence[Cause | None]) -> bool:
+    """Whether a failed trial with attempts of these causes failed of its setting, and would again.
+
+    Without an attempt, the setting made no configuration.
+    """
+    return not causes or (causes[-1] is not None and RULES[causes[-1]].blames_setting)
 
 
 def _blames_run(attempt: Attempt) -> bool:

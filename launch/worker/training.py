@@ -11,7 +11,7 @@ from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import AttemptLog, Cause
-from launch.state.full_disk import disk_is_full, wait_for_space
+from launch.state.full_disk import wait_for_space
 from launch.state.stop import StopRequest
 from launch.worker import method
 from launch.worker.rendezvous import Rendezvous
@@ -54,11 +54,11 @@ def attempt(
         log.end("cancelled", str(error))
         raise
     except Exception as error:
-        if disk_is_full(error) and not wait_for_space(run.folder, stop):
+        cause, detail = _known_cause(error, rendezvous)
+        if cause == "disk full" and not wait_for_space(run.folder, stop):
             # No cause can be written; whoever comes next asks Slurm what ended this attempt.
             environment.leave(environment.cause_of_stop(stop))
             return "stopped"
-        cause, detail = _known_cause(error, rendezvous)
         if cause == "killed" and _is_stop(stop):
             cause = environment.cause_of_stop(stop)
             log.end(cause, detail)
@@ -110,4 +110,5 @@ def _is_stop(stop: StopRequest) -> bool:
 def _known_cause(error: Exception, rendezvous: Rendezvous) -> tuple[Cause, str]:
     """Cause and detail of an exception; where another rank failed first, it knows better."""
     cause, detail = cause_of_error(error)
-    return (rendezvous.reported_failure() if cause == "killed" else None) or (cause, detail)
+    told = rendezvous.reported_failure() if cause == "killed" and rendezvous.count > 1 else None
+    return told or (cause, detail)
