@@ -1,13 +1,14 @@
 """Ends that are not ends, on a real Slurm: signals before there is anybody to see them, and nodes that lack things."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from slurm_cluster import MISSING, Cluster, Sweep, alive, available, kill, wait_for
+from slurm_cluster import MISSING, Cluster, Sweep, available, kill, wait_for
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
 
@@ -148,13 +149,13 @@ def node_without(cluster):
     """Takes folders away from node n1 alone: a daemon that sees something empty in their place."""
 
     def restart(*folders):
-        pid = cluster.daemon("slurmd-n1")
-        os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not alive(pid))
+        os.kill(cluster.daemon("slurmd-n1"), signal.SIGTERM)
+        file = cluster.folder / "run" / "slurmd-n1.pid"
+        wait_for(lambda: not file.exists())
         mounts = "".join(f"mount -t tmpfs tmpfs '{folder}' && " for folder in folders)
         command = ["unshare", "--mount", "sh", "-c", f"{mounts} exec slurmd -N n1"]
         subprocess.run(command, check=True, env=cluster.environment)
-        wait_for(lambda: cluster.daemon("slurmd-n1") != pid)
+        wait_for(file.exists)
         time.sleep(1)
 
     yield restart
@@ -181,7 +182,7 @@ def test_a_node_that_lacks_something_takes_no_worker_with_it(sweep, node_without
     answer = sweep.run([*command, "--sbatch", "cpus-per-task=4"])
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert len(jobs(sweep)) == 4
-    wait_for(lambda: all(sweep.attempts(number) for number in range(3)), 60)
+    wait_for(lambda: "ExcNodeList=n1 " in sweep.cluster.ask("scontrol", "show", "job", "-o"), 60)
     sweep.finish(4)
     assert {sweep.attempts(number)[-1]["node"] for number in range(4)} <= {"n2", "n3", "n4"}
     assert all(sweep.causes(number)[-1] == "finished" for number in range(4))
@@ -201,3 +202,44 @@ def test_what_all_nodes_lack_is_the_users_mistake_after_two(sweep):
     sweep.set("step_s", 0.05)
     sweep.submit(trials=1, parallel=1)
     sweep.finish(1)
+
+
+@pytest.fixture(scope="module")
+def qos_cluster(tmp_path_factory):
+    """One whose QOS say who preempts whom, and that the preempted are cancelled."""
+    if not shutil.which("slurmdbd") or not shutil.which("mariadbd"):
+        pytest.skip("Slurm's accounts are not installed (Debian: apt-get install slurmdbd mariadb-server)")
+    started = Cluster(tmp_path_factory.mktemp("slurm_qos"), accounts=True, MINISLURM_PREEMPT="qos")
+    for words in (
+        ("add", "qos", "scavenger", "PreemptMode=cancel", "GraceTime=5"),
+        ("add", "qos", "urgent", "Preempt=scavenger"),
+        ("add", "account", "vision"),
+        ("add", "user", "root", "account=vision", "qos=normal,scavenger,urgent"),
+    ):
+        started.ask("sacctmgr", "-i", *words)
+    yield started
+    started.down()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["training", "python starts", "rules are asked"])
+def test_a_job_whose_qos_is_cancelled_comes_back(qos_cluster, tmp_path, moment):
+    qos_cluster.clear()
+    sweep = PathSweep(qos_cluster, tmp_path)
+    moments = Moments(sweep)
+    moments.set(moment)
+    sweep.submit("--account", "vision", "--qos", "scavenger", trials=1, parallel=1)
+    (job,) = jobs(sweep)
+    if moment != "python starts":
+        sweep.wait_for_step(0, 6)
+    if moment == "rules are asked":
+        kill(sweep.pids(0)[0])
+    if moment != "training":
+        moments.wait(moment)
+    urgent = ("--account=vision", "--qos=urgent", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 3")
+    qos_cluster.ask("sbatch", "--partition=low", *urgent)
+    wait_for(lambda: restarts(sweep, job) == 1, 60)
+    sweep.finish(1)
+    assert sweep.causes(0)[-1] == "finished"
+    if moment != "python starts":
+        assert sweep.attempts(0)[-1]["first_step"] >= 5

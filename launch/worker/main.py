@@ -11,7 +11,8 @@ from pathlib import Path
 
 # Before the imports that take seconds: what comes meanwhile waits until there are handlers for it.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 try:
     from fsr.errors import UnreadableError, UserError
