@@ -49,6 +49,7 @@ class Moments:
         self.folder.mkdir()
         (self.folder / "sitecustomize.py").write_text(SITE.format(moments=str(self.folder)))
         sweep.path = str(self.folder)
+        sweep.set("step_s", 0.4)  # so that no run is finished before it is looked at
 
     def wait(self, name):
         wait_for((self.folder / f"{name}.reached").exists, 60)
