@@ -118,6 +118,18 @@ def test_a_mistake_that_no_node_can_have_is_told_at_once(nodes, tmp_path, monkey
     assert environment.moved_off == []
 
 
+def test_a_file_system_that_fails_before_any_attempt_is_the_nodes(nodes, tmp_path, monkeypatch):
+    worker, environment = Lacking(RunFolder(tmp_path)), OnSlurm()
+
+    def work(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(worker, "work", work)
+    with pytest.raises(OSError, match="Stale file handle"):
+        lead(worker, environment)
+    assert environment.moved_off == [["n1"]]
+
+
 def test_a_worker_that_was_preempted_before_it_could_see_a_signal_stops(nodes, tmp_path):
     assert lead(Lacking(RunFolder(tmp_path)), OnSlurm(preempted=True)) is Outcome.STOPPED
 

@@ -167,18 +167,26 @@ def python_of(sweep):
     """A Python of the study's own, in a folder that a node may lack."""
     folder = sweep.folder / "python"
     folder.mkdir()
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "broken").mkdir()
+    (folder / "broken" / "optuna.py").write_text(
+        "raise ImportError('libstdc++.so.6: version GLIBCXX_3.4.29 not found')"
+    )
+    broken = 'case $SLURMD_NODENAME in "$BROKEN_ON") export PYTHONPATH=${0%/*}/broken:$PYTHONPATH ;; esac'
+    (folder / "python").write_text(f'#!/bin/sh\n{broken}\nexec {sys.executable} "$@"\n')
     (folder / "python").chmod(0o755)
     code = "import sys; from launch.sweep import main; sys.executable = sys.argv[1]; main(sys.argv[2:])"
     return [sys.executable, "-c", code, str(folder / "python"), *sweep.command("--detach", trials=4, parallel=4)[2:]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lacking", ["data", "python", "runs"])
-def test_a_node_that_lacks_something_takes_no_worker_with_it(sweep, node_without, lacking):
+@pytest.mark.parametrize("lacking", ["data", "python", "runs", "packages"])
+def test_a_node_that_lacks_something_takes_no_worker_with_it(sweep, node_without, lacking, monkeypatch):
     command = python_of(sweep)
     sweep.runs.mkdir()
-    node_without(sweep.folder / lacking)
+    if lacking == "packages":
+        monkeypatch.setitem(sweep.cluster.environment, "BROKEN_ON", "n1")
+    else:
+        node_without(sweep.folder / lacking)
     # So many cores that each worker has a node of its own, n1 among them.
     answer = sweep.run([*command, "--sbatch", "cpus-per-task=4"])
     assert answer.returncode == 0, answer.stdout + answer.stderr

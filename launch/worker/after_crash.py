@@ -87,4 +87,10 @@ def out_of_memory(step: str, log_file: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (
+        Exception
+    ) as error:  # an import or a file that cannot be read here (1) is this node's, until another lacks it
+        traceback.print_exc()
+        sys.exit(ExitCode.INCOMPLETE if isinstance(error, ImportError | OSError) else ExitCode.DONE)

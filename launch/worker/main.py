@@ -19,6 +19,7 @@ try:
     from fsr.exit_codes import ExitCode
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
+    from launch.slurm.error_causes import cause_of_error
     from launch.state.paths import LaunchFolder
     from launch.state.process import die_after
     from launch.state.stop import StopRequest
@@ -89,9 +90,11 @@ def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous
         leave_bad_nodes(worker.folder, environment)
     try:
         outcome = worker.work(stop, environment, rendezvous)
-    except UserError as error:
-        if isinstance(error, UnreadableError):
+    except Exception as error:
+        if isinstance(error, UnreadableError) or cause_of_error(error)[0] == "node":
             leave_node_that_lacks(worker, environment, rendezvous, error)
+        if not isinstance(error, UserError):
+            raise
         report_mistake(worker.folder, environment, error)
         outcome = Outcome.MISTAKE
     rendezvous.announce_end()
@@ -106,9 +109,7 @@ def leave_bad_nodes(folder: LaunchFolder, environment: Environment) -> None:
         environment.move_off(bad)
 
 
-def leave_node_that_lacks(
-    worker: Worker, environment: Environment, rendezvous: Rendezvous, error: UnreadableError
-) -> None:
+def leave_node_that_lacks(worker: Worker, environment: Environment, rendezvous: Rendezvous, error: Exception) -> None:
     """Go to another node if this one lacks what others may have; returns where the mistake is the user's."""
     if environment.job == "local":
         return
