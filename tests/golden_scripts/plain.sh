@@ -28,10 +28,10 @@ mistake() {
   if [ "$excluded" = '' ] &&
     sinfo -hNo %N -p "$SLURM_JOB_PARTITION" | grep -qvxF "$SLURMD_NODENAME" && scontrol requeue $job; then
     [ -d '/shared/my runs/mask_ratio' ] && mkdir -p '/shared/my runs/mask_ratio/locks/bad_nodes'/"$SLURMD_NODENAME" && : >'/shared/my runs/mask_ratio/locks/bad_nodes'/"$SLURMD_NODENAME"/lacks
-    for try in 1 2 3 4; do
-      sleep 1; scontrol update jobid=$job excnodelist="${excluded:+$excluded,}$SLURMD_NODENAME" && break
+    # Until Slurm, which requeues it, kills the job.
+    while :; do
+      sleep 1; scontrol update jobid=$job excnodelist="${excluded:+$excluded,}$SLURMD_NODENAME"
     done
-    while :; do sleep 1; done # until Slurm, which requeues it, kills the job
   fi
   [ -d '/shared/my runs/mask_ratio' ] && rm -f '/shared/my runs/mask_ratio/locks/bad_nodes'/*/lacks && mkdir -p '/shared/my runs/mask_ratio/mistakes' &&
     printf "node %s %s" "$SLURMD_NODENAME" "$1" >'/shared/my runs/mask_ratio/mistakes'/"$SLURM_JOB_ID"
