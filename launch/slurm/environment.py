@@ -108,7 +108,6 @@ class SlurmEnvironment:
         for _ in range(TRIES):
             time.sleep(1)
             if commands.exclude(self.job, nodes):
-                commands.run("scontrol", "update", f"jobid={self.job}", "starttime=now")  # not in two minutes
                 break
         self.leave("preempted")
 
