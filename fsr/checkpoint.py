@@ -14,7 +14,7 @@ from torch import Tensor
 from fsr import distributed
 from fsr.background_writer import host_copy
 from fsr.config import TrainConfig
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 from fsr.files import atomic_file
 from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
@@ -149,7 +149,7 @@ def readable_checkpoint(run: Run, device: torch.device) -> tuple[Path | None, di
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Tensors and values of a checkpoint. Raises UserError if the file is missing or cannot be read."""
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UnreadableError(f"checkpoint {path} does not exist")
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         return content

@@ -113,7 +113,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def shared_errors() -> Iterator[None]:
-    """A UserError that a rank raises inside, raised on all ranks; all have to come here.
+    """A UserError that a rank raises inside, raised on all ranks in its class; all have to come here.
 
     Without it the other ranks would wait for that rank, and die of its end instead of its error.
     """
@@ -124,8 +124,10 @@ def shared_errors() -> Iterator[None]:
         own = error
     if not any_rank(own is not None):
         return
-    problems: list[Any] = [own and str(own)]
+    problem = own and (type(own), str(own))
+    problems: list[Any] = [problem]
     if world_size() > 1:
         problems *= world_size()
-        dist.all_gather_object(problems, own and str(own))
-    raise UserError(next(problem for problem in problems if problem)) from own
+        dist.all_gather_object(problems, problem)
+    kind, sentence = next(problem for problem in problems if problem)
+    raise kind(sentence) from own

@@ -57,6 +57,16 @@ def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, 
     return command
 
 
+class UnreadableError(UserError):
+    """A file or folder that is missing, or that the system does not let be read: the user's mistake, unless it is so on
+    one machine alone."""
+
+
+def unreadable(reason: Exception) -> type[UserError]:
+    """The class of a UserError with this reason: a damaged file is the same on every machine."""
+    return UnreadableError if isinstance(reason, OSError) and reason.errno is not None else UserError
+
+
 class LostGpuError(RuntimeError):
     """A GPU that was promised to this process is not there: the node's fault. Its message is one sentence."""
 

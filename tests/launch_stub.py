@@ -1,6 +1,7 @@
 """Stands in for launch/worker/method.py: a run that counts steps, saves them, and needs neither torch nor data.
 
-How it behaves is said by files in the data folder: `step_s` (seconds a step takes), `fail`, `mistake`.
+How it behaves is said by files in the data folder: `step_s` (seconds a step takes), `fail` (a loss that is not finite),
+`error` (what a RuntimeError says), `score` (of every evaluation), `mistake`.
 """
 
 import time
@@ -25,7 +26,7 @@ def train(config, run, *, stop_requested, prune):
     with open(run.folder / "attempts", "a") as file:
         file.write(f"{step}\n")
     step_s = float(setting(config, "step_s", "0"))
-    score = 1 - abs(config.mask_ratio - 0.5) - abs(config.momentum - 0.97)
+    score = float(setting(config, "score", 1 - abs(config.mask_ratio - 0.5) - abs(config.momentum - 0.97)))
 
     def save():
         temporary = run.folder / ".checkpoint"
@@ -46,6 +47,8 @@ def train(config, run, *, stop_requested, prune):
             break
         if setting(config, "fail", None):
             raise NotFiniteError(f"loss nan at step {step}")
+        if setting(config, "error", None):
+            raise RuntimeError(setting(config, "error", None))
         time.sleep(step_s)
         step += 1
         if step % 5 == 0:

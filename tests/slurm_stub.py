@@ -15,6 +15,7 @@ import signal
 import time
 from pathlib import Path
 
+from fsr.errors import UnreadableError
 from fsr.files import atomic_file, write_json
 from launch.state.attempts import AttemptLog
 
@@ -42,13 +43,15 @@ def train(config, run, *, stop_requested, prune):
         while run.result() is None and not stop_requested():
             time.sleep(0.1)
         return "stopped" if run.result() is None else "finished"
+    said = {file.name: file.read_text() for file in Path(config.data_folder).iterdir()}
+    if "step_s" not in said:
+        raise UnreadableError(f"data folder {config.data_folder} must hold step_s, which is missing")
     run.start(config)
     state = {"step": 0, "digest": hashlib.sha256(str(config.mask_ratio).encode()).hexdigest()}
     if run.checkpoint_file.exists():
         state = json.loads(run.checkpoint_file.read_text())
     run.record_attempt("nothing", "fp32", state["step"])
     run.rewind(state["step"])
-    said = {file.name: file.read_text() for file in Path(config.data_folder).iterdir()}
 
     def save(seconds=0.0):
         with atomic_file(run.checkpoint_file) as file:

@@ -15,13 +15,15 @@ import pytest
 from optuna.trial import TrialState
 
 from fsr.errors import LostGpuError, UserError
+from fsr.files import write_json
+from launch.slurm import bad_nodes
 from launch.slurm.environment import LocalEnvironment
 from launch.state.paths import StudyFolder
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
 from launch.state.target import Target
 from launch.study import load
-from launch.worker import method
+from launch.worker import method, training
 from launch.worker.claim import claim
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -204,7 +206,76 @@ def test_a_failed_trial_keeps_its_cause_and_is_not_replaced_before_the_next_orde
     work_on(with_target(worker, 2, 2 + 2))
     trials = trials_of(worker)
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
-    assert trials[2].params == trials[0].params  # the paper's setting gets its score after all
+    assert trials[0].params not in [trial.params for trial in trials[1:]]  # it would fail again
+
+
+@pytest.mark.parametrize("error, attempts", [("CUDA error: unspecified launch failure", 8), ("Broken pipe", 8)])
+def test_a_known_setting_that_failed_of_something_else_gets_its_score_after_all(
+    worker, data_folder, error, attempts, monkeypatch
+):
+    monkeypatch.setattr(bad_nodes, "bad_nodes", lambda folder: [])
+    monkeypatch.setattr(training, "SIGNAL_S", 0.0)
+    (data_folder / "step_s").write_text("0")
+    (data_folder / "error").write_text(error)
+    work_on(with_target(worker, 1, 1))
+    (failed,) = trials_of(worker)
+    assert (failed.state, len(failed.user_attrs["summary"]["causes"])) == (TrialState.FAIL, attempts)
+    (data_folder / "error").unlink()
+    work_on(with_target(worker, 1, 2))
+    assert [trial.params for trial in trials_of(worker)] == [failed.params] * 2
+
+
+def test_a_known_setting_that_failed_of_itself_is_tried_again_with_other_code(worker, data_folder):
+    (data_folder / "error").write_text("mat1 and mat2 shapes cannot be multiplied")
+    work_on(with_target(worker, 1, 1))
+    (data_folder / "error").unlink()
+    work_on(with_target(worker, 1, 2))
+    work_on(with_target(replace(worker, code="v2"), 2, 3))
+    failed, other, again = trials_of(worker)
+    assert failed.user_attrs["error"] == "exception 2 times: RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    assert failed.params != other.params
+    assert failed.params == again.params
+
+
+@pytest.mark.parametrize("score", ["nan", "inf"])
+def test_a_score_that_is_not_finite_fails_its_trial_with_a_sentence(worker, data_folder, score):
+    (data_folder / "score").write_text(score)
+    work_on(with_target(worker, 1, 1))
+    (trial,) = trials_of(worker)
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"] == f"not finite: score val/seg_miou is {score} at step 6"
+
+
+def test_a_finished_run_without_a_finite_score_fails_its_trial(worker):
+    worker = with_target(worker, 1, 1)
+    claimed = claim_for(worker)
+    claimed.run.start(replace(worker.base, **claimed.settings))
+    write_json(claimed.run.result_file, {"val/seg_miou": None})
+    claimed.let_go()
+    work_on(worker)
+    assert trials_of(worker)[0].user_attrs["error"] == "not finite: score val/seg_miou is None at the end"
+
+
+def test_a_metric_that_no_run_records_is_named_at_the_first_trial_with_those_that_are_there(worker):
+    study = replace(worker.study, metric="val/seg_mIoU")
+    with pytest.raises(
+        UserError, match="needs the score val/seg_mIoU, which no run records; allowed: val/cam_miou, val/"
+    ):
+        work_on(replace(worker, study=study))
+    (trial,) = trials_of(worker)
+    assert trial.state == TrialState.RUNNING
+
+
+def test_a_rank_that_dies_of_a_stop_request_is_a_stop(worker, monkeypatch):
+    def train(config, run, *, stop_requested, prune):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 325) is killed by signal: Terminated. ")
+
+    monkeypatch.setattr(method, "train", train)
+    assert work_on(worker) is Outcome.STOPPED
+    (attempt,) = worker.folder.attempt_log(0).attempts()
+    assert (attempt.cause, attempt.detail[:18]) == ("cancelled", "DataLoader worker ")
+    assert not (worker.folder.run(0).folder / "error.txt").exists()
 
 
 def test_without_its_promised_gpu_a_local_worker_ends_with_a_mistake_and_no_trial_fails(worker, monkeypatch):

@@ -11,7 +11,7 @@ from method_checkout import surroundings, sweep_command
 
 from launch.show.messages import more_than_parallel
 from launch.slurm import answers, batch_script, commands
-from launch.slurm.answers import Limit
+from launch.slurm.answers import Job, Limit
 from launch.slurm.environment import SlurmEnvironment, current_environment, leave_job
 from launch.worker.rendezvous import Rendezvous
 
@@ -114,6 +114,36 @@ def test_a_local_worker_is_alone_whatever_the_job_around_it_is(variables, tmp_pa
     assert current_environment().job == "local"
     assert not set(os.environ) & {*OF_TORCHRUN, *OF_JOBS}
     assert (os.environ["SLURM_CONF"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("3", "3")
+
+
+class Killed(Exception):
+    """In the place of Slurm's SIGKILL."""
+
+
+@pytest.mark.parametrize(
+    "answers, job, end",
+    [
+        ([True], "RUNNING", "killed"),
+        ([False, False, False, True], None, "killed"),  # no answer is asked again
+        ([False, False], "RUNNING", "ended"),  # refused
+    ],
+)
+def test_a_job_near_its_time_limit_asks_until_slurm_answers(monkeypatch, answers, job, end):
+    def wait(seconds):
+        if not answers:
+            raise Killed
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(commands, "requeue", lambda _: answers.pop(0))
+    monkeypatch.setattr(commands, "job", lambda _: job and Job(job))
+    monkeypatch.setattr("time.sleep", wait)
+    environment = SlurmEnvironment()
+    if end == "killed":
+        with pytest.raises(Killed):
+            environment.leave("time limit")
+    else:
+        environment.leave("time limit")
+    assert answers == []
 
 
 def test_leaving_a_bad_node_keeps_the_job_off_the_users_nodes_too(monkeypatch):

@@ -78,11 +78,25 @@ def test_a_job_that_nobody_will_kill_does_not_wait_for_ever():
 
 
 @pytest.mark.parametrize(
-    "exit_code, out_of_memory, cause",
-    [(137, True, "out of memory"), (137, False, "killed"), (1, False, "exception"), (139, False, "killed")],
+    "exit_code, out_of_memory, cause, words",
+    [
+        (137, True, "out of memory", "--sbatch mem="),
+        (137, False, "killed", "signal 9 (SIGKILL)"),
+        (134, False, "killed", "signal 6 (SIGABRT)"),
+        (135, False, "killed", "signal 7 (SIGBUS)"),
+        (139, False, "killed", "signal 11 (SIGSEGV)"),
+        (143, False, "killed", "signal 15 (SIGTERM)"),
+        (253, False, "killed", "signal 125"),  # no signal of this system
+        (255, False, "killed", "srun lost its ranks"),
+        (126, False, "node", "cannot be run there"),
+        (127, False, "node", "is not there"),
+        (1, False, "exception", "exit code 1"),
+        (2, False, "exception", "exit code 2"),
+    ],
 )
-def test_the_cause_of_ranks_that_could_not_say_why(exit_code, out_of_memory, cause):
-    assert rules.cause_of_exit(exit_code, out_of_memory)[0] == cause
+def test_the_cause_of_ranks_that_could_not_say_why(exit_code, out_of_memory, cause, words):
+    found, detail = rules.cause_of_exit(exit_code, out_of_memory)
+    assert (found, words in detail) == (cause, True)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +133,41 @@ def test_a_local_attempt_was_killed():
 
 
 @pytest.mark.parametrize(
-    "exit_code, job, restarts, over",
+    "exit_code, signals, by_file, job, restarts, cause",
     [
-        (1, RUNNING, 0, False),
-        (137, None, 0, False),  # no answer is not "ended"
-        (2, RUNNING, 0, True),  # the user has to mend something
-        (1, PREEMPTED, 0, True),
-        (1, Job("COMPLETING"), 0, True),
-        (1, Job("CANCELLED"), 0, True),
-        (1, Job("RUNNING", restarts=1), 0, True),
-        (1, Job("RUNNING", restarts=1), 1, False),
+        (1, [], False, RUNNING, 0, None),
+        (137, [], False, None, 0, None),  # no answer is not "ended"
+        (1, [], False, PREEMPTED, 0, "preempted"),
+        (1, [], False, Job("COMPLETING"), 0, "cancelled"),
+        (1, [], False, Job("CANCELLED"), 0, "cancelled"),
+        (1, [], False, Job("RUNNING", restarts=1), 0, "preempted"),
+        (1, [], False, Job("RUNNING", restarts=1), 1, None),
+        (143, [], False, PREEMPTED, 0, "preempted"),  # a rank that was still importing
+        (143, [], False, RUNNING, 0, None),  # somebody's plain SIGTERM
+        (143, [], False, None, 0, "preempted"),  # no answer: wait, rather than end
+        (0, ["TERM"], False, PREEMPTED, 0, "preempted"),  # before the ranks were started
+        (0, ["TERM"], False, Job("CANCELLED"), 0, "cancelled"),
+        (0, ["TERM"], False, RUNNING, 0, None),
+        (0, ["TERM"], False, None, 0, "preempted"),
+        (140, [], False, RUNNING, 0, "time limit"),  # a rank that was still importing
+        (0, ["USR2"], False, RUNNING, 0, "time limit"),  # between two starts
+        (1, ["TERM", "USR2"], False, None, 0, "time limit"),
+        (137, [], True, RUNNING, 0, "cancelled"),
     ],
 )
-def test_when_a_job_is_over_for_its_ranks(exit_code, job, restarts, over):
-    assert rules.job_is_over(exit_code, job, restarts) == over
+def test_why_a_job_ends_whose_ranks_ended_or_were_not_started(exit_code, signals, by_file, job, restarts, cause):
+    assert rules.cause_of_end(exit_code, signals, by_file, job, restarts) == cause
 
 
 def test_ranks_are_started_again_as_long_as_attempts_are_made():
     for start in (1, 10, 1000):
         assert rules.after_crash(1, start, had_attempt=True) is Action.RESTART
         assert rules.after_crash(1, start, had_attempt=False) is Action.STAY_ENDED
+
+
+def test_ranks_that_were_not_started_are_and_a_mistake_of_the_user_starts_none():
+    assert rules.after_crash(0, 1, had_attempt=False) is Action.RESTART
+    assert rules.after_crash(2, 1, had_attempt=True) is Action.STAY_ENDED
 
 
 def test_ranks_that_a_signal_killed_before_an_attempt_get_a_few_more_starts():
@@ -188,3 +217,20 @@ def test_no_progress_twice_in_a_row_gives_a_run_up_unless_others_are_to_blame():
 
 def test_a_run_without_attempts_is_not_given_up():
     assert rules.given_up([]) is None
+
+
+@pytest.mark.parametrize(
+    "causes, blamed",
+    [
+        ([], True),  # it made no configuration
+        (["not finite"], True),
+        (["preempted", "exception", "exception"], True),
+        (["out of memory", "out of memory"], True),
+        (["exception", "killed"], False),
+        (["node"] * 8, False),
+        (["disk full"] * 8, False),
+        ([None], False),
+    ],
+)
+def test_which_failed_trials_failed_of_their_setting(causes, blamed):
+    assert rules.blames_setting(causes) == blamed

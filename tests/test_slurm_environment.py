@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 from slurm_cluster import MISSING, ROOT, Cluster, Sweep, available, wait_for
@@ -116,10 +117,14 @@ def test_the_users_options_reach_the_job(quick):
 def test_a_python_that_the_nodes_lack_is_told_in_one_sentence(quick):
     code = "import sys; from launch.sweep import main; sys.executable = '/nowhere/my venv/python'; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, *quick.command(trials=1, parallel=1)[2:]]
-    answer = quick.run(command)
-    assert answer.returncode == 2, answer.stdout + answer.stderr
-    assert answer.stderr.count("\n") == 1
-    assert "has no /nowhere/my venv/python; the runs folder and the Python environment must be" in answer.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **quick.surroundings) as sweep:
+        while sweep.poll() is None:  # the job moves to a second node first
+            quick.cluster.release()
+            time.sleep(1)
+        errors = sweep.stderr.read()
+    assert (sweep.returncode, errors.count("\n")) == (2, 1), errors
+    assert "has no /nowhere/my venv/python; the runs folder and the Python environment must be" in errors
 
 
 def test_a_folder_with_spaces_and_quotes_is_known_again_and_its_command_can_be_pasted(sweep):

@@ -104,7 +104,7 @@ def test_a_snapshot_that_is_gone_is_said_and_loses_nothing(mine):
     (snapshot,) = (mine.study / "code").glob("*/fsr")
     (snapshot / "run.py").unlink()
     mine.submit(trials=1, parallel=1)
-    wait_for(lambda: not mine.cluster.ask("squeue", "--noheader"), 60)
+    mine.wait_for_no_jobs(120)
     (mistake, *_) = (file.read_text() for file in (mine.study / "mistakes").iterdir())
     # Where the package is installed from a checkout, Python takes the module from there, and the snapshot sees that.
     assert "is not whole" in mistake or "was changed after it was taken: fsr/run.py" in mistake

@@ -9,7 +9,7 @@ from PIL import Image
 from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
 from fsr.data.lists import Item
 from fsr.data.source import Source
-from fsr.errors import UserError
+from fsr.errors import UserError, unreadable
 
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 
@@ -21,21 +21,21 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
     bad file in the order of `items` and counts the others.
     """
 
-    def problem(item: Item) -> str | None:
+    def problem(item: Item) -> UserError | None:
         try:
             size = _check_image(source.image_file(item.name, split))
             mask_file = source.mask_file(item.name, split) if with_masks else None
             if mask_file is not None:
                 _check_mask(mask_file, size)
         except UserError as error:
-            return str(error)
+            return error
         return None
 
     with ThreadPoolExecutor(16) as threads:
-        problems = [text for text in threads.map(problem, items) if text is not None]
+        problems = [error for error in threads.map(problem, items) if error is not None]
     if problems:
         others = f" (and {len(problems) - 1} more bad files in {split})" if len(problems) > 1 else ""
-        raise UserError(problems[0] + others)
+        raise type(problems[0])(f"{problems[0]}{others}")
 
 
 def _check_image(file: Path) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def _check_image(file: Path) -> tuple[int, int]:
             stream.seek(max(0, length - _TRAILING_BYTES))
             tail = stream.read()
     except UNREADABLE as error:
-        raise UserError(f"image {file} cannot be read: {reason(error)}") from None
+        raise unreadable(error)(f"image {file} cannot be read: {reason(error)}") from None
     if END_OF_IMAGE not in tail:
         read_image(file)  # long trailing data is harmless, so decoding it is the judge
     return size
@@ -58,6 +58,6 @@ def _check_mask(file: Path, image_size: tuple[int, int]) -> None:
         with Image.open(file) as mask:
             width, height = mask.size
     except UNREADABLE as error:
-        raise UserError(f"mask {file} cannot be read: {reason(error)}") from None
+        raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None
     if (width, height) != image_size:
         raise UserError(f"mask {file} is {width} x {height} pixels, its image {image_size[0]} x {image_size[1]}")

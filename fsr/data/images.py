@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fsr.errors import UserError
+from fsr.errors import UserError, unreadable
 
 IGNORED = 255  # pixels without a class, in masks, label maps and losses
 
@@ -24,7 +24,7 @@ def read_image(file: Path) -> Image.Image:
         with Image.open(BytesIO(content)) as image:
             picture: Image.Image = image.convert("RGB")
     except UNREADABLE as error:
-        raise UserError(f"image {file} cannot be read: {reason(error)}") from None
+        raise unreadable(error)(f"image {file} cannot be read: {reason(error)}") from None
     # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
     if content.endswith(bytes(64)) and content.rfind(END_OF_IMAGE) < content.rfind(_START_OF_SCAN):
         raise UserError(f"image {file} cannot be read: its second part is all zeros")
@@ -42,7 +42,7 @@ def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.
         with Image.open(file) as image:
             mode, classes = image.mode, np.array(image)
     except UNREADABLE as error:
-        raise UserError(f"mask {file} cannot be read: {reason(error)}") from None
+        raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None
     if mode not in ("P", "L"):
         raise UserError(f"mask {file} must hold class ids (PNG of mode P or L), got mode {mode}")
     height, width = classes.shape

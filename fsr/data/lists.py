@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import write_atomically
 
 _LINE = re.compile(r"([^\s/]+)(?: (\d+(?:,\d+)*))?")
@@ -29,9 +29,9 @@ def read_list(file: Path, num_classes: int, remedy: str) -> list[Item]:
     try:
         lines = file.read_text().splitlines()
     except FileNotFoundError:
-        raise UserError(f"list {file} is missing; make it with `{remedy}`") from None
+        raise UnreadableError(f"list {file} is missing; make it with `{remedy}`") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list {file} cannot be read ({error}); make it anew with `{remedy}`") from None
+        raise unreadable(error)(f"list {file} cannot be read ({error}); make it anew with `{remedy}`") from None
     if not lines:
         raise UserError(f"list {file} is empty; make it anew with `{remedy}`")
     return [_read_line(line, f"line {number} of list {file}", num_classes) for number, line in enumerate(lines, 1)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsr.data.images import read_mask
 from fsr.data.lists import Item, read_list
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 
 
 class PreparedSet(ABC):
@@ -29,7 +29,7 @@ class PreparedSet(ABC):
     ) -> None:
         self.root = data_folder if (data_folder / "JPEGImages").is_dir() else data_folder / layout
         if not self.root.is_dir():
-            raise UserError(f"data folder {data_folder} must hold {layout}, which is missing")
+            raise UnreadableError(f"data folder {data_folder} must hold {layout}, which is missing")
         if num_classes > len(all_class_names):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 from fsr.files import write_json
 from fsr.run import provenance
 
@@ -184,7 +184,7 @@ class Journal:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint. Raises UserError if it is missing."""
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UnreadableError(f"checkpoint {path} does not exist")
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fsr.config import TrainConfig
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 
 if TYPE_CHECKING:
     from fsr.models.encoder import Encoder
@@ -48,7 +48,7 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The encoder's tensors in a .pth or .safetensors file; training wrappers and prefixes are taken off."""
     if not path.is_file():
-        raise UserError(f"pretrained must be timm, none or a file, and {path} does not exist")
+        raise UnreadableError(f"pretrained must be timm, none or a file, and {path} does not exist")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:

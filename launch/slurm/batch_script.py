@@ -13,10 +13,13 @@ from fsr.exit_codes import ExitCode
 from fsr.files import write_atomically
 from fsr.inference.config import InferConfig
 from launch.slurm import commands, sbatch_options
+from launch.slurm.bad_nodes import LACKS
 from launch.slurm.environment import foreign_packages
 from launch.slurm.resources import Resources
 from launch.slurm.sbatch_options import CORES, GPUS
 from launch.state.paths import LaunchFolder
+
+SHARED = "the runs folder and the Python environment must be on a file system that all nodes share"
 
 
 def script(
@@ -30,8 +33,10 @@ def script(
 ) -> str:
     """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
-    The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
-    the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
+    The script outlives its ranks, whatever signal comes when: `launch.worker.after_crash` decides what follows their
+    end, and the loop starts them again where it says so. SIGUSR2 goes to the script some time before the time limit, as
+    there may be no ranks just then; it passes it on. Slurm may requeue the job. `code` is the folder of the code
+    snapshot.
     """
     python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
     gpus = resources.gpus_for(config)
@@ -40,15 +45,18 @@ def script(
     limit = options.pop("time", resources.time_limit)
     own = {name: value for name, value in options.items() if name not in (*CORES, *GPUS, "exclude")}
     asked: dict[str, str | None] = {"requeue": None, "time": limit} | own | resources.gpu_lines(gpus)
+    # Where Slurm cannot open a job's log, the job is gone without a word. The script opens it, and can tell.
+    asked |= {"output": "/dev/null", "error": "/dev/null", "signal": f"B:USR2@{resources.signal_before_s}"}
+    left_out = commands.union(options.get("exclude"), exclude)
     text = _make_sbatch_string(
-        command=f"{python} -u -m launch.worker.main {file}",
+        command=f"{python} -u -m launch.worker.main {file} & ranks=$!",
         folder=folder.slurm,
         job_name=folder.job_name,
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
-        exclude=commands.union(options.get("exclude"), exclude) or None,
+        exclude=left_out or None,
         nodes=resources.nodes,
         ntasks_per_node=max(1, gpus // resources.nodes),
         cpus_per_task=cores,  # type: ignore[arg-type]  # submitit writes it as it is
@@ -59,41 +67,88 @@ def script(
         array_parallelism=count,
         additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
-        setup=setup(folder, code, gpus),
-        teardown=[
-            "}",
-            "for ((start = 1; ; start++)); do",
-            "  started=$(date +%s)",
-            "  start_ranks && exit 0",
-            f'  {python} -m launch.worker.after_crash {file} "$?" "$started" "$start" || exit 1',
-            "done",
-        ],
+        setup=[*SIGNALS, *setup(folder, code, gpus, left_out), "start_ranks() {"],
+        teardown=["}", *loop(f"{python} -m launch.worker.after_crash {file}")],
     )
     # submitit always sets a limit; without one asked for, the partition's own is to hold.
     return text if limit else re.sub(r"#SBATCH --time\n", "", text)
 
 
-def setup(folder: LaunchFolder, snapshot: Path, gpus: int) -> list[str]:
-    """What the script does before it starts ranks. What is missing on a node is told in one sentence, to the sweep too.
+SIGNALS = [
+    "# Signals are remembered from the first line on: nobody else may be there to see them.",
+    "signals=",
+    "for name in TERM INT HUP; do trap \"signals+=' $name'\" $name; done",
+    "trap 'signals+=\" USR2\"; pass_on &' USR2",
+    "# Again and again, because ranks that srun is just starting get no signal.",
+    'pass_on() { while kill -USR2 "$ranks" 2>/dev/null; do sleep 10; done; }',
+]
+
+
+def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str) -> list[str]:
+    """What the script does before it starts ranks.
+
+    What a node lacks may be its own fault alone. So the job moves to another node, once. If something is missing there,
+    too, it is the user's mistake, told in one sentence in the log and to the sweep. `left_out` are the nodes that the
+    job was kept off from the beginning: who is kept off others has moved.
 
     Ranks import the code snapshot before all else. srun reads the cores of a rank from a variable of its own. A rank
     that was promised a GPU must not work on the CPU in silence, and Slurm knows nothing of some clusters' GPUs.
     """
-    code, python, mistakes = str(snapshot), sys.executable, shlex.quote(str(folder.mistakes_folder))
-    shared = "the runs folder and the Python environment must be on a file system that all nodes share"
+    code, python = str(snapshot), sys.executable
+    paths = folder.folder, folder.mistakes_folder, folder.bad_nodes
+    place, mistakes, bad = (shlex.quote(str(path)) for path in paths)
     return [
+        "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         "mistake() {",
         '  echo "error: node $SLURMD_NODENAME $1" >&2',
-        f"  mkdir -p {mistakes} 2>/dev/null &&",
+        "  excluded=$(scontrol show job -o $job | sed -n 's/.* ExcNodeList=\\([^ ]*\\).*/\\1/p')",
+        "  excluded=${excluded#(null)}",
+        f'  if [ "$excluded" = {shlex.quote(left_out)} ] &&',
+        '    sinfo -hNo %N -p "$SLURM_JOB_PARTITION" | grep -qvxF "$SLURMD_NODENAME" && scontrol requeue $job; then',
+        f'    [ -d {place} ] && mkdir -p {bad}/"$SLURMD_NODENAME" && : >{bad}/"$SLURMD_NODENAME"/{LACKS}',
+        "    # Until Slurm, which requeues it, kills the job.",
+        "    while :; do",
+        '      sleep 1; scontrol update jobid=$job excnodelist="${excluded:+$excluded,}$SLURMD_NODENAME"',
+        "    done",
+        "  fi",
+        f"  [ -d {place} ] && rm -f {bad}/*/{LACKS} && mkdir -p {mistakes} &&",
         f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"$SLURM_JOB_ID"',
         f"  exit {int(ExitCode.MISTAKE)}",
         "}",
-        f"cd {shlex.quote(code)} 2>/dev/null || mistake {shlex.quote(f'cannot enter {code}; {shared}')}",
-        f"[ -x {shlex.quote(python)} ] || mistake {shlex.quote(f'has no {python}; {shared}')}",
+        f"cd {shlex.quote(code)} 2>/dev/null || mistake {shlex.quote(f'cannot enter {code}; {SHARED}')}",
+        f"log={shlex.quote(str(folder.slurm))}/${{job}}_0_log",
+        f'exec >>"$log.out" 2>>"$log.err" || mistake {shlex.quote(f"cannot write to {folder.slurm}; {SHARED}")}',
+        f"[ -x {shlex.quote(python)} ] || mistake {shlex.quote(f'has no {python}; {SHARED}')}",
         f"export PYTHONPATH={':'.join(['$PWD', *map(shlex.quote, foreign_packages())])}",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
         f"export FSR_GPUS={gpus}",
-        "start_ranks() {",
+    ]
+
+
+def loop(after_crash: str) -> list[str]:
+    """Starts ranks until the rules, which the command `after_crash` asks, say that the job is to end."""
+    broken = f"cannot run the study's code with {sys.executable}, or its snapshot is not whole"
+    remedy = f"{SHARED}, and --renew-code takes a new snapshot"
+    return [
+        "start=1",
+        "while :; do",
+        "  code=0 started=$(date +%s) known=$signals",
+        '  if [ -z "$signals" ]; then',
+        "    start_ranks",
+        "    # A signal ends the waiting, not the ranks.",
+        '    while wait "$ranks"; code=$?; [ "$known" != "$signals" ]; do known=$signals; done',
+        "    [ $code = 0 ] && exit 0",
+        "  fi",
+        f'  (trap "" TERM INT HUP USR2; exec {after_crash} "$code" "$started" "$start" $known)',
+        "  case $? in",
+        f"    {int(ExitCode.BROKEN)}) ;;",
+        "    0) exit 1 ;;",
+        f"    {int(ExitCode.MISTAKE)}) exit {int(ExitCode.MISTAKE)} ;;",
+        f'    *) mistake {shlex.quote(broken)}": $(tail -n 1 "$log.err"); "{shlex.quote(remedy)} ;;',
+        "  esac",
+        '  signals=${signals#"$known"}',
+        "  [ $code = 0 ] || ((start++))",
+        "done",
     ]
 
 

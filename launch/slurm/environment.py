@@ -33,6 +33,9 @@ class Environment(Protocol):
     def cause_of_stop(self, request: StopRequest) -> Cause:
         """Why the worker was asked to stop."""
 
+    def is_preempted(self) -> bool:
+        """Whether the worker has to go for another's sake, as far as can be known."""
+
     def leave(self, cause: Cause) -> None:
         """Do what the rules say of a stop with this cause, after everything is saved."""
 
@@ -54,6 +57,10 @@ class LocalEnvironment:
     def cause_of_stop(self, request: StopRequest) -> Cause:
         """The user stopped it."""
         return "cancelled"
+
+    def is_preempted(self) -> bool:
+        """Nobody preempts a process of the user."""
+        return False
 
     def leave(self, cause: Cause) -> None:
         """There is nothing to do."""
@@ -82,14 +89,19 @@ class SlurmEnvironment:
         where = os.environ.get("SLURM_JOB_PARTITION"), os.environ.get("SLURM_JOB_QOS")
         cancels = cause == "preempted" and commands.preemption_cancels(*where)
         action = requeue_rules.after_stop(cause, bool(cancels))
-        if action is Action.REQUEUE and not commands.requeue(self.job) and cause != "preempted":
+        if action is Action.REQUEUE and not self._requeue() and cause != "preempted":
             print("Slurm does not requeue this job; another worker resumes its trial", flush=True)
         elif action in (Action.REQUEUE, Action.WAIT_TO_BE_KILLED):
             self._wait_to_be_killed()
 
+    def is_preempted(self) -> bool:
+        """Whether Slurm says that the job has to go: a signal that came before this process could see it is lost."""
+        job = commands.job(self.job)
+        return job is not None and job.preempted
+
     def move_off(self, nodes: list[str]) -> None:
         """Requeue, to start on another node; returns only if Slurm refuses."""
-        if not commands.requeue(self.job):
+        if not self._requeue():
             return
         # Only a job that waits can be kept off nodes, and this one does from now on, although it is still being ended:
         # the first try may be ended as well.
@@ -98,6 +110,14 @@ class SlurmEnvironment:
             if commands.exclude(self.job, nodes):
                 break
         self.leave("preempted")
+
+    def _requeue(self) -> bool:
+        """Whether Slurm requeues the job. No answer is not "no": it is asked until it gives one."""
+        while not commands.requeue(self.job):
+            if commands.job(self.job) is not None:
+                return commands.requeue(self.job)  # the controller may have come back between the two questions
+            time.sleep(1)
+        return True
 
     def _wait_to_be_killed(self) -> None:
         waited_s = 0

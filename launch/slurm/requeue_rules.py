@@ -3,7 +3,8 @@
 Nothing here asks Slurm or touches a file; the callers bring the facts. README's table is checked against `RULES`.
 """
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,22 +40,31 @@ class Rule:
     """Attempts that may end this way before the run is given up; None: as many as it takes."""
     blames_run: bool = True
     """Whether an attempt that ended this way, without a checkpoint behind its first step, speaks against the run."""
+    blames_setting: bool = True
+    """Whether a trial that failed after such an attempt would fail again: its setting counts as tried."""
 
 
 RULES: dict[Cause, Rule] = {
     "finished": Rule(Action.DONE),
     "pruned": Rule(Action.DONE),
-    "preempted": Rule(Action.WAIT_TO_BE_KILLED, blames_run=False),
+    "preempted": Rule(Action.WAIT_TO_BE_KILLED, blames_run=False, blames_setting=False),
     "time limit": Rule(Action.REQUEUE),
-    "node": Rule(Action.RESTART, budget=8, blames_run=False),
+    "node": Rule(Action.RESTART, budget=8, blames_run=False, blames_setting=False),
     "out of memory": Rule(Action.RESTART, budget=2),
-    "killed": Rule(Action.RESTART, budget=8),
+    "killed": Rule(Action.RESTART, budget=8, blames_setting=False),
     "exception": Rule(Action.RESTART, budget=2),
-    "disk full": Rule(Action.RESTART, budget=8),
+    "disk full": Rule(Action.RESTART, budget=8, blames_setting=False),
     "not finite": Rule(Action.GIVE_UP, budget=1),
-    "cancelled": Rule(Action.STAY_ENDED, blames_run=False),
+    "cancelled": Rule(Action.STAY_ENDED, blames_run=False, blames_setting=False),
 }
 EARLY_S = 60.0  # who is killed this early had no time to save a checkpoint, which speaks against nobody
+DIED_OF = 128  # with a signal's number: the exit code of who died of it
+# What the exit codes of shells and of srun say; a rank's own mistake is the exit code of its worker.
+EXITS: dict[int, tuple[Cause, str]] = {
+    126: ("node", "a rank could not be started: its program cannot be run there (exit code 126)"),
+    127: ("node", "a rank could not be started: its program is not there (exit code 127)"),
+    255: ("killed", "srun lost its ranks (exit code 255)"),
+}
 STARTS = 3  # of the ranks in one job that may die by a signal before they have claimed anything
 # How Slurm's states for an end read in the attempt log.
 CAUSE_OF_STATE: dict[str, Cause] = {
@@ -103,9 +113,15 @@ def cause_of_exit(exit_code: int, out_of_memory: bool) -> tuple[Cause, str]:
     """Cause and detail where the ranks died and none of them could say why."""
     if out_of_memory:
         return "out of memory", "Slurm's limit on the job's memory (--sbatch mem=…)"
-    if exit_code > 128:
-        return "killed", f"a rank was ended by signal {exit_code - 128}"
+    if exit_code in EXITS:
+        return EXITS[exit_code]
+    if exit_code > DIED_OF:
+        return "killed", f"a rank was ended by signal {exit_code - DIED_OF}{_name_of_signal(exit_code - DIED_OF)}"
     return "exception", f"a rank ended with exit code {exit_code}"
+
+
+def _name_of_signal(number: int) -> str:
+    return f" ({signal.Signals(number).name})" if number in {int(each) for each in signal.Signals} else ""
 
 
 def cause_of_lost_attempt(
@@ -143,24 +159,43 @@ def still_runs(attempt: Attempt, job: Job | None) -> bool:
     return job is not None and job.state == "RUNNING" and job.restarts == attempt.restart
 
 
-def job_is_over(exit_code: int, job: Job | None, restarts: int) -> bool:
-    """Whether a job whose ranks ended is not to start them again: the user must mend something, or Slurm ends it."""
-    ended = job is not None and (not job.waits_or_runs or job.preempted or job.restarts > restarts)
-    return exit_code == ExitCode.MISTAKE or ended
+def cause_of_end(
+    exit_code: int, signals: Collection[str], by_file: bool, job: Job | None, restarts: int
+) -> Cause | None:
+    """Why a job is to end where its ranks have ended, or could not be started; None where it is to work on.
+
+    Ranks may be asked to stop before they can catch a signal, or while there are none.
+
+    Args:
+        exit_code: of the ranks; 0 if they were not started.
+        signals: what the batch script got, as `USR2`.
+        by_file: the stop file is there.
+        job: what Slurm says of the job; None if it does not answer.
+        restarts: how often Slurm had requeued the job when this start began.
+    """
+    near_time_limit = "USR2" in signals or exit_code == DIED_OF + signal.SIGUSR2
+    asked = bool(signals) or exit_code - DIED_OF in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    ends = asked if job is None else not job.waits_or_runs or job.preempted or job.restarts > restarts
+    if near_time_limit or by_file or ends:
+        return cause_of_stop(near_time_limit, by_file, job, restarts)
+    return None
 
 
 def after_crash(exit_code: int, start: int, had_attempt: bool) -> Action:
-    """What the batch script does after its ranks died in a job that is not over.
+    """What the batch script does after its ranks died in a job that is to work on.
 
     A restart is bound to an attempt that ended in this start, and attempts have budgets; ranks that a signal killed
     before they had one get a few more starts. So a job cannot restart its ranks for ever.
 
     Args:
-        exit_code: of the ranks.
+        exit_code: of the ranks; 0 if they were not started.
         start: number of this start of the ranks in the job, from 1.
         had_attempt: whether they had begun an attempt.
     """
-    return Action.RESTART if had_attempt or (exit_code > 128 and start <= STARTS) else Action.STAY_ENDED
+    if exit_code == ExitCode.MISTAKE:
+        return Action.STAY_ENDED
+    again = exit_code == ExitCode.DONE or had_attempt or (exit_code > DIED_OF and start <= STARTS)
+    return Action.RESTART if again else Action.STAY_ENDED
 
 
 def given_up(attempts: Sequence[Attempt]) -> str | None:
@@ -179,6 +214,14 @@ def given_up(attempts: Sequence[Attempt]) -> str | None:
         causes = ", ".join(str(attempt.cause) for attempt in last)
         return f"no progress twice in a row ({causes}): {last[1].detail}".removesuffix(": ")
     return None
+
+
+def blames_setting(causes: Sequence[Cause | None]) -> bool:
+    """Whether a failed trial with attempts of these causes failed of its setting, and would again.
+
+    Without an attempt, the setting made no configuration.
+    """
+    return not causes or (causes[-1] is not None and RULES[causes[-1]].blames_setting)
 
 
 def _blames_run(attempt: Attempt) -> bool:

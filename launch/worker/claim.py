@@ -12,7 +12,7 @@ from fsr.config import TrainConfig
 from fsr.run import Run
 from launch.slurm import bad_nodes, commands
 from launch.slurm.environment import cause_of_lost_attempt
-from launch.slurm.requeue_rules import given_up, still_runs
+from launch.slurm.requeue_rules import blames_setting, given_up, still_runs
 from launch.state.attempts import AttemptLog
 from launch.state.hparams import write_hparams
 from launch.state.lock import FileLock
@@ -22,6 +22,8 @@ from launch.state.target import Target
 from launch.state.trials import CODE, DONE, SEED, count
 from launch.study import Settings, Study
 from launch.worker.protocol import FindCause
+
+SUMMARY = "summary"  # user attribute of a trial that has ended: what it took
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Claim:
             "gpu_seconds": self.attempt_log.gpu_seconds(failed=state == TrialState.FAIL),
             **asdict(Progress.of(self.run)),
         }
-        self.trial.set_user_attr("summary", summary)  # so that nobody need open the folders of finished trials
+        self.trial.set_user_attr(SUMMARY, summary)  # so that nobody need open the folders of finished trials
         seed = self.trial.user_attrs.get(SEED, self.base.seed)
         write_hparams(self.run, self.trial, seed, state or TrialState.COMPLETE)
         self.study.tell(self.trial, value, state)
@@ -99,7 +101,7 @@ def claim(
             lock.acquire()
         sampler, pruner = study.sampler_for(chosen, base), study.pruner(base)
         session = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler, pruner=pruner)
-        trial = _open(session, storage, chosen, trials, study.known(base))
+        trial = _open(session, storage, chosen, trials, study.known(base), code)
         # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
         settings = study.suggest(trial, base)
         if SEED in trial.user_attrs:
@@ -152,18 +154,27 @@ def _open(
     number: int,
     trials: list[FrozenTrial],
     known: list[dict[str, Any]],
+    code: str,
 ) -> optuna.Trial:
-    """The trial of this number: resumed if it is running; else asked for, with a known setting while one is left."""
+    """The trial of this number: resumed if it is running; else asked for, with a known setting while one is left.
+
+    A known setting whose trial failed gets another try, unless it failed of itself, with this same code version.
+    """
     if number < len(trials) and trials[number].state == TrialState.RUNNING:
         return _running(session, storage, number)
     if number == len(trials):
-        tried = [trial.params for trial in trials if trial.state != TrialState.FAIL]
+        tried = [trial.params for trial in trials if trial.state != TrialState.FAIL or _fails_again(trial, code)]
         untried = [settings for settings in known if settings not in tried]
         if untried:
             session.enqueue_trial(untried[0])
     trial = session.ask()  # takes what is enqueued first, also what a worker killed right here had left
     assert trial.number == number
     return trial
+
+
+def _fails_again(trial: FrozenTrial, code: str) -> bool:
+    summary = trial.user_attrs.get(SUMMARY, {})
+    return trial.user_attrs.get(CODE, [])[-1:] == [code] and blames_setting(summary.get("causes", []))
 
 
 def _running(session: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:

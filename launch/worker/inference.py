@@ -53,6 +53,10 @@ class InferenceWorker:
         """Each worker infers alone: launch/infer.py refuses more than one rank."""
         raise AssertionError(f"an inference has one rank, not {rendezvous.count}")
 
+    def nodes_at_work(self) -> set[str]:
+        """The journals do not name their nodes."""
+        return set()
+
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """A worker that died leaves nothing open: the images that it had not done are missing in the journals."""
         return False

@@ -5,14 +5,21 @@ Rank 0 works, the others follow it. The exit code tells the batch script, or the
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
+# Before the imports that take seconds: what comes meanwhile waits until there are handlers for it.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
 try:
-    from fsr.errors import UserError
+    from fsr.errors import UnreadableError, UserError
     from fsr.exit_codes import ExitCode
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
+    from launch.slurm.error_causes import cause_of_error
     from launch.state.paths import LaunchFolder
     from launch.state.process import die_after
     from launch.state.stop import StopRequest
@@ -20,12 +27,14 @@ try:
     from launch.worker.protocol import Outcome, Worker
     from launch.worker.rendezvous import Rendezvous
 except ImportError as error:
-    # Somebody removed files of the snapshot: without them it cannot verify itself, and must say so by hand.
+    # Somebody removed files of the snapshot: without them it cannot verify itself, and must say so by hand. On Slurm
+    # the batch script does, where no other node can run it either.
     sentence = f"the code snapshot {os.getcwd()} is not whole ({error}); take a new one with --renew-code"
-    mistakes = Path(json.loads(Path(sys.argv[1]).read_text())["folder"]) / "mistakes"
-    mistakes.mkdir(exist_ok=True)
-    (mistakes / f"import_{os.getpid()}").write_text(sentence)
     print(f"error: {sentence}", file=sys.stderr)
+    if "SLURM_JOB_ID" not in os.environ:
+        mistakes = Path(json.loads(Path(sys.argv[1]).read_text())["folder"]) / "mistakes"
+        mistakes.mkdir(exist_ok=True)
+        (mistakes / f"import_{os.getpid()}").write_text(sentence, encoding="utf-8")
     sys.exit(2)
 
 EXIT_CODES = {
@@ -51,9 +60,13 @@ def main() -> None:
             report_mistake(folder, environment, error)
         sys.exit(ExitCode.MISTAKE)
     with stop_request(spec, folder) as stop:
-        if rendezvous.rank == 0:
-            sys.exit(exit_code(lead(worker, stop, environment, rendezvous), spec))
-        worker.follow(stop, rendezvous)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        try:
+            if rendezvous.rank == 0:
+                sys.exit(exit_code(lead(worker, stop, environment, rendezvous), spec))
+            worker.follow(stop, rendezvous)
+        finally:  # whatever comes now, this process ends as it has decided
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 def exit_code(outcome: Outcome, spec: JobSpec) -> ExitCode:
@@ -71,18 +84,50 @@ def stop_request(spec: JobSpec, folder: LaunchFolder) -> StopRequest:
 
 def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
     """Rank 0: leave a bad node, or work; a mistake of the user is recorded for the one who submitted."""
-    if environment.node in bad_nodes.bad_nodes(worker.folder):
-        bad = bad_nodes.to_exclude(worker.folder, commands.partition_nodes(os.environ.get("SLURM_JOB_PARTITION")))
-        if bad:
-            print(f"trials died of broken hardware on {environment.node}; going to another node", flush=True)
-            environment.move_off(bad)
+    if environment.is_preempted():
+        stop.signals += 1
+    elif environment.node in bad_nodes.bad_nodes(worker.folder):
+        leave_bad_nodes(worker.folder, environment)
     try:
         outcome = worker.work(stop, environment, rendezvous)
-    except UserError as error:
+    except Exception as error:
+        if isinstance(error, UnreadableError) or cause_of_error(error)[0] == "node":
+            leave_node_that_lacks(worker, environment, rendezvous, error)
+        if not isinstance(error, UserError):
+            raise
         report_mistake(worker.folder, environment, error)
         outcome = Outcome.MISTAKE
     rendezvous.announce_end()
     return outcome
+
+
+def leave_bad_nodes(folder: LaunchFolder, environment: Environment) -> None:
+    """Go to a node that is not bad; returns only where there is none."""
+    bad = bad_nodes.to_exclude(folder, partition_nodes())
+    if bad:
+        print(f"node {environment.node} is bad for trials; going to another node", flush=True)
+        environment.move_off(bad)
+
+
+def leave_node_that_lacks(worker: Worker, environment: Environment, rendezvous: Rendezvous, error: Exception) -> None:
+    """Go to another node if this one lacks what others may have; returns where the mistake is the user's."""
+    if environment.job == "local":
+        return
+    folder, lacking = worker.folder, bad_nodes.lacking(worker.folder)
+    # Of a job on several nodes, one of the other ranks' may lack it.
+    node = next(iter(sorted(rendezvous.nodes_that_lack())), environment.node)
+    works_elsewhere = bool(worker.nodes_at_work() - lacking - {node})
+    if not bad_nodes.nodes_fault(node, lacking, partition_nodes(), works_elsewhere, bool(folder.mistakes())):
+        bad_nodes.unmark_lacks(folder)
+        return
+    print(f"error: node {node} lacks what others may have: {error}", file=sys.stderr, flush=True)
+    bad_nodes.mark_lacks(folder, node)
+    leave_bad_nodes(folder, environment)
+
+
+def partition_nodes() -> set[str] | None:
+    """All nodes that this job may get."""
+    return commands.partition_nodes(os.environ.get("SLURM_JOB_PARTITION"))
 
 
 def report_mistake(folder: LaunchFolder, environment: Environment, error: UserError) -> None:

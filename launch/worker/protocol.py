@@ -39,5 +39,8 @@ class Worker(Protocol):
     def follow(self, stop: StopRequest, rendezvous: Rendezvous) -> None:
         """Work as another rank until rank 0 says that nothing is left."""
 
+    def nodes_at_work(self) -> set[str]:
+        """Nodes where an attempt came to its first step, as far as it is recorded."""
+
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from launch.state.attempts import Cause
 
 POLL_S = 0.2
 PATIENCE_S = 2.0
+END_S = 60.0  # in which rank 0 tells of a mistake
 
 
 class Rendezvous:
@@ -68,6 +70,27 @@ class Rendezvous:
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL_S)
+
+    def report_lack(self) -> None:
+        """Leave a file that says that this rank could not read something."""
+        node = os.environ.get("SLURMD_NODENAME") or platform.node()
+        write_json(self._file.with_suffix(f".lack{self.rank}.json"), {"node": node})
+
+    def nodes_that_lack(self) -> set[str]:
+        """Nodes whose ranks could not read something (rank 0, whose own is not among them)."""
+        if self.count > 1:
+            time.sleep(PATIENCE_S)
+        files = self._file.parent.glob(f"{self._file.stem}.lack*.json")
+        return {json.loads(file.read_text())["node"] for file in files}
+
+    def end_is_announced(self, patience_s: float = END_S) -> bool:
+        """Whether rank 0 announces the end within `patience_s` (other ranks)."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            if self._file.exists() and "end" in json.loads(self._file.read_text()):
+                return True
+            time.sleep(POLL_S)
+        return False
 
     def _write(self, content: dict[str, Any]) -> None:
         self._announcements += 1

@@ -45,6 +45,10 @@ class SingleRunWorker:
         """Train the run as another rank."""
         training.follow(stop, rendezvous)
 
+    def nodes_at_work(self) -> set[str]:
+        """Nodes where an attempt on the run came to its first step."""
+        return training.nodes_at_work([self.folder.run])
+
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""
         log, lock = AttemptLog(self.folder.run), self.folder.lock()

@@ -1,13 +1,18 @@
 """The worker of a study: claims a trial, trains it, tells its score; then the next, until the target is reached."""
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from fsr.config import TrainConfig
-from fsr.errors import UserError
+from fsr.errors import NotFiniteError, UserError
+from fsr.run import Run
+from fsr.score_names import is_score
 from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment, SlurmEnvironment
 from launch.slurm.requeue_rules import given_up
@@ -20,7 +25,7 @@ from launch.study import Study
 from launch.worker.claim import Claim, claim, close_lost
 from launch.worker.protocol import FindCause, Outcome
 from launch.worker.rendezvous import Rendezvous
-from launch.worker.training import attempt, follow
+from launch.worker.training import attempt, follow, nodes_at_work
 
 IDLE_S = 1.0
 
@@ -70,6 +75,10 @@ class StudyWorker:
         """Train as another rank."""
         follow(stop, rendezvous)
 
+    def nodes_at_work(self) -> set[str]:
+        """Nodes where an attempt on a trial came to its first step."""
+        return nodes_at_work([Run(folder) for folder in self.folder.folder.glob("trial_*")])
+
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""
         storage = open_storage(self.folder.folder, self.database)
@@ -98,8 +107,9 @@ class StudyWorker:
         reported = set(claimed.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
         def prune(step: int, scores: dict[str, float]) -> bool:
+            score = self._score(scores, f"step {step}")
             if step not in reported:  # a resumed run repeats some evaluations
-                trial.report(scores[self.study.metric], step)
+                trial.report(score, step)
             # A mean over seeds without those that did badly would be no mean, so repeats are never pruned.
             return step < config.iterations and SEED not in trial.user_attrs and trial.should_prune()
 
@@ -107,7 +117,10 @@ class StudyWorker:
         if end == "finished":
             result = run.result()
             assert result is not None, f"{run.folder} is finished without a result"
-            claimed.tell(result[self.study.metric])
+            try:
+                claimed.tell(self._score(result, "the end"))
+            except NotFiniteError as error:  # it was told of no evaluation: another process finished the run
+                claimed.fail(f"not finite: {error}")
         elif end == "pruned":
             claimed.tell(state=TrialState.PRUNED)
         elif end == "broken":
@@ -120,3 +133,16 @@ class StudyWorker:
             if on_bad_node and environment.job == "local":
                 raise UserError(f"this machine is broken, and no queue leads to another: {attempts[-1].detail}")
         return end != "broken"
+
+    def _score(self, scores: Mapping[str, Any], when: str) -> float:
+        """The score by which trials are compared.
+
+        Raises UserError if the run does not record it, NotFiniteError if it is no finite number.
+        """
+        name = self.study.metric
+        if name not in scores:
+            there = ", ".join(sorted(filter(is_score, scores)))
+            raise UserError(f"study {self.study.name} needs the score {name}, which no run records; allowed: {there}")
+        if scores[name] is None or not math.isfinite(scores[name]):
+            raise NotFiniteError(f"score {name} is {scores[name]} at {when}")
+        return float(scores[name])

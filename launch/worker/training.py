@@ -1,21 +1,25 @@
 """One attempt on a run, with its entry in the attempt log: whatever ends it gets a cause."""
 
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from fsr.config import TrainConfig
-from fsr.errors import UserError
+from fsr.errors import UnreadableError, UserError
 from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import AttemptLog, Cause
-from launch.state.full_disk import disk_is_full, wait_for_space
+from launch.state.full_disk import wait_for_space
 from launch.state.stop import StopRequest
 from launch.worker import method
 from launch.worker.rendezvous import Rendezvous
 
 Prune = Callable[[int, dict[str, float]], bool]
+SIGNAL_S = (
+    1.0  # Slurm signals the processes of a step one after the other: another rank's or loader's death comes first
+)
 AttemptEnd = Literal["finished", "stopped", "pruned", "broken"]
 
 
@@ -50,12 +54,18 @@ def attempt(
         log.end("cancelled", str(error))
         raise
     except Exception as error:
-        if disk_is_full(error) and not wait_for_space(run.folder, stop):
+        cause, detail = _known_cause(error, rendezvous)
+        if cause == "disk full" and not wait_for_space(run.folder, stop):
             # No cause can be written; whoever comes next asks Slurm what ended this attempt.
             environment.leave(environment.cause_of_stop(stop))
             return "stopped"
-        (run.folder / "error.txt").write_text(traceback.format_exc())
-        log.end(*_known_cause(error, rendezvous))
+        if cause == "killed" and _is_stop(stop):
+            cause = environment.cause_of_stop(stop)
+            log.end(cause, detail)
+            environment.leave(cause)
+            return "stopped"
+        (run.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        log.end(cause, detail)
         return "broken"
 
 
@@ -64,13 +74,41 @@ def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
     for config, run in rendezvous.announced():
         try:
             method.train(config, run, stop_requested=stop, prune=never)
+        except UserError as error:
+            if isinstance(error.__cause__, UnreadableError):  # raised on this rank, and then shared
+                rendezvous.report_lack()
+            if rendezvous.end_is_announced():  # all ranks raised it, and rank 0 tells it
+                return
+            raise
         except Exception as error:
             rendezvous.report_failure(*cause_of_error(error))
-            (run.folder / f"error_rank{rendezvous.rank}.txt").write_text(traceback.format_exc())
+            file = run.folder / f"error_rank{rendezvous.rank}.txt"
+            file.write_text(traceback.format_exc(), encoding="utf-8")
             raise
+
+
+def nodes_at_work(runs: Iterable[Run]) -> set[str]:
+    """Nodes where an attempt on one of these runs came to its first step."""
+    nodes = set()
+    for run in runs:
+        pids = {start["pid"] for start in run.starts()}
+        attempts = AttemptLog(run).attempts()
+        nodes |= {attempt.node for attempt in attempts if attempt.first_step is not None or attempt.pid in pids}
+    return nodes
+
+
+def _is_stop(stop: StopRequest) -> bool:
+    """Whether a stop was requested, or is just now: whoever died, died of it."""
+    deadline = time.monotonic() + SIGNAL_S
+    while not stop():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _known_cause(error: Exception, rendezvous: Rendezvous) -> tuple[Cause, str]:
     """Cause and detail of an exception; where another rank failed first, it knows better."""
     cause, detail = cause_of_error(error)
-    return (rendezvous.reported_failure() if cause == "killed" else None) or (cause, detail)
+    told = rendezvous.reported_failure() if cause == "killed" and rendezvous.count > 1 else None
+    return told or (cause, detail)
