@@ -77,7 +77,7 @@ def sweep(options: Options) -> ExitCode:
             try:
                 if planned.resources.cluster != "slurm":
                     return sweep_here(planned, study, missing, stop, lock, console)
-                submission, ids = submit_workers(planned, missing)
+                submission, ids = submit_workers(planned, missing, console)
             except UserError:
                 if target_before:  # what was accepted before is all that is wanted
                     target_before.write(planned.folder)

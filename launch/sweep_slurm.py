@@ -20,10 +20,12 @@ from launch.state.trials import best_trial
 from launch.submit import Submission, prepare, submit
 
 
-def submit_workers(plan: Plan, missing: int) -> tuple[Submission, list[str]]:
+def submit_workers(plan: Plan, missing: int, console: Console) -> tuple[Submission, list[str]]:
     """Submit the workers that are missing; and the ids of their arrays. Raises UserError if nobody would work."""
     submission = prepare_workers(plan, missing)
     if missing and not submission.workers and not submission.live:
+        for note in submission.notes:
+            say(console, f"note: {note}")
         raise UserError(NOTHING_SUBMITTED)
     return submission, submit(submission, job_spec(plan), plan.resources, plan.base)
 

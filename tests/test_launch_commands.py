@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import infer, train
+from launch import infer, sweep, train
 from launch.slurm import commands
 from launch.slurm.answers import Limit
 from launch.slurm.queue import Queue
@@ -97,7 +97,8 @@ def test_an_account_without_room_is_told_in_one_sentence(full_account, said, syn
     run = ["synthetic", "--data_folder", synthetic_folder, "--run_folder", tmp_path / "run"]
     (tmp_path / "best.pt").touch()
     inference = ["synthetic", "--checkpoint", tmp_path / "best.pt", "--data_folder", synthetic_folder, "--shards", "4"]
-    for main, arguments in ((train.main, run), (infer.main, inference)):
+    study = ["--study", "smoke", "--data_folder", synthetic_folder, "--runs", tmp_path / "runs"]
+    for main, arguments in ((train.main, run), (infer.main, inference), (sweep.main, study)):
         code, output, errors = said(main, *arguments)
         assert code == 2
         assert "note: your account may have 2 jobs in the queue: 0 workers are started" in output
