@@ -8,6 +8,7 @@ from PIL import Image
 
 from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
 from fsr.data.lists import Item
+from fsr.data.regular_file import open_regular
 from fsr.data.source import Source
 from fsr.errors import UserError
 
@@ -41,7 +42,7 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
 def _check_image(file: Path) -> tuple[int, int]:
     """Width and height of a JPEG. Raises UserError if it is missing, cut or no picture."""
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             size = Image.open(stream).size
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - _TRAILING_BYTES))
@@ -55,7 +56,7 @@ def _check_image(file: Path) -> tuple[int, int]:
 
 def _check_mask(file: Path, image_size: tuple[int, int]) -> None:
     try:
-        with Image.open(file) as mask:
+        with open_regular(file) as stream, Image.open(stream) as mask:
             width, height = mask.size
     except UNREADABLE as error:
         raise UserError(f"mask {file} cannot be read: {reason(error)}") from None
