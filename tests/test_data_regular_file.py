@@ -96,5 +96,5 @@ def test_prepare_names_it_in_lists_and_annotations_too(synthetic_folder, tmp_pat
     coco.root = tmp_path
     coco.annotation_file("train").parent.mkdir()
     os.mkfifo(coco.annotation_file("train"))
-    with pytest.raises(UserError, match="annotations .* cannot be read: it is a FIFO"):
+    with pytest.raises(UserError, match=r"annotations .* cannot be read: it is a FIFO"):
         read_annotations(coco, "train")

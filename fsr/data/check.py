@@ -11,6 +11,7 @@ from fsr.data.lists import Item
 from fsr.data.regular_file import open_regular
 from fsr.data.source import Source
 from fsr.errors import UserError
+from fsr.heartbeat import HEARTBEAT
 
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 
@@ -33,7 +34,10 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
         return None
 
     with ThreadPoolExecutor(16) as threads:
-        problems = [text for text in threads.map(problem, items) if text is not None]
+        problems = []
+        for text in threads.map(problem, items):
+            HEARTBEAT.beat("checking files")
+            problems += [] if text is None else [text]
     if problems:
         others = f" (and {len(problems) - 1} more bad files in {split})" if len(problems) > 1 else ""
         raise UserError(problems[0] + others)

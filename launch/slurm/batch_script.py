@@ -30,10 +30,11 @@ def script(
 ) -> str:
     """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
-    The loop restarts the ranks when one of them died and the rules allow it. SIGUSR2 goes to the ranks some time before
-    the time limit, and Slurm may requeue the job. `code` is the folder of the code snapshot.
+    The loop restarts the ranks when one of them died and the rules allow it; beside them a watchdog ends those that
+    hang. SIGUSR2 goes to the ranks some time before the time limit, and Slurm may requeue the job. `code` is the folder
+    of the code snapshot.
     """
-    python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
+    python, file, locks = (shlex.quote(str(path)) for path in (sys.executable, spec_file, folder.locks))
     gpus = resources.gpus_for(config)
     options = resources.sbatch_options()
     cores = sbatch_options.cores(options, config.cores, gpus)
@@ -64,8 +65,13 @@ def script(
             "}",
             "for ((start = 1; ; start++)); do",
             "  started=$(date +%s)",
-            "  start_ranks && exit 0",
-            f'  {python} -m launch.worker.after_crash {file} "$?" "$started" "$start" || exit 1',
+            # No signal that tells the ranks to save ends the watchdog.
+            f"  (trap '' TERM INT HUP USR1 USR2; exec {python} -m launch.worker.watchdog {locks} $((start - 1))) &",
+            "  watchdog=$!",
+            "  start_ranks; code=$?",
+            "  { kill -KILL $watchdog; wait $watchdog; } 2>/dev/null",
+            "  [ $code = 0 ] && exit 0",
+            f'  {python} -m launch.worker.after_crash {file} "$code" "$started" "$start" || exit 1',
             "done",
         ],
     )

@@ -50,6 +50,7 @@ RULES: dict[Cause, Rule] = {
     "out of memory": Rule(Action.RESTART, budget=2),
     "killed": Rule(Action.RESTART, budget=8),
     "exception": Rule(Action.RESTART, budget=2),
+    "hung": Rule(Action.RESTART, budget=3, blames_run=False),
     "disk full": Rule(Action.RESTART, budget=8),
     "not finite": Rule(Action.GIVE_UP, budget=1),
     "cancelled": Rule(Action.STAY_ENDED, blames_run=False),

@@ -38,6 +38,10 @@ srun --unbuffered --output '/shared/my runs/mask_ratio/slurm/%A_%a_%t_log.out' -
 }
 for ((start = 1; ; start++)); do
   started=$(date +%s)
-  start_ranks && exit 0
-  /venv/bin/python -m launch.worker.after_crash '/shared/my runs/mask_ratio/slurm/submission_0001.json' "$?" "$started" "$start" || exit 1
+  (trap '' TERM INT HUP USR1 USR2; exec /venv/bin/python -m launch.worker.watchdog '/shared/my runs/mask_ratio/locks' $((start - 1))) &
+  watchdog=$!
+  start_ranks; code=$?
+  { kill -KILL $watchdog; wait $watchdog; } 2>/dev/null
+  [ $code = 0 ] && exit 0
+  /venv/bin/python -m launch.worker.after_crash '/shared/my runs/mask_ratio/slurm/submission_0001.json' "$code" "$started" "$start" || exit 1
 done
