@@ -91,7 +91,7 @@ def test_what_hangs_is_ended_and_resumed_to_the_same_bits(pair, undisturbed, han
     wait_for(lambda: len(pair.attempts(0)) > 1, 90)
     print(f"\n{hang}: the next attempt began after {time.monotonic() - started:.0f} s")
     pair.wait_for_no_jobs()
-    assert pair.causes(0) == ["hung", "finished"], pair.attempts(0)
+    assert pair.causes(0) == ["hung", "finished"], pair.attempts(0)[0]["detail"]
     first, second = pair.attempts(0)
     assert second["first_step"] >= 5 and first["job"] == second["job"]
     print(first["detail"])
