@@ -25,7 +25,7 @@ from fsr.errors import LostLoaderError, SilentLoaderError
 from fsr.heartbeat import silence_s
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-_POLL_S = 1.0
+_POLL_S = 1.0  # after which a rank that waits looks whether its workers live
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -53,17 +53,62 @@ def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
     kill = partial(_kill, processes)
     # At its exit Python would send SIGTERM, which they ignore, and wait for them.
     atexit.register(kill)
+    impatience = _Impatience(processes, patience_s)
     try:
         while True:
             try:
-                element = _next(elements, processes, patience_s)
+                with impatience:
+                    element = _next(elements, processes)
             except StopIteration:
                 return
             yield element
     finally:
+        impatience.end()
         elements._shutdown_workers()
         kill()
         atexit.unregister(kill)
+
+
+class _Impatience:
+    """A context in which the rank waits for its loader workers. They are killed when they give nothing for too long.
+
+    A thread counts the time, because the rank may be stuck in the middle of what a worker says. It counts in rounds, of
+    which a job that is suspended meanwhile adds no more than one.
+    """
+
+    def __init__(self, processes: list[BaseProcess], patience_s: float) -> None:
+        self._processes, self._patience_s = processes, patience_s
+        self._waits = 0  # odd while the rank waits
+        self._complaint = ""
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._waits += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._waits += 1
+        if isinstance(error, LostLoaderError) and self._complaint:
+            raise SilentLoaderError(self._complaint) from None
+
+    def end(self) -> None:
+        """Nobody will wait any more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        waits, silent_s, looked = 0, 0.0, time.monotonic()
+        while not self._ended.wait(_POLL_S):
+            now = time.monotonic()
+            elapsed_s, looked = now - looked, now
+            silent_s = silent_s + min(elapsed_s, 2 * _POLL_S) if waits == self._waits else 0.0
+            waits = self._waits
+            if waits % 2 and silent_s >= self._patience_s:
+                files = _open_files(self._processes)
+                reading = f"; they have open {', '.join(files)}" if files else ""
+                gave = f"the {len(self._processes)} loader workers gave nothing for {silent_s:.0f} s"
+                self._complaint = gave + reading
+                _kill(self._processes)
+                return
 
 
 def _start(loader: DataLoader[Any]) -> tuple[Any, list[BaseProcess]]:
@@ -95,14 +140,13 @@ def _outlive_signals(parent: int, worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def _next(elements: Iterator[Any], processes: list[BaseProcess], patience_s: float) -> Any:
-    """The next element; waits for it in rounds, of which a job that is suspended meanwhile adds no more than one."""
-    silent_s = 0.0
+def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
     while True:
-        began = time.monotonic()
         try:
             return next(elements)
-        except (RuntimeError, OSError, EOFError) as error:  # of a connection to a dying worker, too
+        except StopIteration:
+            raise
+        except Exception as error:  # a dying worker breaks off whatever it says, and that shows in many ways
             timed_out = "DataLoader timed out" in str(error)
             wait([process.sentinel for process in processes], 0 if timed_out else _POLL_S)
             lost = next((process for process in processes if process.exitcode is not None), None)
@@ -110,12 +154,6 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess], patience_s: flo
                 raise LostLoaderError(_end_of(lost)) from None
             if not timed_out:
                 raise
-        silent_s += min(time.monotonic() - began, 2 * _POLL_S)
-        if silent_s >= patience_s:
-            files = _open_files(processes)
-            _kill(processes)
-            reading = f"; they have open {', '.join(files)}" if files else ""
-            raise SilentLoaderError(f"the {len(processes)} loader workers gave nothing for {silent_s:.0f} s{reading}")
 
 
 def _end_of(process: BaseProcess) -> str:
