@@ -123,7 +123,7 @@ def _start(loader: DataLoader[Any]) -> tuple[Any, list[BaseProcess]]:
     try:
         elements = iter(loader)
     finally:
-        if in_main_thread:
+        if in_main_thread and on_death is not None:
             signal.signal(signal.SIGCHLD, on_death)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return elements, [process for process in multiprocessing.active_children() if process not in others]
