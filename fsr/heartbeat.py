@@ -22,6 +22,7 @@ FSR_SILENCE_S = "FSR_SILENCE_S"
 DEFAULT_SILENCE_S = 600.0
 MEDIANS = 20  # steps' worth of silence that a rank of slow steps may keep
 SLOW = 3  # times the patience: starting, compiling, the first batch of an evaluation, saving
+SLOW_S = 30.0  # and no less than this: importing torch takes its time, however short a silence is allowed
 SLOW_STEPS = 3  # at the start, which compile and choose algorithms
 LAST_STEPS = 100  # of which the median is taken
 WRITE_EVERY_S = 5.0
@@ -109,7 +110,8 @@ class Heartbeat:
 
     def _patience_s(self, slow: bool) -> float:
         median = statistics.median(self._durations) if self._durations else 0.0
-        return max(self._minimum_s, MEDIANS * median) * (SLOW if slow else 1)
+        patience_s = max(self._minimum_s, MEDIANS * median)
+        return max(SLOW * patience_s, SLOW_S) if slow else patience_s
 
     def _sign(self, doing: str, patience_s: float | None, *, now: bool) -> None:
         self._count += 1

@@ -7,7 +7,7 @@ import pytest
 
 from fsr import heartbeat
 from fsr.errors import UserError
-from fsr.heartbeat import DEFAULT_SILENCE_S, MEDIANS, SLOW, Heartbeat, Sign, silence_s
+from fsr.heartbeat import DEFAULT_SILENCE_S, MEDIANS, SLOW, SLOW_S, Heartbeat, Sign, silence_s
 
 
 @pytest.fixture
@@ -50,6 +50,14 @@ def test_starting_may_take_longer_and_waiting_for_ever(beating):
     assert (last().doing, last().patience_s) == ("saving", SLOW * DEFAULT_SILENCE_S)
     own.idle("between attempts")
     assert (last().doing, last().patience_s) == ("between attempts", None)
+
+
+def test_however_short_a_silence_is_allowed_torch_may_be_imported(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSR_SILENCE_S", "2")
+    own = Heartbeat()
+    own.write_to(tmp_path / "heartbeat", "n1")
+    own.start("starting")
+    assert Sign.of((tmp_path / "heartbeat").read_bytes()).patience_s == SLOW_S
 
 
 @pytest.mark.parametrize("step_s, patience_s", [(1.0, DEFAULT_SILENCE_S), (100.0, MEDIANS * 100.0)])

@@ -35,6 +35,16 @@ class Pids(torch.utils.data.Dataset):
         return os.getpid()
 
 
+class Pictures(torch.utils.data.Dataset):
+    """Elements that pass through shared memory."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return torch.full((3, 100, 100), float(index))
+
+
 def load_each(dataset, workers):
     """The elements, not batched."""
     return loader_processes.load(dataset, workers, batch_size=None)
@@ -119,6 +129,19 @@ def test_workers_that_give_nothing_are_an_error_that_names_what_they_read(tmp_pa
     monkeypatch.setenv("FSR_SILENCE_S", "soon")
     with pytest.raises(UserError, match="FSR_SILENCE_S must be a number of seconds from 1, got 'soon'"):
         next(load_each(Pids(), 1))
+
+
+def test_a_worker_that_stops_in_the_middle_of_what_it_says_is_one_that_gives_nothing(monkeypatch):
+    monkeypatch.setenv("FSR_SILENCE_S", "1")
+    monkeypatch.setattr(loader_processes, "_POLL_S", 0.2)
+    elements = loader_processes.load(Pictures(), 1, batch_size=None)
+    next(elements)
+    (worker,) = (child.pid for child in multiprocessing.active_children())
+    time.sleep(0.2)  # the next ones lie in the queue, to be fetched from the worker's own hands
+    os.kill(worker, signal.SIGSTOP)
+    with pytest.raises(SilentLoaderError, match="the 1 loader workers gave nothing for 1 s"):
+        list(elements)
+    wait_for(lambda: gone(worker))
 
 
 def test_a_slow_worker_is_waited_for(monkeypatch):
