@@ -198,10 +198,11 @@ class Sweep:
 
     def pids(self, number):
         """Processes of the ranks that work on a trial, rank 0 first."""
-        ranks = {}
+        found = {}
         for pid, words, variables in self._processes(number):
             if words[1:4] == ["-u", "-m", "launch.worker.main"]:
-                ranks.setdefault(int(variables["SLURM_PROCID"]), pid)
+                found[pid] = int(variables["SLURM_PROCID"])
+        ranks = {rank: pid for pid, rank in found.items() if parent(pid) not in found}  # loader workers look alike
         return [ranks[rank] for rank in sorted(ranks)]
 
     def batch_scripts(self, number):
@@ -247,6 +248,14 @@ def wait_for(condition, seconds=30):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def parent(pid):
+    """The process that started one; None if that has ended."""
+    try:
+        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def alive(pid):
