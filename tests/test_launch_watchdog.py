@@ -1,5 +1,6 @@
 """The watchdog: whom it takes to be hung, whom not, and what it then does."""
 
+import errno
 import json
 import os
 import re
@@ -12,11 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from fsr.config import synthetic
 from fsr.heartbeat import FSR_SILENCE_S, Heartbeat, Sign
+from fsr.run import Run
 from launch.slurm import bad_nodes
+from launch.slurm.environment import LocalEnvironment
 from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
+from launch.state.stop import StopRequest
+from launch.worker import training
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.watchdog import Silence, Watch, describe
 
@@ -163,3 +169,37 @@ def test_it_ends_with_the_batch_script_and_costs_little(tmp_path):
     while Path(f"/proc/{watchdog}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("end", ["stopped", "disk full"])
+def test_a_rank_is_watched_in_an_attempt_and_idle_where_it_waits_after_it(tmp_path, monkeypatch, end):
+    """Waiting to be killed by Slurm, or for space, may take any time."""
+    seen = {}
+
+    def note(place):
+        seen[place] = Sign.of((tmp_path / "heartbeat").read_bytes())
+
+    def train(config, run, *, stop_requested, prune):
+        note("train")
+        stop_requested()
+        note("step")
+        if end == "disk full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return "stopped"
+
+    class Environment(LocalEnvironment):
+        def leave(self, cause):
+            note("leave")
+
+    own = Heartbeat()
+    own.write_to(tmp_path / "heartbeat", "n1")
+    monkeypatch.setattr(training, "HEARTBEAT", own)
+    monkeypatch.setattr(training.method, "train", train)
+    monkeypatch.setattr(training, "wait_for_space", lambda *_: note("space"))
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    training.attempt(synthetic(), run, StopRequest(), Environment(), Rendezvous(tmp_path), training.never)
+    assert (seen["train"].doing, seen["step"].doing) == ("starting", "step 1 since its start")
+    assert seen["train"].patience_s > 0 and seen["step"].patience_s > 0
+    assert seen["space" if end == "disk full" else "leave"].patience_s is None
+    assert Sign.of((tmp_path / "heartbeat").read_bytes()).patience_s is None

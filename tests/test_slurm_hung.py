@@ -133,8 +133,8 @@ def test_cancelled_with_loader_workers_it_saves_and_resumes_at_its_step(pair, un
     assert first_difference(Run(pair.run_folder(0)), undisturbed) is None
 
 
-def test_a_worker_that_waits_to_be_killed_or_for_space_is_not_hung(cluster, tmp_path):
-    """A method that says nothing of itself; each question whether to stop is a sign of life."""
+def test_a_method_that_says_nothing_of_itself_is_not_hung(cluster, tmp_path):
+    """Each question whether to stop is a sign of life."""
     cluster.clear()
     sweep = Sweep(cluster, tmp_path)
     sweep.submit(trials=2, iterations=int(SILENCE_S * 4 / 0.15))
