@@ -210,15 +210,15 @@ class Sweep:
         return [pid for pid, words, _ in self._processes(number) if "slurm_script" in words[1:2][0]]
 
     def _processes(self, number):
-        """Number, words and environment of every process of a trial's job."""
-        job = self.job_number(number)
+        """Number, words and environment of every process of a trial's job; another cluster may have that number, too."""
+        job, conf = self.job_number(number), self.cluster.environment["SLURM_CONF"]
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
                 words = (entry / "cmdline").read_text().split("\0")
             except (OSError, UnicodeDecodeError):
                 continue
-            if variables.get("SLURM_JOB_ID") == job:
+            if variables.get("SLURM_JOB_ID") == job and variables.get("SLURM_CONF") == conf:
                 yield int(entry.name), words, variables
 
 
