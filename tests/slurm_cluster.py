@@ -210,7 +210,7 @@ class Sweep:
         return [pid for pid, words, _ in self._processes(number) if "slurm_script" in words[1:2][0]]
 
     def _processes(self, number):
-        """Number, words and environment of every process of a trial's job, of which another cluster may have one, too."""
+        """Number, words and environment of every process of a trial's job, in this cluster alone."""
         job, conf = self.job_number(number), self.cluster.environment["SLURM_CONF"]
         for entry in Path("/proc").iterdir():
             try:
