@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fsr import promised_gpu
-from fsr.errors import UserError
+from fsr.errors import LoaderError, UserError
 
 
 def start() -> torch.device:
@@ -113,14 +113,14 @@ def wait_for_all() -> None:
 
 @contextmanager
 def shared_errors() -> Iterator[None]:
-    """A UserError that a rank raises inside, raised on all ranks in its class; all have to come here.
+    """A UserError or LoaderError that a rank raises inside, raised on all ranks in its class; all have to come here.
 
     Without it the other ranks would wait for that rank, and die of its end instead of its error.
     """
-    own: UserError | None = None
+    own: UserError | LoaderError | None = None
     try:
         yield
-    except UserError as error:
+    except (UserError, LoaderError) as error:
         own = error
     if not any_rank(own is not None):
         return

@@ -73,3 +73,15 @@ class LostGpuError(RuntimeError):
 
 class NotFiniteError(RuntimeError):
     """A loss became NaN or infinite; the message says which, and at which step."""
+
+
+class LoaderError(RuntimeError):
+    """The processes that load a rank's images failed it; its own state is that after the last whole step."""
+
+
+class LostLoaderError(LoaderError):
+    """A loader worker died; the message says of what."""
+
+
+class SilentLoaderError(LoaderError):
+    """The loader workers gave nothing for so long that they must hang; the message names the files they have open."""

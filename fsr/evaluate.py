@@ -10,6 +10,7 @@ from fsr.cam import multi_scale_cams, named, own_classes, strongest_class
 from fsr.config import TrainConfig
 from fsr.data.loaders import batches_of_one_size, evaluation_images
 from fsr.data.source import Source
+from fsr.heartbeat import HEARTBEAT
 from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.encoder import Features
 from fsr.models.network import Network
@@ -100,12 +101,14 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
     images = evaluation_images(config, source, config.val_set, rank, ranks)
     if rank == 0:
         images = with_progress(images, len(source.items(config.val_set)[::ranks]), "evaluating")
+    HEARTBEAT.beat("evaluating the first images", slow=True)
     with distributed.shared_errors():
         for batch in batches_of_one_size(images, BATCHES * config.batch_size):
             _, *tensors = zip(*batch, strict=True)
             views, ground_truth, labels = (torch.stack(tensor).to(device) for tensor in tensors)
             for name, network in networks.items():
                 counts[name].add(network.eval(), views, ground_truth, labels)
+                HEARTBEAT.beat("evaluating")
     scores: dict[str, float] = {}
     for name, network in networks.items():
         network.train(modes[name])

@@ -6,7 +6,6 @@ memory, or written to disk in between.
 
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -23,8 +22,9 @@ from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.source import Source, open_source
 from fsr.data.transforms import levels
-from fsr.errors import UserError, reports_user_errors
+from fsr.errors import LoaderError, UserError, reports_user_errors
 from fsr.files import atomic_file
+from fsr.heartbeat import HEARTBEAT
 from fsr.inference.config import InferConfig, Thresholds, parse
 from fsr.inference.finisher import Finished
 from fsr.inference.journal import DoneImages, Journal, Results, fingerprint
@@ -32,6 +32,7 @@ from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
 from fsr.models.network import Network
 from fsr.progress import with_progress
+from fsr.stop_signals import received_signals
 
 Outcome: TypeAlias = Literal["finished", "stopped", "shard done"]
 LOGITS_IN_A_FILE = 64  # images
@@ -66,6 +67,7 @@ class Inference:
         Images that were skipped count as unanswered: their files may have been mended. `stop_requested` is asked after
         each batch. Raises UserError for what the user must mend.
         """
+        HEARTBEAT.start("starting")
         self._done.update()
         images = self.items[shard :: self.config.shards]
         missing = [item for item in images if item.name not in self._done.answered]
@@ -78,6 +80,7 @@ class Inference:
         if any(item.name not in done for item in self.items):
             return "shard done"
         if not self._summarised:
+            HEARTBEAT.beat("summarising", slow=True)
             _, thresholds = self.network
             summarise(self.config, thresholds.background, self.source, self.results, self.items, self.settings)
             self._summarised = True
@@ -115,13 +118,18 @@ class Inference:
         unwritten: list[Finished] = []  # done but for their logits, which go to disk together
         stopped = False
         try:
-            for finished in bounded_map(predictor, batches, config.threads or torch.get_num_threads()):
-                unwritten += finished
+            try:
+                for finished in bounded_map(predictor, batches, config.threads or torch.get_num_threads()):
+                    unwritten += finished
+                    stopped = stop_requested()
+                    if stopped or not config.save_logits or len(unwritten) >= LOGITS_IN_A_FILE:
+                        write_down(unwritten, self.results, journal)
+                    if stopped:
+                        break
+            except LoaderError:
                 stopped = stop_requested()
-                if stopped or not config.save_logits or len(unwritten) >= LOGITS_IN_A_FILE:
-                    write_down(unwritten, self.results, journal)
-                if stopped:
-                    break
+                if not stopped:
+                    raise
             write_down(unwritten, self.results, journal)
         except OSError as error:
             raise UserError(
@@ -183,11 +191,9 @@ def of_this_rank(config: InferConfig) -> InferConfig:
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.infer`: SIGINT and SIGTERM stop it after the current batch; the same command resumes."""
+    """`python -m fsr.infer`: SIGINT, SIGTERM and SIGHUP stop it after the current batch; the same command resumes."""
     config = of_this_rank(parse("python -m fsr.infer", sys.argv[1:] if arguments is None else arguments))
-    received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: received.append(number))
+    received = received_signals()
     outcome = infer(config, lambda: bool(received))
     if outcome == "shard done":
         print(f"shard {config.shard} of {config.shards} is done; whoever finishes the last one writes the scores")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from fsr.data.check import check_files
 from fsr.data.loaders import train_loader
 from fsr.data.source import Source, open_source
 from fsr.ema import update_teacher
-from fsr.errors import NotFiniteError, UserError, reports_user_errors
-from fsr.evaluate import evaluate
+from fsr.errors import LoaderError, NotFiniteError, UserError, reports_user_errors
+from fsr.evaluate import Evaluation, evaluate
 from fsr.exit_codes import ExitCode
 from fsr.graphs import Graphs
+from fsr.heartbeat import HEARTBEAT
 from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import set_learning_rates
@@ -37,8 +38,10 @@ from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
 from fsr.score_names import SEG_MIOU
 from fsr.step import Batch, step_losses, temperature_of
+from fsr.stop_signals import received_signals
 
 Outcome = Literal["finished", "stopped", "pruned"]
+Loaded = TypeVar("Loaded")
 
 
 def never(*_: object) -> bool:
@@ -68,8 +71,10 @@ def train(
 
     Raises UserError for what the user must mend, on every rank. Raises NotFiniteError for a loss that is not finite;
     the weights do not change from that step on. A CPU raises it at once, a GPU at the next record, evaluation or
-    checkpoint, because checking makes the host wait for the device.
+    checkpoint, because checking makes the host wait for the device. Raises LoaderError, on every rank, if the loader
+    workers of one fail; during a stop that is a stop.
     """
+    HEARTBEAT.start("starting")
     device = distributed.start()
     use_arithmetic(config.precision, deterministic=config.deterministic)
     config.micro_batches(distributed.world_size())  # refuses a number of processes that cannot share them
@@ -98,17 +103,37 @@ def train(
     def save(*, leaving: bool) -> None:
         nonlocal saved
         if leaving:
+            HEARTBEAT.beat("saving", slow=True)
             writer.wait()
         if saved == (state.step, state.evaluated):
             return
         state.guard.check()
         state.seconds = time.monotonic() - started
         if run_log and leaving:
+            HEARTBEAT.beat("saving", slow=True)
             state.save(run)  # training has stopped, so no copy is needed
         elif run_log:
             write = state.snapshot()
             writer.write(lambda: write(run))
         saved = state.step, state.evaluated
+
+    def evaluated() -> Evaluation:
+        networks = {"student": state.student, "teacher": state.teacher}
+        with run_log.progress.paused() if run_log else nullcontext():
+            return evaluate(networks, config, source, device)
+
+    def next_batch() -> Batch:
+        with distributed.shared_errors():
+            return prefetcher.next()
+
+    def loaded(work: Callable[[], Loaded]) -> Loaded | None:
+        """What is made of loaded images; None where they cannot be loaded, but all are to stop anyway."""
+        try:
+            return work()
+        except (UserError, LoaderError):
+            if distributed.any_rank(stop_requested()):
+                return None
+            raise
 
     def loop() -> Outcome:
         while True:
@@ -118,10 +143,10 @@ def train(
             at_end = state.step == config.iterations
             if state.evaluated < state.step and (at_end or state.step % config.eval_every == 0):
                 state.guard.check()
-                networks = {"student": state.student, "teacher": state.teacher}
-                with run_log.progress.paused() if run_log else nullcontext():
-                    state.scores, quality = evaluate(networks, config, source, device)
-                state.evaluated = state.step
+                evaluation = loaded(evaluated)
+                if evaluation is None:
+                    continue
+                (state.scores, quality), state.evaluated = evaluation, state.step
                 with distributed.shared_errors():
                     if run_log:
                         run_log.scores(quality)
@@ -132,8 +157,9 @@ def train(
                 save(leaving=at_end)
             if at_end:
                 break
-            with distributed.shared_errors():
-                batch = prefetcher.next()
+            batch = loaded(next_batch)
+            if batch is None:
+                continue
             one_step(student, state, batch, config, device, graphs)
             if device.type == "cpu" or state.step % config.log_every == 0:
                 state.guard.check()
@@ -247,13 +273,11 @@ def backward(
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.train`: train one run. On SIGINT and SIGTERM it saves a checkpoint and ends.
+    """`python -m fsr.train`: train one run. On SIGINT, SIGTERM and SIGHUP it saves a checkpoint and ends.
 
     Under torchrun all ranks end alike, and rank 0 alone says how.
     """
-    received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: received.append(number))
+    received = received_signals()
     distributed.join()
     first = distributed.rank() == 0
     try:

@@ -200,10 +200,11 @@ class Sweep:
 
     def pids(self, number):
         """Processes of the ranks that work on a trial, rank 0 first."""
-        ranks = {}
+        found = {}
         for pid, words, variables in self._processes(number):
             if words[1:4] == ["-u", "-m", "launch.worker.main"]:
-                ranks.setdefault(int(variables["SLURM_PROCID"]), pid)
+                found[pid] = int(variables["SLURM_PROCID"])
+        ranks = {rank: pid for pid, rank in found.items() if parent(pid) not in found}  # loader workers look alike
         return [ranks[rank] for rank in sorted(ranks)]
 
     def batch_scripts(self, number):
@@ -211,7 +212,7 @@ class Sweep:
         return [pid for pid, words, _ in self._processes(number) if "slurm_script" in words[1:2][0]]
 
     def _processes(self, number):
-        """Number, words and environment of every process of a trial's job."""
+        """Number, words and environment of every process of a trial's job, in this cluster alone."""
         job = self.job_number(number)
         for entry in Path("/proc").iterdir():
             try:
@@ -249,6 +250,14 @@ def wait_for(condition, seconds=30):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def parent(pid):
+    """The process that started one; None if that has ended."""
+    try:
+        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def alive(pid):

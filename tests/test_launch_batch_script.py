@@ -226,6 +226,7 @@ def loop_of(folder, work, answer, signal=None):
     lines = [line for line in text.splitlines() if not line.startswith(("cd ", "[ -x ", "exec ", "log="))]
     lines = ["./work & ranks=$!" if line.startswith("srun ") else line for line in lines]
     script = "\n".join(lines).replace("/venv/bin/python -m launch.worker.after_crash", "./ask")
+    script = script.replace("/venv/bin/python -m launch.worker.watchdog", "true")
     process = subprocess.Popen(["bash", "-c", script], cwd=folder)
     if signal:
         wait_for((folder / "up").exists)

@@ -52,7 +52,7 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     """The real training loop on a study's configuration made tiny.
 
     A file of the data folder that is called like the run's folder may hold one word: `slow` leaves time to disturb the
-    run, `prune` and `fail` end it by its first evaluation.
+    run, `prune` and `fail` end it by its first evaluation. A file `workers` holds the number of its loader workers.
     """
     from fsr import distributed
     from fsr.train import train
@@ -69,7 +69,10 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
             raise NotFiniteError(f"not finite at step {step}: as the test wants it")
         return prune(step, scores) or word == "prune"
 
+    workers = config.data_folder / "workers"
     config = dataclasses.replace(config, **TINY, log_every=1)
+    if workers.exists():
+        config = dataclasses.replace(config, workers=int(workers.read_text()))
     outcome = train(config, run, stop_requested=stop, prune=end)
     distributed.stop()
     return outcome

@@ -8,8 +8,10 @@ from PIL import Image
 
 from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
 from fsr.data.lists import Item
+from fsr.data.regular_file import open_regular
 from fsr.data.source import Source
 from fsr.errors import UserError, unreadable
+from fsr.heartbeat import HEARTBEAT
 
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 
@@ -32,7 +34,10 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
         return None
 
     with ThreadPoolExecutor(16) as threads:
-        problems = [error for error in threads.map(problem, items) if error is not None]
+        problems = []
+        for error in threads.map(problem, items):
+            HEARTBEAT.beat("checking files")
+            problems += [] if error is None else [error]
     if problems:
         others = f" (and {len(problems) - 1} more bad files in {split})" if len(problems) > 1 else ""
         raise type(problems[0])(f"{problems[0]}{others}")
@@ -41,7 +46,7 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
 def _check_image(file: Path) -> tuple[int, int]:
     """Width and height of a JPEG. Raises UserError if it is missing, cut or no picture."""
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             size = Image.open(stream).size
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - _TRAILING_BYTES))
@@ -55,7 +60,7 @@ def _check_image(file: Path) -> tuple[int, int]:
 
 def _check_mask(file: Path, image_size: tuple[int, int]) -> None:
     try:
-        with Image.open(file) as mask:
+        with open_regular(file) as stream, Image.open(stream) as mask:
             width, height = mask.size
     except UNREADABLE as error:
         raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None

@@ -10,6 +10,7 @@ from pycocotools import mask as rle
 
 from fsr.data.coco import CLASS_OF_CATEGORY, CocoSource
 from fsr.data.images import IGNORED
+from fsr.data.regular_file import read_regular
 from fsr.errors import UserError
 
 
@@ -35,7 +36,7 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
     """
     file = source.annotation_file(split)
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_regular(file))
         annotations = defaultdict(list)
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fsr.data.regular_file import open_regular, read_regular
 from fsr.errors import UserError, unreadable
 
 IGNORED = 255  # pixels without a class, in masks, label maps and losses
@@ -18,9 +19,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 
 
 def read_image(file: Path) -> Image.Image:
-    """The picture as RGB. Raises UserError if it is missing, cut or damaged."""
+    """The picture as RGB. Raises UserError if it is missing, cut, damaged or no regular file."""
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
         with Image.open(BytesIO(content)) as image:
             picture: Image.Image = image.convert("RGB")
     except UNREADABLE as error:
@@ -39,7 +40,7 @@ def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.
     `num_classes` nor 255.
     """
     try:
-        with Image.open(file) as image:
+        with open_regular(file) as stream, Image.open(stream) as image:
             mode, classes = image.mode, np.array(image)
     except UNREADABLE as error:
         raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None

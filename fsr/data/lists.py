@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsr.data.images import reason
+from fsr.data.regular_file import read_regular
 from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import write_atomically
 
@@ -27,11 +29,11 @@ def read_list(file: Path, num_classes: int, remedy: str) -> list[Item]:
     missing or empty, and for a damaged line or a class id that is not in 1..num_classes - 1.
     """
     try:
-        lines = file.read_text().splitlines()
+        lines = read_regular(file).decode().splitlines()
     except FileNotFoundError:
         raise UnreadableError(f"list {file} is missing; make it with `{remedy}`") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(error)(f"list {file} cannot be read ({error}); make it anew with `{remedy}`") from None
+        raise unreadable(error)(f"list {file} cannot be read ({reason(error)}); make it anew with `{remedy}`") from None
     if not lines:
         raise UserError(f"list {file} is empty; make it anew with `{remedy}`")
     return [_read_line(line, f"line {number} of list {file}", num_classes) for number, line in enumerate(lines, 1)]

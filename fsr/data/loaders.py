@@ -6,12 +6,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from fsr.config import TrainConfig
 from fsr.data.device_views import DrawnView
 from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
+from fsr.data.loader_processes import load
 from fsr.data.randomness import seeded
 from fsr.data.source import Source
 from fsr.data.transforms import View, global_view, local_view, normalise
@@ -40,15 +41,8 @@ def train_loader(
     items = source.items(config.train_set)
     images = config.batch_size * config.micro_batches(world_size)
     batches = _Batches(config.seed, len(items), images, rank, world_size, first_step, last_step)
-    loader = DataLoader(
-        TrainingViews(config, source, items),
-        batch_sampler=batches,
-        collate_fn=_stack,
-        num_workers=config.workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else starting the workers draws from the global generator
-    )
-    return _without_errors(loader)
+    views = TrainingViews(config, source, items)
+    return _without_errors(load(views, config.workers, batch_sampler=batches, collate_fn=_stack))
 
 
 def evaluation_images(
@@ -69,16 +63,7 @@ def labelled_images(
 
     `as_tensor` makes a tensor of the picture.
     """
-    return iter(
-        DataLoader(
-            EvaluationImages(source, split, items, as_tensor),
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),
-        )
-    )
+    return load(EvaluationImages(source, split, items, as_tensor), workers, batch_size=None, collate_fn=_as_is)
 
 
 def batches_of_one_size(samples: Iterable[EvaluationImage], batch_size: int) -> Iterator[list[EvaluationImage]]:

@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fsr.data.images import IGNORED
+from fsr.data.images import IGNORED, reason
+from fsr.data.regular_file import open_regular, read_regular
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
 
@@ -33,13 +34,14 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
     """
     file = source.root / "Annotations" / f"{name}.xml"
     try:
-        objects = ElementTree.parse(file).findall("object")
+        with open_regular(file) as stream:
+            objects = ElementTree.parse(stream).findall("object")
     except FileNotFoundError:
         if ground_truth is None:
             return ()
         return tuple(int(class_id) for class_id in np.unique(ground_truth) if class_id not in (0, IGNORED))
     except (OSError, ElementTree.ParseError) as error:
-        raise UserError(f"annotation {file} cannot be read: {error}") from None
+        raise UserError(f"annotation {file} cannot be read: {reason(error)}") from None
     found = {thing.findtext("name", "").strip() for thing in objects}
     unknown = sorted(found - set(CLASS_NAMES[1:]))
     if unknown:
@@ -49,6 +51,6 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
 
 def _read_names(file: Path) -> list[str]:
     try:
-        return file.read_text().split()
+        return read_regular(file).decode().split()
     except OSError as error:
         raise UserError(f"list {file} cannot be read: {error.strerror}") from None

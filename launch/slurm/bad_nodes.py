@@ -12,9 +12,15 @@ LOST_GPU, LACKS = "lost_gpu", "lacks"
 
 
 def report(folder: LaunchFolder, number: int, attempt: Attempt) -> None:
-    """Remember the node of an attempt on a trial, if that was its cause."""
+    """Remember the node of an attempt on a trial, if that was its cause.
+
+    Which node hung, the detail says; it says none where ranks on several nodes fell silent together.
+    """
     if attempt.cause == "node":
         mark(folder, number, attempt.node, attempt.detail)
+    hung = re.search(r"hung on node (\S+):", attempt.detail) if attempt.cause == "hung" else None
+    if hung:
+        mark(folder, number, hung[1], attempt.detail)
 
 
 def mark(folder: LaunchFolder, number: int, node: str, detail: str) -> None:

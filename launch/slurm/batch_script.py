@@ -34,11 +34,12 @@ def script(
     """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
     The script outlives its ranks, whatever signal comes when: `launch.worker.after_crash` decides what follows their
-    end, and the loop starts them again where it says so. SIGUSR2 goes to the script some time before the time limit, as
+    end, and the loop starts them again where it says so. A watchdog beside
+    the ranks ends those that hang. SIGUSR2 goes to the script some time before the time limit, as
     there may be no ranks just then; it passes it on. Slurm may requeue the job. `code` is the folder of the code
     snapshot.
     """
-    python, file = shlex.quote(sys.executable), shlex.quote(str(spec_file))
+    python, file, locks = (shlex.quote(str(path)) for path in (sys.executable, spec_file, folder.locks))
     gpus = resources.gpus_for(config)
     options = resources.sbatch_options()
     cores = sbatch_options.cores(options, config.cores, gpus)
@@ -68,7 +69,10 @@ def script(
         additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
         setup=[*SIGNALS, *setup(folder, code, gpus, left_out), "start_ranks() {"],
-        teardown=["}", *loop(f"{python} -m launch.worker.after_crash {file}")],
+        teardown=[
+            "}",
+            *loop(f"{python} -m launch.worker.watchdog {locks}", f"{python} -m launch.worker.after_crash {file}"),
+        ],
     )
     # submitit always sets a limit; without one asked for, the partition's own is to hold.
     return text if limit else re.sub(r"#SBATCH --time\n", "", text)
@@ -125,8 +129,11 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str) -> lis
     ]
 
 
-def loop(after_crash: str) -> list[str]:
-    """Starts ranks until the rules, which the command `after_crash` asks, say that the job is to end."""
+def loop(watchdog: str, after_crash: str) -> list[str]:
+    """Starts ranks until the rules, which the command `after_crash` asks, say that the job is to end.
+
+    Beside each start of theirs runs the command `watchdog`, with the number of their step.
+    """
     broken = f"cannot run the study's code with {sys.executable}, or its snapshot is not whole"
     remedy = f"{SHARED}, and --renew-code takes a new snapshot"
     return [
@@ -134,9 +141,12 @@ def loop(after_crash: str) -> list[str]:
         "while :; do",
         "  code=0 started=$(date +%s) known=$signals",
         '  if [ -z "$signals" ]; then',
+        f'    (trap "" TERM INT HUP USR1 USR2; exec {watchdog} $((start - 1))) &',
+        "    watchdog=$!",
         "    start_ranks",
         "    # A signal ends the waiting, not the ranks.",
         '    while wait "$ranks"; code=$?; [ "$known" != "$signals" ]; do known=$signals; done',
+        "    { kill -KILL $watchdog; wait $watchdog; } 2>/dev/null",
         "    [ $code = 0 ] && exit 0",
         "  fi",
         f'  (trap "" TERM INT HUP USR2; exec {after_crash} "$code" "$started" "$start" $known)',

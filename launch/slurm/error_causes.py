@@ -142,6 +142,7 @@ class Sign(NamedTuple):
 SIGNS = (
     Sign("not finite", ("NotFiniteError",)),
     Sign("node", ("LostGpuError",)),
+    Sign("hung", ("SilentLoaderError",)),
     Sign("out of memory", ("MemoryError", "OutOfMemoryError")),
     Sign("out of memory", OUTSIDE, NO_MEMORY),
     Sign("disk full", (*OUTSIDE, "OperationalError"), NO_SPACE),

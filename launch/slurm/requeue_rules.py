@@ -53,6 +53,7 @@ RULES: dict[Cause, Rule] = {
     "out of memory": Rule(Action.RESTART, budget=2),
     "killed": Rule(Action.RESTART, budget=8, blames_setting=False),
     "exception": Rule(Action.RESTART, budget=2),
+    "hung": Rule(Action.RESTART, budget=3, blames_run=False, blames_setting=False),
     "disk full": Rule(Action.RESTART, budget=8, blames_setting=False),
     "not finite": Rule(Action.GIVE_UP, budget=1),
     "cancelled": Rule(Action.STAY_ENDED, blames_run=False, blames_setting=False),

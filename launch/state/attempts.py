@@ -21,6 +21,7 @@ Cause = Literal[
     "killed",
     "exception",
     "disk full",
+    "hung",
     "not finite",
     "cancelled",
 ]

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 
+from fsr.heartbeat import HEARTBEAT
 from fsr.inference.config import InferConfig
 from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment
@@ -31,8 +32,9 @@ class InferenceWorker:
             if not lock.try_acquire():
                 continue
             try:
+                HEARTBEAT.start("starting")
                 inference = inference or method.open_inference(self.config)
-                end = inference.answer_shard(shard, stop)
+                end = inference.answer_shard(shard, HEARTBEAT.between_steps(stop))
             except Exception as error:
                 cause, detail = cause_of_error(error)
                 if cause != "node":
@@ -41,6 +43,7 @@ class InferenceWorker:
                 print(f"error: node {environment.node} is broken: {detail}", file=sys.stderr)
                 return Outcome.BROKEN
             finally:
+                HEARTBEAT.idle("between shards")
                 lock.release()
             if end == "stopped":
                 break

@@ -3,6 +3,7 @@
 Rank 0 works, the others follow it. The exit code tells the batch script, or the local sweep, what came of it.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ if __name__ == "__main__":
 try:
     from fsr.errors import UnreadableError, UserError
     from fsr.exit_codes import ExitCode
+    from fsr.heartbeat import HEARTBEAT
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
     from launch.slurm.error_causes import cause_of_error
@@ -50,10 +52,16 @@ def main() -> None:
     spec = JobSpec.read(Path(sys.argv[1]))
     folder, environment = spec.launch_folder(), current_environment()
     rendezvous = Rendezvous(folder.locks)
+    # Loader workers inherit it. Their stacks tell where a rank hangs.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     # A rank may use the cores that Slurm gave it, less those of its data loaders; not all that the node has.
     cores = int(os.environ.get("SLURM_CPUS_PER_TASK") or 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores - spec.config["workers"])))
     try:
+        if spec.sweep_pid is None:
+            folder.locks.mkdir(parents=True, exist_ok=True)
+            HEARTBEAT.write_to(rendezvous.heartbeat_file, environment.node)
+            HEARTBEAT.start("starting")
         worker = spec.worker()
     except UserError as error:
         if rendezvous.rank == 0:
@@ -63,8 +71,12 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         try:
             if rendezvous.rank == 0:
-                sys.exit(exit_code(lead(worker, stop, environment, rendezvous), spec))
+                outcome = lead(worker, stop, environment, rendezvous)
+                HEARTBEAT.start("ending")
+                sys.exit(exit_code(outcome, spec))
+            HEARTBEAT.idle("following")
             worker.follow(stop, rendezvous)
+            HEARTBEAT.start("ending")
         finally:  # whatever comes now, this process ends as it has decided
             signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
@@ -84,6 +96,7 @@ def stop_request(spec: JobSpec, folder: LaunchFolder) -> StopRequest:
 
 def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
     """Rank 0: leave a bad node, or work; a mistake of the user is recorded for the one who submitted."""
+    HEARTBEAT.idle("choosing its work")
     if environment.is_preempted():
         stop.signals += 1
     elif environment.node in bad_nodes.bad_nodes(worker.folder):

@@ -31,7 +31,11 @@ class Rendezvous:
         # A requeued job, or a step that follows a broken one in the same job, must not read older announcements.
         number = get("SLURM_STEP_ID", "0") if step_id is None else str(step_id)
         step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", number)
+        self.step = f"{step[0]}.{step[2]}"
+        """Slurm's id of the step."""
         self._file = folder / f"{'.'.join(step)}.json"
+        self.heartbeat_file = self._file.with_suffix(f".heartbeat{self.rank}")
+        """Of this rank."""
         self._announcements = 0  # written (rank 0) or read (others)
 
     def announce(self, config: TrainConfig, run: Run) -> None:
@@ -55,9 +59,15 @@ class Rendezvous:
             self._join(content["host"], content["port"])
             yield TrainConfig.from_json(content["config"]), Run(Path(content["run"]))
 
-    def report_failure(self, cause: Cause, detail: str) -> None:
-        """Leave a file that says why this rank dies (other ranks)."""
-        write_json(self._file.with_suffix(f".rank{self.rank}.json"), {"cause": cause, "detail": detail})
+    def heartbeats(self) -> dict[int, bytes]:
+        """What each rank's heartbeat file holds, by rank."""
+        files = self._file.parent.glob(f"{self._file.stem}.heartbeat*")
+        return {int(file.suffix.removeprefix(".heartbeat")): file.read_bytes() for file in files}
+
+    def report_failure(self, cause: Cause, detail: str, rank: int | None = None) -> None:
+        """Leave a file that says why this rank dies (other ranks), or why that one is killed (the watchdog)."""
+        file = self._file.with_suffix(f".rank{self.rank if rank is None else rank}.json")
+        write_json(file, {"cause": cause, "detail": detail})
 
     def reported_failure(self, patience_s: float = PATIENCE_S) -> tuple[Cause, str] | None:
         """Why another rank died, if one reports it within `patience_s` (rank 0, or who comes after all)."""

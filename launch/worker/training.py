@@ -7,6 +7,7 @@ from typing import Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
+from fsr.heartbeat import HEARTBEAT
 from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
@@ -37,13 +38,15 @@ def attempt(
     error.txt; a UserError is raised on.
     """
     log = AttemptLog(run)
+    HEARTBEAT.start("starting")
     try:
         log.begin(environment.job, environment.restarts, environment.node, rendezvous.count)
         end: Literal["finished", "stopped", "pruned"] = "finished"
         if run.result() is None:  # else a worker was killed between the end of the training and its entry in the log
             rendezvous.announce(config, run)
-            end = method.train(config, run, stop_requested=stop, prune=prune)
+            end = method.train(config, run, stop_requested=HEARTBEAT.between_steps(stop), prune=prune)
         if end == "stopped":
+            HEARTBEAT.idle("saved")
             cause = environment.cause_of_stop(stop)
             log.end(cause)
             environment.leave(cause)
@@ -54,6 +57,7 @@ def attempt(
         log.end("cancelled", str(error))
         raise
     except Exception as error:
+        HEARTBEAT.idle("broken")
         cause, detail = _known_cause(error, rendezvous)
         if cause == "disk full" and not wait_for_space(run.folder, stop):
             # No cause can be written; whoever comes next asks Slurm what ended this attempt.
@@ -67,13 +71,17 @@ def attempt(
         (run.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         log.end(cause, detail)
         return "broken"
+    finally:
+        HEARTBEAT.idle("between attempts")
 
 
 def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
     """Train what rank 0 announces, until it announces the end (other ranks)."""
     for config, run in rendezvous.announced():
+        HEARTBEAT.start("starting")
         try:
-            method.train(config, run, stop_requested=stop, prune=never)
+            method.train(config, run, stop_requested=HEARTBEAT.between_steps(stop), prune=never)
+            HEARTBEAT.idle("between attempts")
         except UserError as error:
             if isinstance(error.__cause__, UnreadableError):  # raised on this rank, and then shared
                 rendezvous.report_lack()

@@ -66,9 +66,12 @@ start=1
 while :; do
   code=0 started=$(date +%s) known=$signals
   if [ -z "$signals" ]; then
+    (trap "" TERM INT HUP USR1 USR2; exec /venv/bin/python -m launch.worker.watchdog '/shared/my runs/mask_ratio/locks' $((start - 1))) &
+    watchdog=$!
     start_ranks
     # A signal ends the waiting, not the ranks.
     while wait "$ranks"; code=$?; [ "$known" != "$signals" ]; do known=$signals; done
+    { kill -KILL $watchdog; wait $watchdog; } 2>/dev/null
     [ $code = 0 ] && exit 0
   fi
   (trap "" TERM INT HUP USR2; exec /venv/bin/python -m launch.worker.after_crash '/shared/my runs/mask_ratio/slurm/submission_0001.json' "$code" "$started" "$start" $known)

@@ -1,0 +1,188 @@
+"""The processes that load a rank's images: they outlive signals, end with the rank, and their own end is one sentence.
+
+Slurm may signal every process of a step, a terminal every process of its group. That asks the rank to save; a worker
+that died of it would take the rank along.
+"""
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fsr.errors import LostLoaderError, SilentLoaderError
+from fsr.heartbeat import silence_s
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+_POLL_S = 1.0  # after which a rank that waits looks whether its workers live
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def load(dataset: Dataset[Any], workers: int, **options: Any) -> Iterator[Any]:
+    """What a DataLoader with these `options` yields, loaded by `workers` processes, or by this one if there are none.
+
+    Raises LostLoaderError if one of the processes dies, SilentLoaderError if they give nothing for FSR_SILENCE_S
+    seconds, both only while somebody waits for the next element.
+    """
+    loader = DataLoader(
+        dataset,
+        num_workers=workers,
+        timeout=_POLL_S if workers else 0,
+        worker_init_fn=partial(_outlive_signals, os.getpid()),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else starting the workers draws from the global generator
+        **options,
+    )
+    return _loaded(loader) if workers else iter(loader)
+
+
+def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    patience_s = silence_s()
+    elements, processes = _start(loader)
+    kill = partial(_kill, processes)
+    # At its exit Python would send SIGTERM, which they ignore, and wait for them.
+    atexit.register(kill)
+    impatience = _Impatience(processes, patience_s)
+    try:
+        while True:
+            try:
+                with impatience:
+                    element = _next(elements, processes)
+            except StopIteration:
+                return
+            yield element
+    finally:
+        impatience.end()
+        elements._shutdown_workers()
+        kill()
+        atexit.unregister(kill)
+
+
+class _Impatience:
+    """A context in which the rank waits for its loader workers. They are killed when they give nothing for too long.
+
+    A thread counts the time, because the rank may be stuck in the middle of what a worker says. It counts in rounds, of
+    which a job that is suspended meanwhile adds no more than one.
+    """
+
+    def __init__(self, processes: list[BaseProcess], patience_s: float) -> None:
+        self._processes, self._patience_s = processes, patience_s
+        self._waits = 0  # odd while the rank waits
+        self._complaint = ""
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._waits += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._waits += 1
+        if isinstance(error, LostLoaderError) and self._complaint:
+            raise SilentLoaderError(self._complaint) from None
+
+    def end(self) -> None:
+        """Nobody will wait any more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        waits, silent_s, looked = 0, 0.0, time.monotonic()
+        while not self._ended.wait(_POLL_S):
+            now = time.monotonic()
+            elapsed_s, looked = now - looked, now
+            silent_s = silent_s + min(elapsed_s, 2 * _POLL_S) if waits == self._waits else 0.0
+            waits = self._waits
+            if waits % 2 and silent_s >= self._patience_s:
+                files = _open_files(self._processes)
+                reading = f"; they have open {', '.join(files)}" if files else ""
+                gave = f"the {len(self._processes)} loader workers gave nothing for {silent_s:.0f} s"
+                self._complaint = gave + reading
+                _kill(self._processes)
+                return
+
+
+def _start(loader: DataLoader[Any]) -> tuple[Any, list[BaseProcess]]:
+    """The loader's iterator, and its processes.
+
+    They are forked with the signals blocked, so that none ends them before they ignore it. Torch would raise the death
+    of one in the midst of whatever the rank is doing; here it is raised where the rank waits for a batch.
+    """
+    others, in_main_thread = multiprocessing.active_children(), threading.current_thread() is threading.main_thread()
+    on_death = signal.getsignal(signal.SIGCHLD)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        elements = iter(loader)
+    finally:
+        if in_main_thread and on_death is not None:
+            signal.signal(signal.SIGCHLD, on_death)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return elements, [process for process in multiprocessing.active_children() if process not in others]
+
+
+def _outlive_signals(parent: int, worker: int) -> None:
+    """What a worker does first. It ends with the thread that forked it, however that ends."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
+    while True:
+        try:
+            return next(elements)
+        except StopIteration:
+            raise
+        except Exception as error:  # a dying worker breaks off whatever it says, and that shows in many ways
+            timed_out = "DataLoader timed out" in str(error)
+            wait([process.sentinel for process in processes], 0 if timed_out else _POLL_S)
+            lost = next((process for process in processes if process.exitcode is not None), None)
+            if lost is not None:
+                raise LostLoaderError(_end_of(lost)) from None
+            if not timed_out:
+                raise
+
+
+def _end_of(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"DataLoader worker (pid {process.pid}) ended with exit code {code}"
+    # fmt: off
+    remedy = {
+        signal.SIGBUS: "; it may be out of shared memory (/dev/shm)",
+        signal.SIGKILL: "; the node may be out of memory",
+    }
+    # fmt: on
+    name = signal.strsignal(-code)
+    return f"DataLoader worker (pid {process.pid}) is killed by signal: {name}{remedy.get(signal.Signals(-code), '')}"
+
+
+def _open_files(processes: list[BaseProcess]) -> list[str]:
+    """Files that the workers are reading, as Linux names them."""
+    found = set()
+    for process in processes:
+        folder = f"/proc/{process.pid}/fd"
+        try:
+            found |= {os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
+        except OSError:  # gone, or another system
+            continue
+    own = {os.readlink(f"/proc/self/fd/{number}") for number in range(3)} if sys.platform == "linux" else set()
+    return sorted(name for name in found - own if os.path.isfile(name) and not name.startswith(("/dev/", "/proc/")))
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
