@@ -3,6 +3,7 @@
 import re
 
 from fsr.errors import LostGpuError
+from fsr.files import open_file
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
 
@@ -21,10 +22,9 @@ def mark(folder: LaunchFolder, number: int, node: str, detail: str) -> None:
     A promised GPU that is not there counts for two: no trial has touched it, and each would die there.
     """
     place = folder.bad_nodes / re.sub(r"[^\w.-]", "_", node)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / str(number)).touch()
+    open_file(place / str(number), "a").close()
     if LostGpuError.__name__ in detail:
-        (place / "lost_gpu").touch()
+        open_file(place / "lost_gpu", "a").close()
 
 
 def bad_nodes(folder: LaunchFolder) -> list[str]:

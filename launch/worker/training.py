@@ -6,6 +6,7 @@ from typing import Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
+from fsr.files import write_atomically
 from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
@@ -54,7 +55,7 @@ def attempt(
             # No cause can be written; whoever comes next asks Slurm what ended this attempt.
             environment.leave(environment.cause_of_stop(stop))
             return "stopped"
-        (run.folder / "error.txt").write_text(traceback.format_exc())
+        write_atomically(run.folder / "error.txt", traceback.format_exc().encode())
         log.end(*_known_cause(error, rendezvous))
         return "broken"
 
@@ -66,7 +67,7 @@ def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
             method.train(config, run, stop_requested=stop, prune=never)
         except Exception as error:
             rendezvous.report_failure(*cause_of_error(error))
-            (run.folder / f"error_rank{rendezvous.rank}.txt").write_text(traceback.format_exc())
+            write_atomically(run.folder / f"error_rank{rendezvous.rank}.txt", traceback.format_exc().encode())
             raise
 
 
