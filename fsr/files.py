@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import stat
 import struct
 import time
@@ -150,7 +151,7 @@ def remove_abandoned(folder: Path) -> None:
     """Remove what processes that are gone had not finished writing in a folder, and nothing else."""
     for path in folder.glob(".*.part"):
         if is_abandoned(path):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def process_exists(process: int) -> bool:

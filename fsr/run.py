@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import make_folder, naming, open_file, remove_abandoned, write_atomically, write_json
 from fsr.records import read_records
+from fsr.system_errors import disk_is_full
 
 REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
@@ -84,20 +86,32 @@ class Run:
         """
         sizes = {file: file.stat().st_size for file in self.weight_files(best)}
         if sizes:
-            before: dict[str, int] = (
-                json.loads(self.removed_file.read_text())["bytes"] if self.removed_file.exists() else {}
-            )
-            removed = before | {file.name: size for file, size in sizes.items()}
-            write_json(self.removed_file, {"why": why, "bytes": removed})
+            removed = {"why": why, "bytes": self._removed() | {file.name: size for file, size in sizes.items()}}
+            try:
+                write_json(self.removed_file, removed)
+            except OSError as error:
+                if not disk_is_full(error):
+                    raise
+                self.previous_checkpoint_file.unlink(missing_ok=True)  # makes room for the record
+                write_json(self.removed_file, removed)
         for file in sizes:
             file.unlink(missing_ok=True)
         return sum(sizes.values())
 
     def bytes(self) -> int:
         """Bytes of all its files."""
-        return (
-            sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file()) if self.folder.exists() else 0
-        )
+        total = 0
+        for file in self.folder.iterdir() if self.folder.exists() else ():
+            with suppress(FileNotFoundError):  # one that was being written, and is in its place now
+                total += file.stat().st_size if file.is_file() else 0
+        return total
+
+    def _removed(self) -> dict[str, int]:
+        """Bytes of each file that was removed before, by its name."""
+        if not self.removed_file.exists():
+            return {}
+        removed: dict[str, int] = json.loads(self.removed_file.read_text())["bytes"]
+        return removed
 
     def config(self) -> TrainConfig:
         """The configuration that this run was started with."""

@@ -17,6 +17,8 @@ from fsr.errors import reports_user_errors
 from launch.show.table import Row, Rows, left, table
 from launch.slurm.queue import Queue
 from launch.state.paths import StudyFolder
+from launch.state.retention import Retention
+from launch.state.space import gigabytes
 from launch.state.storage import open_launched
 from launch.state.target import Target
 from launch.state.trials import best_trial
@@ -63,6 +65,10 @@ class Status:
         """The trials by number."""
         return self._rows.read()
 
+    def bytes(self, rows: list[Row]) -> int:
+        """Bytes of all runs, as each trial's summary told when it ended, less what was removed since."""
+        return max(0, sum(row.bytes for row in rows) - Retention.of(self.folder).freed)
+
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         rows = self.rows()
@@ -72,6 +78,7 @@ class Status:
             "iterations": self.iterations,
             "queue": self.queue.states(),
             "gpu_hours": gpu_hours(rows),
+            "bytes": self.bytes(rows),
             "trials": [
                 {
                     "number": row.number,
@@ -87,6 +94,7 @@ class Status:
                     "causes": row.causes,
                     "error": row.error,
                     "code": row.code,
+                    "bytes": row.bytes,
                 }
                 for row in rows
             ],
@@ -107,6 +115,7 @@ class Status:
             Text(f"{self.target} trials wanted: {trials}"),
             Text(f"Slurm's queue: {in_queue}"),
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
+            Text(f"on the disk: {gigabytes(self.bytes(rows))} (--keep {Retention.of(self.folder).keep})"),
             *(Text(line) for line in code_lines(rows)),
         )
 

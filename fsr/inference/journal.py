@@ -178,7 +178,7 @@ class Journal:
     def _cut_unfinished_line(self) -> None:
         size = self._file.seek(0, os.SEEK_END)
         start = self._file.seek(max(0, size - _LONGEST_LINE))
-        tail = self._file.readall()
+        tail = self._file.read()
         self._file.truncate(start + tail.rfind(b"\n") + 1)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import naming, open_file, unfinished, write_json
+from fsr.files import naming, open_file, remove_abandoned, unfinished, write_json
 from fsr.run import CODE_VERSION_FILE, git_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -101,6 +101,7 @@ class CodeFolder:
 
     def _copy(self, version: str, manifest: Manifest) -> None:
         copy, damaged = unfinished(self.snapshot(version)), unfinished(self.snapshot(version))
+        remove_abandoned(self.folder)
         try:
             for name in manifest:
                 with naming(copy / name), open(ROOT / name, "rb") as ours, open_file(copy / name, "wb") as theirs:

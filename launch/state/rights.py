@@ -1,4 +1,4 @@
-"""Whether this user may do in a folder what a command is about to do: asked at its start, before anything is touched."""
+"""Whether this user may do in a folder what a command is about to do: asked before anything is touched."""
 
 import os
 import stat

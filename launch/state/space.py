@@ -72,8 +72,8 @@ def space_note(folder: Path, need: Need, keep: Keep, trials: int, workers: int) 
         return None
     return (
         f"{trials} trials may need {gigabytes(total)} ({gigabytes(need.while_training)} of each that is trained, "
-        f"{gigabytes(need.left(keep))} of each that has finished with --keep {keep}), and {gigabytes(free)} are free in "
-        f"{nearest(folder)}; workers wait where the disk is full"
+        f"{gigabytes(need.left(keep))} of each that has finished with --keep {keep}), and {gigabytes(free)} are free "
+        f"in {nearest(folder)}; workers wait where the disk is full"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 try:
     from fsr.errors import UserError
     from fsr.exit_codes import ExitCode
+    from fsr.system_errors import sentence_of
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
     from launch.state.paths import LaunchFolder
@@ -80,6 +81,9 @@ def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous
         outcome = worker.work(stop, environment, rendezvous)
     except UserError as error:
         report_mistake(worker.folder, environment, error)
+        outcome = Outcome.MISTAKE
+    except PermissionError as error:
+        report_mistake(worker.folder, environment, UserError(sentence_of(error) or str(error)))
         outcome = Outcome.MISTAKE
     rendezvous.announce_end()
     return outcome
