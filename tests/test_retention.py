@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import StudyWorker
 
 fork = multiprocessing.get_context("fork")
+ROOT = Path(__file__).parent.parent
 WEIGHTS = ("checkpoint.pt", "checkpoint.previous.pt", "best.pt")
 
 
@@ -274,6 +277,34 @@ def test_a_full_disk_does_not_keep_weights_from_being_removed(tmp_path, monkeypa
     monkeypatch.setattr(fsr.run, "write_json", write_json)
     assert run.remove_weights(best=False, why="--keep best") == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "removed.json"]
+
+
+@pytest.mark.slow
+def test_after_the_removal_inference_verification_status_and_repeats_work(synthetic_folder, tmp_path):
+    def command(program, *options, code=0):
+        answer = subprocess.run(
+            [sys.executable, ROOT / program, *options], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert answer.returncode == code, answer.stdout + answer.stderr
+        assert "Traceback" not in answer.stderr
+        return answer.stdout + answer.stderr
+
+    places = ["--study", "smoke", "--runs", tmp_path]
+    data = ["--data_folder", synthetic_folder]
+    sweep_it = ["launch/sweep.py", *places, *data, "--cluster", "local", "--trials", "1", "--iterations", "4"]
+    command(*sweep_it)
+    run = Run(tmp_path / "smoke" / "trial_0000")
+    assert [file.name for file in run.weight_files(best=True)] == ["best.pt"]
+    infer = ["fsr/infer.py", "synthetic", *data, "--output_folder", tmp_path / "results", "--checkpoint"]
+    command(*infer, run.best_file)
+    said = command(*infer, run.checkpoint_file, code=2)
+    assert "was removed when its run had ended (--keep best)" in said and "best.pt is there" in said
+    command(*sweep_it, "--repeat", "1")
+    command(*sweep_it, "--verify-resume")
+    assert not list((tmp_path / "smoke" / "verify").rglob("*.pt"))
+    assert "on the disk: " in command("launch/status.py", *places)
+    assert "1 finished" not in command("launch/doctor.py", *places)
+    command("analysis/load.py", *places, "--out", tmp_path / "tables")
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
