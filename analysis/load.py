@@ -158,10 +158,10 @@ def main(arguments: list[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=arguments)
     tables = load(*options.study, runs=options.runs)
-    options.out.mkdir(parents=True, exist_ok=True)
     for field in dataclasses.fields(tables):
         table = getattr(tables, field.name)
-        table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
+        with open_file(options.out / f"{field.name}.csv", "w") as file:
+            table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")
 
 

@@ -4,6 +4,7 @@ Every file that it makes goes through here, so that several people can work in o
 write to, so may it to everything that is made there, whatever the umask; in a private one, all is private.
 """
 
+import errno
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import shutil
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ def create(path: str | Path, flags: int, *, lock: bool = False) -> int:
         with suppress(FileNotFoundError):
             return os.open(path, flags & ~os.O_CREAT)
     if not flags & os.O_CREAT:
-        raise FileNotFoundError(2, os.strerror(2), str(path))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     make_folder(path.parent)
     try:
         # Nobody else may have it open before it has its mode.
@@ -82,16 +83,25 @@ def _take_after_folder(path: Path, most: int, file: int | None = None, lock: boo
     wanted = _without_umask(most) if folder.st_mode & stat.S_ISVTX else _shared_mode(path.parent, folder) & most
     group = new.st_gid
     if not folder.st_mode & stat.S_ISVTX and group != folder.st_gid:
-        try:
-            os.chown(target, -1, folder.st_gid)
-        except PermissionError:  # not this user's group: his own must not get its rights
-            wanted &= ~0o070
+        if not _obeyed(lambda: os.chown(target, -1, folder.st_gid)):
+            wanted &= ~0o070  # not this user's group: his own must not get its rights
     if lock:
         wanted &= (wanted & 0o222) | (wanted & 0o222) << 1
     if stat.S_ISDIR(new.st_mode):
         wanted |= folder.st_mode & stat.S_ISGID
     if stat.S_IMODE(new.st_mode) != wanted:
-        os.chmod(target, wanted)
+        _obeyed(lambda: os.chmod(target, wanted))
+
+
+def _obeyed(change: Callable[[], None]) -> bool:
+    """Make a change of group or mode; whether it could be made. Some file systems know neither (CIFS, FUSE)."""
+    try:
+        change()
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        return False
+    return True
 
 
 def _shared_mode(folder: Path, found: os.stat_result) -> int:

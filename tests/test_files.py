@@ -74,6 +74,16 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path):
     assert (mode(tmp_path / "journal.log"), (tmp_path / "journal.log").read_text()) == (0o640, "1\n2\n")
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_that_knows_no_modes_is_written_all_the_same(tmp_path, monkeypatch, number):
+    def chmod(path, mode):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    write_json(tmp_path / "a" / "study.json", 1)
+    assert (tmp_path / "a" / "study.json").read_text() == "1\n"
+
+
 @AS_ROOT
 def test_the_folders_group_is_kept_with_setgid_and_without(tmp_path):
     for name, bits in (("plain", 0o770), ("setgid", 0o2770)):
