@@ -81,10 +81,9 @@ def _take_after_folder(path: Path, most: int, file: int | None = None, lock: boo
         return
     target: Path | int = path if file is None else file
     wanted = _without_umask(most) if folder.st_mode & stat.S_ISVTX else _shared_mode(path.parent, folder) & most
-    group = new.st_gid
-    if not folder.st_mode & stat.S_ISVTX and group != folder.st_gid:
-        if not _obeyed(lambda: os.chown(target, -1, folder.st_gid)):
-            wanted &= ~0o070  # not this user's group: his own must not get its rights
+    foreign = not folder.st_mode & stat.S_ISVTX and new.st_gid != folder.st_gid
+    if foreign and not _obeyed(lambda: os.chown(target, -1, folder.st_gid)):
+        wanted &= ~0o070  # not this user's group: his own must not get its rights
     if lock:
         wanted &= (wanted & 0o222) | (wanted & 0o222) << 1
     if stat.S_ISDIR(new.st_mode):
