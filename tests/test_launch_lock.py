@@ -11,6 +11,7 @@ from fsr.errors import UserError
 from launch.lock_probe import GOT_IN, KEPT_OUT, UNSEEN, outcome, try_here, try_locks, verdict
 from launch.state import lock as lock_module
 from launch.state.lock import FileLock
+from launch.sweep import main
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -127,3 +128,14 @@ def test_what_a_second_node_says_of_a_lock_becomes_a_sentence(tmp_path, printed,
 def test_no_two_free_nodes_are_told_and_nothing_is_concluded():
     node, why = outcome([], "srun: error: Unable to allocate resources: More processors requested\n")
     assert node is None and "More processors requested" in why
+
+
+def test_a_sweep_on_a_file_system_without_locks_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    failing(monkeypatch, *[errno.ENOLCK] * 9)
+    places = ["--data_folder", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--cluster", "debug"]
+    with pytest.raises(SystemExit) as end:
+        main(["--study", "smoke", *places])
+    assert end.value.code == 2
+    assert "sweep.lock cannot be locked (No locks available)" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "smoke").exists()
