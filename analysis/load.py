@@ -19,8 +19,10 @@ import tyro
 
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
 from fsr.errors import UserError, reports_user_errors
+from fsr.files import is_abandoned, open_file, unfinished
 from fsr.records import read_records
 from fsr.score_names import is_score
+from fsr.system_errors import nearest
 from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
@@ -93,28 +95,27 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     if cached.exists():
         return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
     tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    if os.access(folder.folder, os.W_OK):  # a colleague's study can often be read and not written
+    if os.access(nearest(cached.parent), os.W_OK):  # a colleague's study can often be read and not written
         _save(tables, cached)
     return tables
 
 
 def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
     """Write the tables atomically, in place of those that were cached before."""
-    cached.parent.mkdir(exist_ok=True)
-    unfinished = cached.with_name(f".{cached.name}.{os.getpid()}")
-    unfinished.mkdir()
+    written = unfinished(cached)
     for name, table in tables.items():
-        table.to_parquet(unfinished / f"{name}.parquet")
+        with open_file(written / f"{name}.parquet", "wb") as file:
+            table.to_parquet(file)
     for other in cached.parent.iterdir():
         # Another process may be writing its own tables here, or removing the same old ones.
-        if other != unfinished and not (other.name.startswith(".") and _lives(other)):
+        if not other.name.startswith(".") or is_abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
-    unfinished.rename(cached)
-
-
-def _lives(unfinished: Path) -> bool:
-    """Whether the process that writes this folder is still there."""
-    return Path(f"/proc/{unfinished.name.rpartition('.')[2]}").exists()
+    try:
+        written.rename(cached)
+    except OSError:
+        if not cached.exists():  # else another process wrote the same meanwhile
+            raise
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def _stamp(folder: StudyFolder) -> str:
@@ -157,10 +158,10 @@ def main(arguments: list[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=arguments)
     tables = load(*options.study, runs=options.runs)
-    options.out.mkdir(parents=True, exist_ok=True)
     for field in dataclasses.fields(tables):
         table = getattr(tables, field.name)
-        table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
+        with open_file(options.out / f"{field.name}.csv", "w") as file:
+            table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")
 
 

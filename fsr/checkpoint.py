@@ -21,7 +21,7 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
 from fsr.released import architecture, check_names, plain_state
-from fsr.run import Run
+from fsr.run import Run, missing_checkpoint
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
@@ -149,7 +149,7 @@ def readable_checkpoint(run: Run, device: torch.device) -> tuple[Path | None, di
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Tensors and values of a checkpoint. Raises UserError if the file is missing or cannot be read."""
     if not path.is_file():
-        raise UnreadableError(f"checkpoint {path} does not exist")
+        raise UnreadableError(missing_checkpoint(path))
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         return content

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec
 
 from fsr.exit_codes import ExitCode
+from fsr.system_errors import sentence_of
 
 Arguments = ParamSpec("Arguments")
 
@@ -42,8 +43,8 @@ def print_on_any_terminal() -> None:
 
 
 def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Let the command `main` end with one line on stderr and an exit code when it raises a UserError (MISTAKE) or a
-    LostGpuError (BROKEN)."""
+    """Let the command `main` end with one line on stderr and an exit code when it raises a UserError, or cannot write
+    (MISTAKE), or a LostGpuError (BROKEN)."""
 
     @wraps(main)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -53,6 +54,12 @@ def reports_user_errors(main: Callable[Arguments, None]) -> Callable[Arguments, 
         except (UserError, LostGpuError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(ExitCode.MISTAKE if isinstance(error, UserError) else ExitCode.BROKEN)
+        except (OSError, RuntimeError) as error:
+            sentence = sentence_of(error)
+            if sentence is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(ExitCode.MISTAKE)
 
     return command
 

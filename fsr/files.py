@@ -1,24 +1,206 @@
-"""Atomic writes: after a crash a file is either the old one or the whole new one."""
+"""How this program writes: files and folders take group and mode of the folder they lie in, and no file is half there.
 
+Every file that it makes goes through here, so that several people can work in one folder: in one that its group may
+write to, so may it to everything that is made there, whatever the umask; in a private one, all is private.
+"""
+
+import errno
+import itertools
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+import shutil
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
+
+HOST = re.sub(r"[^\w-]", "_", platform.node())
+UNFINISHED = re.compile(r"\..*\.(?P<host>[\w-]*)\.(?P<pid>\d+)\.\d+\.part")
+LONG_DEAD_S = 24 * 3600.0  # longer than clocks differ, and than any file takes to be written
+ACL_GROUP, ACL_MASK = 0x04, 0x10  # tags of entries in a POSIX ACL
+_numbers = itertools.count()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+        _take_after_folder(path, 0o777)
+
+
+def open_file(path: Path, mode: str, *, lock: bool = False, **options: Any) -> IO[Any]:
+    """`open` for writing, which makes a new file, and its folder, as this program's files are.
+
+    Who may not write to a `lock` may not read it either: else he could take it, and stop those who may.
+    """
+    return open(path, mode, opener=partial(create, lock=lock), **options)
+
+
+def create(path: str | Path, flags: int, *, lock: bool = False) -> int:
+    """`os.open`, which makes a new file, and its folder, as this program's files are."""
+    path = Path(path)
+    flags |= os.O_CLOEXEC
+    if not flags & os.O_EXCL:
+        with suppress(FileNotFoundError):
+            return os.open(path, flags & ~os.O_CREAT)
+    if not flags & os.O_CREAT:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    make_folder(path.parent)
+    try:
+        # Nobody else may have it open before it has its mode.
+        file = os.open(path, flags | os.O_EXCL, 0o666 if _has_default_acl(path.parent) else 0o600)
+    except FileExistsError:
+        if flags & os.O_EXCL:
+            raise
+        return os.open(path, flags & ~os.O_CREAT)  # another process made it meanwhile
+    try:
+        _take_after_folder(path, 0o666, file, lock)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _take_after_folder(path: Path, most: int, file: int | None = None, lock: bool = False) -> None:
+    """Give a new file or folder group and mode of the folder it lies in.
+
+    A default ACL of that folder says it all, and the system has obeyed it. In a sticky folder such as /tmp strangers
+    meet, so there the umask decides.
+    """
+    folder, new = path.parent.stat(), path.stat() if file is None else os.fstat(file)
+    if _has_default_acl(path.parent):
+        return
+    target: Path | int = path if file is None else file
+    wanted = _without_umask(most) if folder.st_mode & stat.S_ISVTX else _shared_mode(path.parent, folder) & most
+    foreign = not folder.st_mode & stat.S_ISVTX and new.st_gid != folder.st_gid
+    if foreign and not _obeyed(lambda: os.chown(target, -1, folder.st_gid)):
+        wanted &= ~0o070  # not this user's group: his own must not get its rights
+    if lock:
+        wanted &= (wanted & 0o222) | (wanted & 0o222) << 1
+    if stat.S_ISDIR(new.st_mode):
+        wanted |= folder.st_mode & stat.S_ISGID
+    if stat.S_IMODE(new.st_mode) != wanted:
+        _obeyed(lambda: os.chmod(target, wanted))
+
+
+def _obeyed(change: Callable[[], None]) -> bool:
+    """Make a change of group or mode; whether it could be made. Some file systems know neither (CIFS, FUSE)."""
+    try:
+        change()
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+def _shared_mode(folder: Path, found: os.stat_result) -> int:
+    """Rights that a folder gives to its owner, its group and others.
+
+    Where it has an ACL, the bits of the group are the ACL's mask: the most that any of its users and groups may.
+    """
+    mode = stat.S_IMODE(found.st_mode) & 0o777
+    entries = {tag: rights for tag, rights, _ in _acl(folder, "access")}
+    if ACL_GROUP in entries:
+        mode = mode & ~0o070 | (entries[ACL_GROUP] & entries.get(ACL_MASK, 7)) << 3
+    return mode
+
+
+def _has_default_acl(folder: Path) -> bool:
+    return bool(_acl(folder, "default"))
+
+
+def _acl(folder: Path, kind: str) -> list[tuple[int, int, int]]:
+    """Entries (tag, rights, user or group) of a folder's POSIX ACL; empty where it has none."""
+    try:
+        content = os.getxattr(folder, f"system.posix_acl_{kind}")
+    except (OSError, AttributeError):  # none; or a file system, or a system, that knows none
+        return []
+    return list(struct.iter_unpack("<HHI", content[4:]))
+
+
+def _without_umask(most: int) -> int:
+    """The rights that the umask leaves; where the system does not tell it without changing it, the owner's alone."""
+    status = Path("/proc/self/status")
+    found = re.search(r"^Umask:\s*(\d+)", status.read_text(), re.MULTILINE) if status.exists() else None
+    return most & ~(int(found[1], 8) if found else 0o077)
+
+
+def unfinished(path: Path) -> Path:
+    """A name beside `path` for what this process writes and then moves there; nobody else has the same."""
+    return path.with_name(f".{path.name[:100]}.{HOST}.{os.getpid()}.{next(_numbers)}.part")
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file or folder was being written by a process that is gone.
+
+    Of another machine's processes nothing is known from here; theirs is abandoned when nobody touched it for a day.
+    """
+    found = UNFINISHED.fullmatch(path.name)
+    if found is None:
+        return False
+    if found["host"] == HOST:
+        return int(found["pid"]) != os.getpid() and not process_exists(int(found["pid"]))
+    try:
+        return time.time() - path.lstat().st_mtime > LONG_DEAD_S
+    except FileNotFoundError:  # just finished
+        return False
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that are gone had not finished writing in a folder, and nothing else."""
+    for path in folder.glob(".*.part"):
+        if is_abandoned(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def process_exists(process: int) -> bool:
+    """Whether this machine has a process of this number, whoever's it is."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+@contextmanager
+def naming(path: Path, *aliases: Path) -> Iterator[None]:
+    """Let an OSError that names no file, as those of writing, or one of the aliases, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, *map(str, aliases)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file for writing. It replaces `path`, after fsync, when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Open a temporary file for writing. It replaces `path`, after fsync, when the block ends without an error.
+
+    After a crash `path` is either the old file or the whole new one.
+    """
+    temporary = unfinished(path)
+    temporary.unlink(missing_ok=True)  # of an earlier process with this one's number
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            new = create(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+            with os.fdopen(new, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

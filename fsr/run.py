@@ -6,15 +6,18 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
-from fsr.files import write_atomically, write_json
+from fsr.files import make_folder, naming, open_file, remove_abandoned, write_atomically, write_json
 from fsr.records import read_records
+from fsr.system_errors import disk_is_full
 
+REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
 
 
@@ -31,11 +34,17 @@ class Run:
         self.checkpoint_file = self.folder / "checkpoint.pt"
         self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"
         self.best_file = self.folder / "best.pt"
+        self.removed_file = self.folder / REMOVED_FILE
 
     def check(self, config: TrainConfig) -> None:
-        """Raise UserError if the folder belongs to a run with other settings; where the data lies may differ."""
+        """Raise UserError if the folder belongs to a run with other settings; where the data lies may differ.
+
+        So does one whose checkpoints were removed before its last step: it would start anew over its own records.
+        """
         if not self.config_file.exists():
             return
+        if self.removed_file.exists() and not self.has_checkpoint() and not self.result_file.exists():
+            raise UserError(f"{missing_checkpoint(self.checkpoint_file)}; it cannot be resumed")
         before, now = self.config().to_json(), config.to_json()
         changed = [name for name in now if before[name] != now[name] and name not in PLACES]
         if changed:
@@ -48,13 +57,11 @@ class Run:
     def start(self, config: TrainConfig) -> bool:
         """Let the folder belong to this configuration, and say whether it did not yet. Raises UserError as `check`."""
         self.check(config)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         new = not self.config_file.exists()
         if new:
             write_json(self.config_file, config.to_json())
-
-        for unfinished in self.folder.glob(".*.[0-9]*"):  # temporary files of killed processes
-            unfinished.unlink()
+        remove_abandoned(self.folder)
         return new
 
     def release(self) -> None:
@@ -66,6 +73,45 @@ class Run:
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.checkpoint_file.exists() or self.previous_checkpoint_file.exists()
+
+    def weight_files(self, best: bool) -> list[Path]:
+        """The files of weights that are there: checkpoints, those that were not finished, and, if wanted, best.pt."""
+        files = [self.checkpoint_file, self.previous_checkpoint_file, *self.folder.glob(".*.pt.*.part")]
+        return [file for file in (*files, *([self.best_file] if best else [])) if file.exists()]
+
+    def remove_weights(self, best: bool, why: str) -> int:
+        """Remove checkpoints, and `best.pt` if wanted; the bytes that this frees. The run must have ended for good.
+
+        `removed.json` tells what was removed, and why, before it is: after a crash the same call does the rest.
+        """
+        sizes = {file: file.stat().st_size for file in self.weight_files(best)}
+        if sizes:
+            removed = {"why": why, "bytes": self._removed() | {file.name: size for file, size in sizes.items()}}
+            try:
+                write_json(self.removed_file, removed)
+            except OSError as error:
+                if not disk_is_full(error):
+                    raise
+                self.previous_checkpoint_file.unlink(missing_ok=True)  # makes room for the record
+                write_json(self.removed_file, removed)
+        for file in sizes:
+            file.unlink(missing_ok=True)
+        return sum(sizes.values())
+
+    def bytes(self) -> int:
+        """Bytes of all its files."""
+        total = 0
+        for file in self.folder.iterdir() if self.folder.exists() else ():
+            with suppress(FileNotFoundError):  # one that was being written, and is in its place now
+                total += file.stat().st_size if file.is_file() else 0
+        return total
+
+    def _removed(self) -> dict[str, int]:
+        """Bytes of each file that was removed before, by its name."""
+        if not self.removed_file.exists():
+            return {}
+        removed: dict[str, int] = json.loads(self.removed_file.read_text())["bytes"]
+        return removed
 
     def config(self) -> TrainConfig:
         """The configuration that this run was started with."""
@@ -88,7 +134,7 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
-        with open(self.metrics_file, "a") as file:
+        with naming(self.metrics_file), open_file(self.metrics_file, "a") as file:
             file.write(json.dumps(record) + "\n")
 
     def rewind(self, step: int) -> None:
@@ -107,6 +153,17 @@ class Run:
             return []
         attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
         return attempts
+
+
+def missing_checkpoint(path: Path) -> str:
+    """That there is no checkpoint, and why, where the run's folder tells it."""
+    record = path.parent / REMOVED_FILE
+    removed = json.loads(record.read_text()) if record.exists() else {"bytes": {}}
+    if path.name not in removed["bytes"]:
+        return f"checkpoint {path} does not exist"
+    best = path.with_name("best.pt")
+    left = f"; {best} is there" if best.exists() else ""
+    return f"checkpoint {path} was removed when its run had ended ({removed['why']}){left}"
 
 
 def provenance() -> dict[str, Any]:

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from fsr import distributed
 from fsr.arithmetic import computed_in
@@ -14,6 +13,7 @@ from fsr.checkpoint import LOSSES, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
+from fsr.event_file import EventFile
 from fsr.files import write_json
 from fsr.pictures import draw
 from fsr.prefetch import Prefetcher
@@ -31,7 +31,7 @@ class RunLog:
             torch.cuda.reset_peak_memory_stats(device)  # a worker's trials follow each other in one process
         run.record_attempt(device_name(device), computed_in(config.precision, device), state.step)
         run.rewind(state.step)  # an attempt that was lost recorded steps after its checkpoint, which are repeated now
-        self.board = SummaryWriter(run.folder, purge_step=state.step + 1)
+        self.board = EventFile(run.folder, state.step + 1)
         self.progress = TrainProgress(state.step, config.iterations)
         self.recorded = time.monotonic()
         start = "resuming" if state.step else "starting"
@@ -71,7 +71,7 @@ class RunLog:
         images = evaluation_images(config, self.source, config.val_set, 0, 1)
         for sample in itertools.islice(images, config.pictures):
             picture = draw(state.student, sample, config, self.device)
-            self.board.add_image(f"validation/{sample[0]}", picture, state.step)
+            self.board.image(f"validation/{sample[0]}", picture, state.step)
         shown = (CAM_MIOU, AUX_CAM_MIOU, SEG_MIOU, TEACHER_SEG_MIOU)
         scores = "  ".join(f"{name.removeprefix(PREFIX)} {state.scores[name]:.3f}" for name in shown)
         self.progress.say(f"step {state.step}: {scores}")
@@ -81,8 +81,7 @@ class RunLog:
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         self.run.log({"step": step} | values)
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        self.board.scalars(values, step)
 
     def finish(self) -> None:
         """Write the final scores."""

@@ -17,12 +17,15 @@ from rich.table import Table
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.system_errors import getuser, nearest
+from launch.lock_probe import try_locks
 from launch.show.messages import say
 from launch.slurm import answers, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
 from launch.state.paths import StudyFolder
+from launch.state.rights import may_write
 from launch.state.storage import NETWORK, file_system, open_launched
 from launch.worker.claim import close_lost
 
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     console = new_console()
     check_cluster(options.partition, console)
-    sound = check_locks(options.runs, console)
+    sound = check_locks(options.runs, options.partition, console)
     if options.study:
         sound &= check_study(StudyFolder.in_runs(options.runs, options.study), console)
     sys.exit(ExitCode.DONE if sound else ExitCode.INCOMPLETE)
@@ -157,9 +160,9 @@ def preemption(mode: str, grace: str) -> tuple[str, str]:
     return "does not happen", "nothing"
 
 
-def check_locks(runs: Path, console: Console) -> bool:
-    """Say whether locks under the runs folder hold across nodes."""
-    folder = next(parent for parent in (runs.absolute(), *runs.absolute().parents) if parent.exists())
+def check_locks(runs: Path, partition: str | None, console: Console) -> bool:
+    """Say whether locks under the runs folder hold across nodes: what its mount says, and what comes of taking one."""
+    folder = nearest(runs.absolute())
     kind = file_system(folder)
     mounts = Path("/proc/self/mounts")
     lines = mounts.read_text().splitlines() if mounts.exists() else []
@@ -172,12 +175,18 @@ def check_locks(runs: Path, console: Console) -> bool:
         return False
     shared = "a network file system" if kind in NETWORK else "seen by other nodes only if it is shared in another way"
     console.print(f"locks: {folder} lies on {kind or 'an unknown file system'}, {shared}", soft_wrap=True)
-    return True
+    sound, sentences = try_locks(folder, commands.presence() == "answers", partition)
+    for sentence in sentences:
+        console.print(sentence, soft_wrap=True)
+    return sound
 
 
 def check_study(folder: StudyFolder, console: Console) -> bool:
     """Check a study's files; give every attempt that died its cause; say what was done."""
     study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
+    repairs = may_write(folder)
+    if not repairs:
+        console.print(f"{getuser()} may only read {folder.folder}, so nothing is repaired", soft_wrap=True)
     queue = Queue(folder, on_slurm=folder.slurm.exists())
     trials, sound, working = study.get_trials(deepcopy=False), True, []
     done, jobs = sum(trial.state.is_finished() for trial in trials), queue.jobs()
@@ -192,7 +201,7 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
             continue
         attempts, lock = attempt_log.attempts(), folder.trial_lock(trial.number)
         if attempts and attempts[-1].cause is None:
-            if queue.holds(attempts[-1]) or not lock.try_acquire():
+            if queue.holds(attempts[-1]) or not repairs or not lock.try_acquire():
                 working.append(trial.number)
                 continue
             close_lost(folder, trial.number, partial(cause_of_lost_attempt, identity=folder.identity))

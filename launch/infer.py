@@ -11,6 +11,7 @@ from fsr.inference.config import InferConfig
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
 from launch.slurm.resources import Resources, words
 from launch.state.paths import ResultsFolder
+from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
 from launch.submit import choose_code, prepare, submit
 from launch.worker import method
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     lists = config.list_folder.absolute() if config.list_folder else None
     folder = ResultsFolder(config.results_folder.resolve())
     config = replace(config, **places, list_folder=lists, output_folder=folder.folder)
+    check_rights(folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)

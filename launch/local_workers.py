@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fsr.exit_codes import ExitCode
+from fsr.files import open_file
 from launch.slurm import commands
 from launch.slurm.environment import foreign_packages
 from launch.worker.protocol import Outcome
@@ -30,10 +31,9 @@ class LocalWorker:
         environment = commands.without_job(os.environ) | variables
         environment["PYTHONPATH"] = os.pathsep.join([str(code), *foreign_packages()])
         command = [sys.executable, "-u", "-m", "launch.worker.main", str(spec_file)]
-        log_file.parent.mkdir(parents=True, exist_ok=True)
         # In a session of its own, because Ctrl-C reaches every process of a terminal: the sweep alone hears it, and
         # asks its workers to save.
-        with open(log_file, "wb") as log:
+        with open_file(log_file, "wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=code, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )

@@ -14,7 +14,8 @@ from fsr.files import write_json
 from fsr.run import provenance
 from launch.slurm.resources import Resources
 from launch.state.paths import StudyFolder, new_identity
-from launch.state.storage import JOURNAL, STORAGE_VARIABLE, check_url, without_password
+from launch.state.retention import Keep
+from launch.state.storage import JOURNAL, STORAGE_VARIABLE, absolute_url, check_url, without_password
 from launch.study import Study, load
 from launch.worker.job_spec import JobSpec
 
@@ -48,6 +49,10 @@ class Options(Resources):
     storage: str | None = None
     """URL of a database to use instead of the journal: postgresql://…, mysql://…, sqlite:///FILE. To keep its password
     off the command line, leave it out here and set the environment variable FSR_STORAGE to the whole URL."""
+    keep: Keep | None = None
+    """What stays of the weights of trials that have ended. best: best.pt of a finished one, nothing of a pruned one.
+    all: everything. none: nothing. One that failed keeps everything. By default what the study says, at first best; to
+    name it here also cleans up after the trials that have ended before."""
     detach: bool = False
     """On Slurm: submit and return, without watching."""
     dry_run: bool = False
@@ -107,11 +112,12 @@ def plan(options: Options) -> Plan:
 
 def storage_of(options: Options) -> str | None:
     """URL of the storage. Raises UserError for one that cannot be one."""
-    url = os.environ.get(STORAGE_VARIABLE, options.storage)
-    if url is None:
+    given = os.environ.get(STORAGE_VARIABLE, options.storage)
+    if given is None:
         return None
-    if options.storage and without_password(url) != without_password(options.storage):
-        shown = without_password(url), without_password(options.storage)
+    url, flag = absolute_url(given), absolute_url(options.storage or given)
+    if without_password(url) != without_password(flag):
+        shown = without_password(url), without_password(flag)
         raise UserError(f"{STORAGE_VARIABLE} names {shown[0]}, but --storage {shown[1]}; give only one of them")
     check_url(url)
     return url
@@ -151,7 +157,7 @@ def definition_of(plan: Plan) -> dict[str, Any]:
 
 def undefine(folder: StudyFolder) -> None:
     """Remove what `define` and the start of a sweep made, because nothing was accepted. The sweep lock must be held."""
-    for file in (folder.study_file, folder.target_file, *folder.folder.glob(f"{JOURNAL}*")):
+    for file in (folder.study_file, folder.target_file, folder.keep_file, *folder.folder.glob(f"{JOURNAL}*")):
         file.unlink(missing_ok=True)
     for made in (folder.code.folder, folder.slurm, *folder.folder.glob("trial_*")):
         shutil.rmtree(made, ignore_errors=True)

@@ -22,6 +22,8 @@ from launch.slurm.answers import QueuedJob
 from launch.slurm.job_reasons import summary
 from launch.slurm.queue import Queue
 from launch.state.paths import StudyFolder
+from launch.state.retention import Retention
+from launch.state.space import gigabytes
 from launch.state.storage import open_launched
 from launch.state.target import Target, reached
 from launch.state.trials import best_trial
@@ -70,6 +72,10 @@ class Status:
         self.queue.jobs()  # a silent Slurm takes its time, in which trials would end between one row and the next
         return self._rows.read()
 
+    def bytes(self, rows: list[Row]) -> int:
+        """Bytes of all runs, as each trial's summary told when it ended, less what was removed since."""
+        return max(0, sum(row.bytes for row in rows) - Retention.of(self.folder).freed)
+
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         rows = self.rows()
@@ -83,6 +89,7 @@ class Status:
             "logs": str(self.logs),
             "problem": self.problem(),
             "gpu_hours": gpu_hours(rows),
+            "bytes": self.bytes(rows),
             "trials": [
                 {
                     "number": row.number,
@@ -98,6 +105,7 @@ class Status:
                     "causes": row.causes,
                     "error": row.error,
                     "code": row.code,
+                    "bytes": row.bytes,
                 }
                 for row in rows
             ],
@@ -154,6 +162,7 @@ class Status:
             *(Text(line) for line in (*stuck, *problem)),
             *(Text(line) for line in self.log_lines(jobs or {})),
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
+            Text(f"on the disk: {gigabytes(self.bytes(rows))} (--keep {Retention.of(self.folder).keep})"),
             *(Text(line) for line in code_lines(rows)),
         )
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import optuna
@@ -27,7 +30,12 @@ from launch.plan import (
 from launch.show.messages import announce, say
 from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
+from launch.state.lock import FileLock
+from launch.state.paths import StudyFolder
 from launch.state.repeats import Repeats
+from launch.state.retention import Keep, Retention, clean_up_all, clean_up_announced
+from launch.state.rights import check_rights, check_rights_to_trials
+from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
 from launch.state.target import Target
@@ -57,37 +65,99 @@ def sweep(options: Options) -> ExitCode:
         return verify_resume(planned, console)
     if options.dry_run:
         return dry_run(options, planned, console)
-    lock = planned.folder.sweep_lock()
-    lock.take(f"sweeping {planned.folder.folder}")
-    with StopRequest() as stop:
-        try:
-            is_new = define(planned)
+    check_rights(planned.folder)
+    with StopRequest() as stop, sweeping(planned) as lock:
+        with undone_if_refused(planned):
+            check_space_for(planned)
+            define(planned)
             tell_code(planned, options.renew_code, console)
             planned.folder.stop_file.unlink(missing_ok=True)
             study = open_study(planned)
+            check_rights_to_trials(planned.folder, running(study))
+            keep = retain(options.keep, planned.folder, study, console)
             if options.repeat:
                 repeats = repeats_of(options, options.repeat, planned, study.get_trials(deepcopy=False), console)
                 repeats.enqueue(study)
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
-            target_before = Target.of(planned.folder) if planned.folder.target_file.exists() else None
             Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
-            try:
-                if planned.resources.cluster != "slurm":
-                    return sweep_here(planned, study, missing, stop, lock, console)
-                submission, ids = submit_workers(planned, missing, console)
-            except UserError:
-                if target_before:  # what was accepted before is all that is wanted
-                    target_before.write(planned.folder)
-                if is_new and not planned.folder.has_runs():  # nothing was accepted, so nothing is pinned
+            tell_space(planned, keep, missing, console)
+            if planned.resources.cluster != "slurm":
+                return sweep_here(planned, study, missing, stop, lock, console)
+            submission, ids = submit_workers(planned, missing, console)
+        return sweep_on_slurm(planned, study, submission, ids, stop, lock, options.detach, console)
+
+
+@contextmanager
+def sweeping(planned: Plan) -> Iterator[FileLock]:
+    """Hold the sweep lock. Where it cannot even be made, nothing of a new study's folder stays."""
+    folder, lock = planned.folder.folder, planned.folder.sweep_lock()
+    was_there = folder.exists()
+    try:
+        lock.take(f"sweeping {folder}")
+        yield lock
+    finally:
+        lock.release()  # the local workers' sign to save and leave, however this ends
+        if not was_there and not planned.folder.study_file.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def undone_if_refused(planned: Plan) -> Iterator[None]:
+    """If the work inside is refused, or cannot be written down, leave the study as it was. Holds the sweep lock."""
+    folder = planned.folder
+    target = Target.of(folder) if folder.target_file.exists() else None
+    is_new = not folder.study_file.exists()
+    try:
+        yield
+    except (UserError, OSError):
+        if is_new and not folder.has_runs():  # nothing was accepted, so nothing is pinned
+            if planned.storage:
+                with suppress(KeyError, UserError):  # it was not made, or cannot be reached
                     optuna.delete_study(study_name=planned.study.name, storage=open_the_storage(planned))
-                    undefine(planned.folder)
-                raise
-            return sweep_on_slurm(planned, study, submission, ids, stop, lock, options.detach, console)
-        finally:
-            lock.release()  # the local workers' sign to save and leave, however this ends
+            undefine(folder)
+        elif target:  # what was accepted before is all that is wanted
+            target.write(folder)
+        raise
+
+
+def running(study: optuna.Study) -> list[int]:
+    """Numbers of the trials that were begun and have not ended."""
+    return [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+
+def check_space_for(planned: Plan) -> None:
+    """Raise UserError if not even one checkpoint has room."""
+    need = Need.of(planned.base)
+    if need:
+        check_space(planned.folder.folder, need)
+
+
+def tell_space(planned: Plan, keep: Keep, missing: int, console: Console) -> None:
+    """Say so if the missing trials may need more space than there is."""
+    need = Need.of(planned.base)
+    note = need and space_note(planned.folder.folder, need, keep, missing, planned.parallel)
+    if note:
+        say(console, f"note: {note}")
+
+
+def retain(keep: Keep | None, folder: StudyFolder, study: optuna.Study, console: Console) -> Keep:
+    """Write down what is kept of trials that end, and clean up after those that have ended; what is kept from now on.
+
+    Who names it means the trials that have ended before, too.
+    """
+    clean_up_announced(folder, study)
+    if keep is None and folder.keep_file.exists():
+        return Retention.of(folder).keep
+    retention = replace(Retention.of(folder), keep=keep or "best")
+    retention.write(folder)
+    freed = clean_up_all(folder, study.get_trials(deepcopy=False)) if keep else 0
+    if freed:
+        replace(retention, freed=retention.freed + freed).write(folder)
+        say(console, f"removed {gigabytes(freed)} of trials that have ended (--keep {keep})")
+    return retention.keep
 
 
 def repeats_of(options: Options, seeds: int, planned: Plan, trials: list[FrozenTrial], console: Console) -> Repeats:
@@ -107,6 +177,8 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
         missing = repeats_of(options, options.repeat, planned, trials, console).missing(trials)
         planned = replace(planned, target=planned.target + len(missing))
     announce_plan(planned, trials, console)
+    keep = Retention.of(planned.folder).keep if planned.folder.keep_file.exists() else "best"
+    tell_space(planned, options.keep or keep, planned.target - count(trials, *DONE), console)
     if planned.resources.cluster == "slurm":
         submission = prepare_workers(planned, planned.target - count(trials, *DONE))
         tell(submission, [], console)

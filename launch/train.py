@@ -13,6 +13,7 @@ from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources, words
 from launch.state.paths import RunFolder
+from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
 from launch.submit import choose_code, last_spec, prepare, submit
 from launch.worker.job_spec import JobSpec
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder.run.check(config)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
+    check_rights(folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)

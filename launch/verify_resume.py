@@ -16,6 +16,7 @@ from rich.console import Console
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
+from fsr.files import open_file
 from fsr.run import Run
 from launch.plan import Plan
 from launch.slurm import commands
@@ -44,6 +45,8 @@ def verify_resume(planned: Plan, console: Console) -> ExitCode:
     if difference:
         console.print(f"NOT EQUAL: {difference}")
         return ExitCode.INCOMPLETE
+    for name in ("interrupted", "uninterrupted"):
+        Run(folder / name).remove_weights(best=True, why="--verify-resume found them equal")
     console.print("BIT-IDENTICAL: weights, teacher, optimizer, centres, best weights, metrics and scores")
     return ExitCode.DONE
 
@@ -62,7 +65,7 @@ def finish(folder: Path, config: TrainConfig, kills: Sequence[tuple[int, signal.
     JobSpec(kind="run", folder=str(folder), config=config.to_json()).write(spec)
     for kill in [*kills, None]:
         command = [sys.executable, "-m", "launch.worker.main", str(spec)]
-        log = open(folder / "log.txt", "a")  # noqa: SIM115, the process writes to it
+        log = open_file(folder / "log.txt", "a")  # the process writes to it
         alone = commands.without_job(os.environ)
         process = subprocess.Popen(command, cwd=code, stdout=log, stderr=subprocess.STDOUT, env=alone)
         log.close()

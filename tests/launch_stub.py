@@ -7,7 +7,7 @@ How it behaves is said by files in the data folder: `step_s` (seconds a step tak
 import time
 
 from fsr.errors import NotFiniteError, UserError
-from fsr.files import write_json
+from fsr.files import open_file, write_atomically, write_json
 
 
 def setting(config, name, default):
@@ -23,15 +23,13 @@ def train(config, run, *, stop_requested, prune):
     step = int(run.checkpoint_file.read_text()) if run.checkpoint_file.exists() else 0
     run.rewind(step) if run.metrics_file.exists() else None
     run.record_attempt("nothing", "fp32", step)
-    with open(run.folder / "attempts", "a") as file:
+    with open_file(run.folder / "attempts", "a") as file:
         file.write(f"{step}\n")
     step_s = float(setting(config, "step_s", "0"))
     score = float(setting(config, "score", 1 - abs(config.mask_ratio - 0.5) - abs(config.momentum - 0.97)))
 
     def save():
-        temporary = run.folder / ".checkpoint"
-        temporary.write_text(str(step))
-        temporary.replace(run.checkpoint_file)
+        write_atomically(run.checkpoint_file, str(step).encode())
 
     while True:
         if stop_requested():

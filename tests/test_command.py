@@ -111,7 +111,7 @@ def test_a_run_folder_is_free_after_a_full_disk_or_a_first_step_that_fails(synth
     run = Run(tmp_path)
     for config, name, error in (
         (tiny_config(synthetic_folder), "fsr.checkpoint.torch.save", OSError(errno.ENOSPC, "No space left on device")),
-        (tiny_config(synthetic_folder), "fsr.run_log.SummaryWriter", OSError(errno.ENOSPC, "No space left on device")),
+        (tiny_config(synthetic_folder), "fsr.run_log.EventFile", OSError(errno.ENOSPC, "No space left on device")),
         (tiny_config(synthetic_folder, batch_size=4), "fsr.train.step_losses", RuntimeError("CUDA out of memory")),
     ):
         with monkeypatch.context() as patch, pytest.raises(type(error), match=str(error.args[-1])):

@@ -159,7 +159,7 @@ def test_one_that_was_interrupted_is_not_taken_for_whole(code, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.copy2", fail)
+        patch.setattr("shutil.copyfileobj", fail)
         with pytest.raises(KeyboardInterrupt):
             code.take()
     assert code.versions() == []

@@ -316,3 +316,4 @@ def test_verify_resume_kills_a_run_by_each_signal_and_finds_it_equal(synthetic_f
         assert f"{name} after step " in answer.stdout
     attempts = json.loads((tmp_path / "smoke" / "verify" / "interrupted" / "attempts.json").read_text())
     assert sorted(attempt["cause"] for attempt in attempts) == ["cancelled", "cancelled", "finished", "killed"]
+    assert not list((tmp_path / "smoke" / "verify").rglob("*.pt"))  # once they are equal, nobody needs them

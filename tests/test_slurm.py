@@ -189,10 +189,10 @@ def test_scancel_is_final_and_the_same_command_resumes(sweep):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """8 MB for everything that a sweep writes."""
+    """64 MB for everything that a sweep writes, of which a checkpoint could have 18."""
     folder = tmp_path / "runs"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

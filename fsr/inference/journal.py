@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fsr.errors import UnreadableError, UserError
-from fsr.files import write_json
-from fsr.run import provenance
+from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.run import missing_checkpoint, provenance
+from fsr.system_errors import no_locks
 
 # Folders of an image's files.
 KINDS = ("segmentation", "crf", "pseudo_labels", "previews", "overlays", "cam", "logits")
@@ -90,10 +91,9 @@ class Results:
         yield from (record for name, record in skipped.items() if name not in seen)
 
     def remove_unfinished(self) -> None:
-        """Remove the temporary files of killed processes. No process may be writing here meanwhile."""
+        """Remove what killed processes had not finished writing."""
         for kind in KINDS:
-            for file in (self.folder / kind).glob(".*.[0-9]*"):
-                file.unlink(missing_ok=True)
+            remove_abandoned(self.folder / kind)
 
 
 class JournalReader:
@@ -148,9 +148,9 @@ class Journal:
     """
 
     def __init__(self, results: Results, shard: int, shards: int) -> None:
-        results.journal_folder.mkdir(parents=True, exist_ok=True)
         path = results.journal_folder / f"{shard:04d}_of_{shards:04d}.jsonl"
-        self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (it stays open until `close`)
+        self._path = path
+        self._file = open_file(path, "ab+", buffering=0)  # it stays open until `close`
         try:
             # POSIX's lock, unlike BSD's, is not inherited by the loading workers, which may outlive this process.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,14 +160,15 @@ class Journal:
                 raise UserError(
                     f"another process is working on shard {shard} of {shards} in {results.folder}"
                 ) from None
-            raise
+            raise UserError(no_locks(path, error)) from error
         self._cut_unfinished_line()
 
     def append(self, record: dict[str, Any]) -> None:
         """Write down that an image is done."""
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        if self._file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        with naming(self._path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Flush the records to disk and release the shard."""
@@ -177,14 +178,14 @@ class Journal:
     def _cut_unfinished_line(self) -> None:
         size = self._file.seek(0, os.SEEK_END)
         start = self._file.seek(max(0, size - _LONGEST_LINE))
-        tail = self._file.readall()
+        tail = self._file.read()
         self._file.truncate(start + tail.rfind(b"\n") + 1)
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint. Raises UserError if it is missing."""
     if not path.is_file():
-        raise UnreadableError(f"checkpoint {path} does not exist")
+        raise UnreadableError(missing_checkpoint(path))
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -35,6 +35,8 @@ class Row:
     value: float | None = None
     code: tuple[str, ...] = ()
     """The code versions that trained it."""
+    bytes: int = 0
+    """What its run has on the disk."""
 
 
 class Rows:
@@ -76,6 +78,7 @@ class Rows:
                 error=trial.user_attrs.get("error"),
                 value=trial.value,
                 code=tuple(trial.user_attrs.get(CODE, ())),
+                bytes=summary.get("bytes", 0),
             )
         run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
         attempts = attempt_log.attempts()
@@ -90,6 +93,7 @@ class Rows:
             seconds=sum(attempt.seconds for attempt in attempts) if attempts else None,
             gpu_seconds=attempt_log.gpu_seconds(),
             code=tuple(trial.user_attrs.get(CODE, ())),
+            bytes=run.bytes(),
         )
 
 

@@ -3,6 +3,7 @@
 import re
 
 from fsr.errors import LostGpuError
+from fsr.files import open_file
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
 
@@ -70,9 +71,7 @@ def bad_nodes(folder: LaunchFolder) -> list[str]:
 
 
 def _touch(folder: LaunchFolder, node: str, name: str) -> None:
-    place = folder.bad_nodes / _file_name(node)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / name).touch()
+    open_file(folder.bad_nodes / _file_name(node) / name, "a").close()
 
 
 def _file_name(node: str) -> str:

@@ -54,8 +54,8 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """How long it took; until now if it still works."""
-        return round((self.ended or time.time()) - self.started, 1)
+        """How long it took; until now if it still works. Never negative, though two machines' clocks may differ."""
+        return round(max(0.0, (self.ended or time.time()) - self.started), 1)
 
 
 class AttemptLog:
@@ -101,7 +101,12 @@ class AttemptLog:
         steps = [record["step"] for record in self._run.metrics()] if first_step is not None else []
         reached = max([first_step, *steps]) if first_step is not None else None
         closed = replace(
-            last, cause=cause, detail=detail, ended=round(ended, 1), first_step=first_step, reached=reached
+            last,
+            cause=cause,
+            detail=detail,
+            ended=round(max(ended, last.started), 1),
+            first_step=first_step,
+            reached=reached,
         )
         self._write([*before, closed])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import write_json
+from fsr.files import naming, open_file, remove_abandoned, unfinished, write_json
 from fsr.run import CODE_VERSION_FILE, git_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -100,19 +100,20 @@ class CodeFolder:
             raise UserError(f"this worker runs the code of {ROOT}, not the snapshot {snapshot}; unset PYTHONPATH")
 
     def _copy(self, version: str, manifest: Manifest) -> None:
-        unfinished = self.folder / f".{version}.{os.getpid()}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for name in manifest:
-            target = unfinished / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
-        write_json(unfinished / CODE_VERSION_FILE, {"version": version, **git_state()})
-        write_json(self._manifest_file(version), manifest)
-        damaged = self.folder / f".{version}.damaged.{os.getpid()}"
-        if self.snapshot(version).exists():
-            self.snapshot(version).replace(damaged)
-        unfinished.replace(self.snapshot(version))
-        shutil.rmtree(damaged, ignore_errors=True)
+        copy, damaged = unfinished(self.snapshot(version)), unfinished(self.snapshot(version))
+        remove_abandoned(self.folder)
+        try:
+            for name in manifest:
+                with naming(copy / name), open(ROOT / name, "rb") as ours, open_file(copy / name, "wb") as theirs:
+                    shutil.copyfileobj(ours, theirs)
+            write_json(copy / CODE_VERSION_FILE, {"version": version, **git_state()})
+            write_json(self._manifest_file(version), manifest)
+            if self.snapshot(version).exists():
+                self.snapshot(version).replace(damaged)
+            copy.replace(self.snapshot(version))
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.rmtree(damaged, ignore_errors=True)
 
     def _manifest_file(self, version: str) -> Path:
         return self.folder / f"{version}.json"

@@ -46,11 +46,12 @@ def write_hparams(run: Run, trial: optuna.Trial, seed: int, state: TrialState) -
     values |= {"seed": float(seed), "state": state.name.lower()}
     infos = [_info(name, value, trial.distributions.get(name)) for name, value in values.items()]
     metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in MAIN_SCORES]
-    start = SessionStartInfo(start_time_secs=trial.datetime_start.timestamp() if trial.datetime_start else 0)
+    began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    start = SessionStartInfo(start_time_secs=began)
     for name, value in values.items():
         setattr(start.hparams[name], KINDS[type(value)][1], value)
     status = STATUS_FAILURE if state == TrialState.FAIL else STATUS_SUCCESS
-    end = SessionEndInfo(status=status, end_time_secs=time.time())
+    end = SessionEndInfo(status=status, end_time_secs=max(began, time.time()))  # another node's clock may be ahead
     # Every trial has the study's description, because the study has no run of its own; TensorBoard takes any of them.
     contents = {
         metadata.EXPERIMENT_TAG: HParamsPluginData(experiment=Experiment(hparam_infos=infos, metric_infos=metrics)),

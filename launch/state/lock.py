@@ -1,11 +1,17 @@
 """A lock among processes that dies with its holder."""
 
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
 
 from fsr.errors import UserError
+from fsr.files import create, naming
+from fsr.system_errors import no_locks, no_right
+
+PASSING = (errno.EINTR, errno.EDEADLK, errno.ESTALE)  # ends by itself: a signal, a chain of waiting, a file replaced
+PASSING_S = 30.0
 
 
 class FileLock:
@@ -15,6 +21,9 @@ class FileLock:
     remove it at once. This one is the kernel's (POSIX record lock): it is free the moment its holder is gone, and the
     holder's forked data loaders do not keep it. The kernel also frees it when the holder closes any other file object
     of the same path, so a holder must not open it again.
+
+    Who may only read the folder can neither take the lock nor read its file. Raises UserError where a lock cannot be
+    taken at all: without the right to it, or on a file system without locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,10 +60,10 @@ class FileLock:
         return self._file is not None
 
     def holder(self) -> int | None:
-        """Process that took the lock last. Not to be called by the holder."""
+        """Process that took the lock last, if it is known. Not to be called by the holder."""
         try:
             return int(self.path.read_text())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, PermissionError, ValueError):
             return None
 
     def __enter__(self) -> "FileLock":
@@ -65,23 +74,32 @@ class FileLock:
         self.release()
 
     def _take(self, how: int) -> bool:
-        assert self._file is None
-        file = self._open()
-        try:
-            fcntl.lockf(file, how)
-        except (BlockingIOError, PermissionError):
-            os.close(file)
-            return False
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        self._file = file
+        """Take the lock, unless it is another's and `how` does not wait; one that is held already stays held."""
+        deadline = time.monotonic() + PASSING_S
+        while self._file is None:
+            file = self._open()
+            try:
+                fcntl.lockf(file, how)
+                with naming(self.path):
+                    os.ftruncate(file, 0)
+                    os.write(file, str(os.getpid()).encode())
+                self._file, file = file, -1
+            except OSError as error:
+                if error.filename:  # it is locked, and its holder cannot be written down
+                    raise
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    return False
+                if error.errno not in PASSING or time.monotonic() >= deadline:
+                    raise UserError(no_locks(self.path, error)) from error
+                time.sleep(0.05)
+            finally:
+                if file >= 0:
+                    os.close(file)
         return True
 
     def _open(self) -> int:
         # As few calls as can be: a claim tries the lock of every running trial while all other workers wait.
-        how = os.O_RDWR | os.O_CREAT
         try:
-            return os.open(self.path, how, 0o666)
-        except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, how, 0o666)
+            return create(self.path, os.O_RDWR | os.O_CREAT, lock=True)
+        except PermissionError:
+            raise UserError(no_right(self.path, "take another --runs folder")) from None

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import write_atomically, write_json
+from fsr.files import make_folder, write_atomically, write_json
 from fsr.inference.journal import Results
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
@@ -18,6 +18,9 @@ UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
 
 class LaunchFolder:
     """What anything that is put on machines keeps beside its results."""
+
+    option = "--runs"
+    """The flag that takes another folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -70,7 +73,8 @@ class LaunchFolder:
         return [file.read_text() for file in sorted(self.mistakes_folder.glob("[!.]*"))]
 
     def forget_mistakes(self) -> None:
-        """Remove the sentences: workers are started anew."""
+        """Remove the sentences: workers are started anew. Jobs, which know no modes, find the folder there."""
+        make_folder(self.mistakes_folder)
         for file in self.mistakes_folder.glob("*"):
             file.unlink()
 
@@ -91,6 +95,8 @@ class StudyFolder(LaunchFolder):
         super().__init__(folder)
         self.study_file = self.identity_file = self.folder / "study.json"
         self.target_file = self.folder / "target.json"
+        self.keep_file = self.folder / "keep.json"
+        self.ended = self.folder / "ended"
 
     @classmethod
     def in_runs(cls, runs: Path, study: str) -> "StudyFolder":
@@ -131,6 +137,8 @@ def check_study_name(name: str) -> None:
 class ResultsFolder(LaunchFolder):
     """What an inference leaves behind."""
 
+    option = "--output_folder"
+
     @property
     def results(self) -> Results:
         """The results."""
@@ -143,6 +151,8 @@ class ResultsFolder(LaunchFolder):
 
 class RunFolder(LaunchFolder):
     """One run on its own."""
+
+    option = "--run_folder"
 
     @property
     def run(self) -> Run:

@@ -4,7 +4,10 @@ import os
 import threading
 import time
 
+from fsr.files import process_exists
+
 GRACE_S = 30.0
+exists = process_exists
 
 
 def die_after(process: int, grace_s: float = GRACE_S) -> None:
@@ -20,12 +23,3 @@ def die_after(process: int, grace_s: float = GRACE_S) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def exists(process: int) -> bool:
-    """Whether there is a process of this number."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

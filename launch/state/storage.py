@@ -13,12 +13,14 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 
 from fsr.errors import UserError
-from fsr.files import write_atomically
+from fsr.files import naming, open_file, write_atomically
+from fsr.system_errors import nearest
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 
 JOURNAL = "journal.log"
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
+HIDDEN = "***"  # stands for the password in what is shown and written down
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "9p", "afs")
 
 
@@ -45,8 +47,8 @@ class JournalFile(BaseJournalBackend):
         self._snapshot = path.with_suffix(".snapshot")
         self._lock = lock
         self._offsets = [0]  # where record n begins, for all records seen so far
-        if not path.exists():
-            path.touch()  # who only reads leaves a study as it is
+        if not path.exists():  # who only reads leaves a study as it is
+            open_file(path, "ab").close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """All whole records from number `log_number_from` on."""
@@ -62,7 +64,7 @@ class JournalFile(BaseJournalBackend):
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._lock.acquire()
         try:
-            with open(self._path, "r+b") as file:
+            with naming(self._path), open(self._path, "r+b") as file:
                 file.truncate(_end_of_records(file.fileno()))
                 file.seek(0, os.SEEK_END)
                 file.write(lines.encode())
@@ -132,10 +134,10 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
 
     Raises UserError if the database cannot be used.
     """
-    url = os.environ.get(STORAGE_VARIABLE, "") if database else None
-    if url is None:
+    if not database:
         path = folder / JOURNAL
         return journal_storage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
+    url = database_url(StudyFolder(folder))
     check_url(url)
     try:
         return optuna.storages.RDBStorage(url)
@@ -148,29 +150,67 @@ def open_launched(folder: StudyFolder) -> BaseStorage:
     """The storage of a study that was launched before. Raises UserError if there is none, or it cannot be used."""
     if not folder.study_file.exists():
         raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
-    place = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
-    if place != JOURNAL and STORAGE_VARIABLE not in os.environ:
-        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL")
+    place = recorded_storage(folder)
+    if place == JOURNAL and not (folder.folder / JOURNAL).exists():
+        raise UserError(f"the journal of the study, {folder.folder / JOURNAL}, is gone; nothing tells of its trials")
     return open_storage(folder.folder, place != JOURNAL)
+
+
+def recorded_storage(folder: StudyFolder) -> str:
+    """Where study.json says that the study is stored: the journal, or a URL without its password."""
+    place: str = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
+    return place
+
+
+def database_url(folder: StudyFolder) -> str:
+    """URL of a study's database: FSR_STORAGE's; without it the study's own, unless that needs a password.
+
+    Raises UserError where neither will do.
+    """
+    place = recorded_storage(folder) if folder.study_file.exists() else None
+    url = os.environ.get(STORAGE_VARIABLE)
+    if url is None and place is not None and place != JOURNAL and HIDDEN not in place:
+        return place
+    if url is None:
+        job = "; Slurm did not pass it on to this job" if "SLURM_JOB_ID" in os.environ else ""
+        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL{job}")
+    url = absolute_url(url)
+    if place and place.startswith("sqlite") and place != without_password(url):  # it would be made anew, and empty
+        raise UserError(f"the study is stored in {place}, but {STORAGE_VARIABLE} names {without_password(url)}")
+    return url
+
+
+def absolute_url(url: str) -> str:
+    """The URL of a database, the same from any folder: a worker works in another one than the command."""
+    kind, separator, path = url.partition(":///")
+    if not kind.startswith("sqlite") or not separator or path.startswith((":memory:", "file:")):
+        return url
+    file, question, options = path.partition("?")
+    return f"{kind}:///{Path(file).absolute()}{question}{options}" if file else url
 
 
 def check_url(url: str) -> None:
     """Raise UserError for what can be no storage of a study."""
     parts = urlsplit(url)
-    if parts.scheme.split("+")[0] not in ("postgresql", "mysql", "sqlite") or "://" not in url:
+    kind = parts.scheme.split("+")[0]
+    if kind not in ("postgresql", "mysql", "sqlite") or "://" not in url:
         kinds = "postgresql://…, mysql://… or sqlite:///FILE"
         raise UserError(f"--storage must be {kinds}, got {without_password(url)}")
-    if parts.scheme == "sqlite":
+    if kind == "sqlite":
         file = Path(parts.path[1:])
-        kind = file_system(file.absolute().parent)
-        if kind in NETWORK:
-            raise UserError(f"SQLite loses writes on a network file system, and {file} lies on {kind}; use the journal")
+        if not file.is_absolute():
+            raise UserError(f"--storage must name SQLite's file as in sqlite:////DIR/study.db, got {url}")
+        system = file_system(nearest(file.parent))
+        if system in NETWORK:
+            raise UserError(
+                f"SQLite loses writes on a network file system, and {file} lies on {system}; use the journal"
+            )
 
 
 def without_password(url: str) -> str:
     """The URL as it may be shown and written down."""
     password = password_of(url)
-    return url if password is None else url.replace(f":{password}@", ":***@", 1)
+    return url if password is None else url.replace(f":{password}@", f":{HIDDEN}@", 1)
 
 
 def password_of(url: str) -> str | None:

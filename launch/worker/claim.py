@@ -18,6 +18,7 @@ from launch.state.hparams import write_hparams
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
+from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
 from launch.state.target import Target
 from launch.state.trials import CODE, DONE, SEED, count
 from launch.study import Settings, Study
@@ -32,6 +33,7 @@ class Claim:
 
     study: optuna.Study
     trial: optuna.Trial
+    folder: StudyFolder
     base: TrainConfig
     settings: Settings
     lock: FileLock
@@ -42,20 +44,24 @@ class Claim:
         """The attempts on it."""
         return AttemptLog(self.run)
 
-    def tell(self, value: float | None = None, state: TrialState | None = None) -> None:
-        """Record how the trial ended, and what it took."""
+    def tell(self, value: float | None = None, state: TrialState = TrialState.COMPLETE) -> None:
+        """Record how the trial ended, and what it took; then remove the weights that the study does not keep."""
         attempts = self.attempt_log.attempts()
         summary = {
             "causes": [attempt.cause for attempt in attempts],
             "node": attempts[-1].node if attempts else "",
             "seconds": round(sum(attempt.seconds for attempt in attempts), 1),
             "gpu_seconds": self.attempt_log.gpu_seconds(failed=state == TrialState.FAIL),
+            "bytes": Retention.of(self.folder).bytes_left(self.run, state),
             **asdict(Progress.of(self.run)),
         }
         self.trial.set_user_attr(SUMMARY, summary)  # so that nobody need open the folders of finished trials
         seed = self.trial.user_attrs.get(SEED, self.base.seed)
-        write_hparams(self.run, self.trial, seed, state or TrialState.COMPLETE)
-        self.study.tell(self.trial, value, state)
+        write_hparams(self.run, self.trial, seed, state)
+        announce_end(self.folder, self.trial.number, state)
+        # Optuna itself says what becomes of a score that is none.
+        told = self.study.tell(self.trial, value, None if state is TrialState.COMPLETE else state)
+        clean_up(self.folder, self.trial.number, told.state)
 
     def fail(self, reason: str) -> None:
         """Record that the trial is given up."""
@@ -78,6 +84,7 @@ def claim(
     with folder.claim_lock():
         target = Target.of(folder)
         session = optuna.load_study(study_name=study.name, storage=storage)
+        clean_up_announced(folder, session)
         free, busy = _running_trials(session, folder, job)
         # Read again: a worker tells before it lets go, so now the state of each free trial is the last word.
         trials = session.get_trials(deepcopy=False)
@@ -86,7 +93,8 @@ def claim(
                 close_lost(folder, number, partial(cause_of_lost_attempt, identity=folder.identity))
                 reason = given_up(folder.attempt_log(number).attempts())
                 if reason:
-                    Claim(session, _running(session, storage, number), base, {}, lock, folder.run(number)).fail(reason)
+                    trial = _running(session, storage, number)
+                    Claim(session, trial, folder, base, {}, lock, folder.run(number)).fail(reason)
         trials = session.get_trials(deepcopy=False)
         reachable = count(trials, *DONE) + busy >= target.trials
         chosen = None if reachable else _next_number(trials, free, target.limit)
@@ -109,7 +117,7 @@ def claim(
         versions = trial.user_attrs.get(CODE, [])
         if versions[-1:] != [code]:
             trial.set_user_attr(CODE, [*versions, code])
-        return Claim(session, trial, base, settings, lock, folder.run(chosen))
+        return Claim(session, trial, folder, base, settings, lock, folder.run(chosen))
 
 
 def _running_trials(session: optuna.Study, folder: StudyFolder, job: str) -> tuple[dict[int, FileLock], int]:

@@ -19,6 +19,7 @@ try:
     from fsr.errors import UnreadableError, UserError
     from fsr.exit_codes import ExitCode
     from fsr.heartbeat import HEARTBEAT
+    from fsr.system_errors import sentence_of
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
     from launch.slurm.error_causes import cause_of_error
@@ -106,6 +107,8 @@ def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous
     except Exception as error:
         if isinstance(error, UnreadableError) or cause_of_error(error)[0] == "node":
             leave_node_that_lacks(worker, environment, rendezvous, error)
+        if isinstance(error, PermissionError):
+            error = UserError(sentence_of(error) or str(error))
         if not isinstance(error, UserError):
             raise
         report_mistake(worker.folder, environment, error)

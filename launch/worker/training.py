@@ -7,6 +7,7 @@ from typing import Literal
 
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
+from fsr.files import write_atomically
 from fsr.heartbeat import HEARTBEAT
 from fsr.run import Run
 from launch.slurm.environment import Environment
@@ -68,7 +69,7 @@ def attempt(
             log.end(cause, detail)
             environment.leave(cause)
             return "stopped"
-        (run.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        write_atomically(run.folder / "error.txt", traceback.format_exc().encode())
         log.end(cause, detail)
         return "broken"
     finally:
@@ -90,8 +91,7 @@ def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
             raise
         except Exception as error:
             rendezvous.report_failure(*cause_of_error(error))
-            file = run.folder / f"error_rank{rendezvous.rank}.txt"
-            file.write_text(traceback.format_exc(), encoding="utf-8")
+            write_atomically(run.folder / f"error_rank{rendezvous.rank}.txt", traceback.format_exc().encode())
             raise
 
 
