@@ -13,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -171,16 +173,17 @@ def _end_of(process: BaseProcess) -> str:
 
 
 def _open_files(processes: list[BaseProcess]) -> list[str]:
-    """Files that the workers are reading, as Linux names them."""
-    found = set()
-    for process in processes:
-        folder = f"/proc/{process.pid}/fd"
-        try:
-            found |= {os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
-        except OSError:  # gone, or another system
-            continue
-    own = {os.readlink(f"/proc/self/fd/{number}") for number in range(3)} if sys.platform == "linux" else set()
-    return sorted(name for name in found - own if os.path.isfile(name) and not name.startswith(("/dev/", "/proc/")))
+    """Files that the workers are reading, as Linux names them; what the rank has open as well, they inherited."""
+    found: set[str] = set().union(*(_files_of(str(process.pid)) for process in processes)) - _files_of("self")
+    return sorted(name for name in found if os.path.isfile(name) and not name.startswith(("/dev/", "/proc/")))
+
+
+def _files_of(process: str) -> set[str]:
+    folder, names = Path(f"/proc/{process}/fd"), set()
+    for number in folder.glob("*"):
+        with suppress(OSError):  # closed meanwhile
+            names.add(os.readlink(number))
+    return names
 
 
 def _kill(processes: list[BaseProcess]) -> None:
