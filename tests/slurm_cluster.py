@@ -211,13 +211,14 @@ class Sweep:
     def _processes(self, number):
         """Number, words and environment of every process of a trial's job."""
         job = self.job_number(number)
+        conf = self.cluster.environment["SLURM_CONF"]  # another cluster of this machine has jobs of the same numbers
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
                 words = (entry / "cmdline").read_text().split("\0")
             except (OSError, UnicodeDecodeError):
                 continue
-            if variables.get("SLURM_JOB_ID") == job:
+            if (variables.get("SLURM_JOB_ID"), variables.get("SLURM_CONF")) == (job, conf):
                 yield int(entry.name), words, variables
 
 
