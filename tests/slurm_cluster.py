@@ -214,6 +214,7 @@ class Sweep:
     def _processes(self, number):
         """Number, words and environment of every process of a trial's job, in this cluster alone."""
         job = self.job_number(number)
+        conf = self.cluster.environment["SLURM_CONF"]  # another cluster of this machine has jobs of the same numbers
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
