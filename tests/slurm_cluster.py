@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -214,7 +215,6 @@ class Sweep:
     def _processes(self, number):
         """Number, words and environment of every process of a trial's job, in this cluster alone."""
         job = self.job_number(number)
-        conf = self.cluster.environment["SLURM_CONF"]  # another cluster of this machine has jobs of the same numbers
         for entry in Path("/proc").iterdir():
             try:
                 variables = dict(v.split("=", 1) for v in (entry / "environ").read_text().split("\0") if "=" in v)
@@ -234,8 +234,9 @@ def undisturbed(mask_ratio, iterations):
 
 
 def free_ports(count):
-    """The first of so many ports in a row that nobody listens on."""
-    for first in range(20_000, 30_000, count):
+    """The first of so many ports in a row that nobody listens on; two clusters that start together draw others."""
+    firsts = range(20_000, 30_000, count)
+    for first in random.sample(firsts, len(firsts)):
         with contextlib.ExitStack() as sockets:
             try:
                 for port in range(first, first + count):

@@ -21,7 +21,7 @@ HARD, BEARABLE = ("killed", "node", "hung", "exception"), 4
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    started = Cluster(tmp_path_factory.mktemp("slurm"))
+    started = Cluster(tmp_path_factory.mktemp("slurm"), FSR_SILENCE_S="8")
     yield started
     started.down()
 
