@@ -81,7 +81,7 @@ def watch_lines(
                 say(console, notice)
             told.add(notice)
         for row in rows.read():
-            if row.state not in ENDED and row.seconds is None:  # not claimed, or being claimed right now: no attempt yet
+            if row.state not in ENDED and row.seconds is None:  # not claimed, or being claimed right now
                 continue
             for line in changes(known.get(row.number), row, iterations):
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
