@@ -1,9 +1,10 @@
 """Ranks under torchrun. Every function is a no-op on one process."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias, Union
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from fsr import promised_gpu
 from fsr.errors import UserError
+
+STORE_FILE = "FSR_STORE_FILE"  # the file through which ranks find each other, where torchrun would name host and port
+Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
 
 
 def start() -> torch.device:
@@ -21,13 +25,20 @@ def start() -> torch.device:
 
 
 def join() -> None:
-    """Join the process group that torchrun's environment describes, if any.
+    """Join the process group that the environment describes, if any: torchrun's, or STORE_FILE in place of its address.
 
     The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
     between steps. A rank that lacks its GPU says so first, or it would wait for ranks with another backend.
     """
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo"
+        if STORE_FILE not in os.environ:
+            dist.init_process_group(backend)
+            return
+        number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(os.environ[STORE_FILE], count)
+        store.set_timeout(dist.default_pg_timeout)  # as torch waits for the ranks of torchrun
+        dist.init_process_group(backend, store=store, rank=number, world_size=count)
 
 
 def own_device() -> torch.device:
@@ -97,13 +108,21 @@ def any_rank(flag: bool) -> bool:
     return bool(total(torch.tensor(int(flag)))) if world_size() > 1 else flag
 
 
-def from_first(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+def from_first(value: Json) -> Json:
+    """Rank 0's value, on every rank. It travels as JSON, for to load a pickle is to run what another process sent."""
+    return _from_rank(0, value)
+
+
+def _from_rank(sender: int, value: Json) -> Json:
     if world_size() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    text = json.dumps(value).encode() if rank() == sender else b""
+    size = torch.tensor(len(text))
+    dist.broadcast(size, src=sender)
+    content = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(size), dtype=torch.uint8)
+    dist.broadcast(content, src=sender)
+    received: Json = json.loads(content.numpy().tobytes())
+    return received
 
 
 def wait_for_all() -> None:
@@ -124,8 +143,5 @@ def shared_errors() -> Iterator[None]:
         own = error
     if not any_rank(own is not None):
         return
-    problems: list[Any] = [own and str(own)]
-    if world_size() > 1:
-        problems *= world_size()
-        dist.all_gather_object(problems, own and str(own))
-    raise UserError(next(problem for problem in problems if problem)) from own
+    said = (_from_rank(sender, own and str(own)) for sender in range(world_size()))
+    raise UserError(next(problem for problem in said if problem)) from own

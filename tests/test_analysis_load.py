@@ -204,7 +204,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
     copies = (line.replace('"trial_id":0', f'"trial_id":{n}') for n in range(trials) for line in records)
     journal.write_text("\n".join([created, *copies]) + "\n")
     study = optuna.load_study(study_name="smoke", storage=open_storage(folder.folder))
-    assert study.ask().number == trials  # every hundredth leaves a snapshot
+    assert study.ask().number == trials
     write_run(folder.run(0), attempts=[attempt(0, 10, 0, 200, "finished")])
     for number in range(1, trials):
         run = folder.run(number).folder

@@ -1,6 +1,6 @@
 """Optuna's storage of a study: a journal file that survives writers killed in mid-append."""
 
-import hashlib
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +13,6 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 
 from fsr.errors import UserError
-from fsr.files import write_atomically
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 
@@ -42,7 +41,6 @@ class JournalFile(BaseJournalBackend):
 
     def __init__(self, path: Path, lock: Lock) -> None:
         self._path = path
-        self._snapshot = path.with_suffix(".snapshot")
         self._lock = lock
         self._offsets = [0]  # where record n begins, for all records seen so far
         if not path.exists():
@@ -51,11 +49,14 @@ class JournalFile(BaseJournalBackend):
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """All whole records from number `log_number_from` on."""
         first = min(log_number_from, len(self._offsets) - 1)
-        for number, line in enumerate(self._read(self._offsets[first]).splitlines(keepends=True), start=first):
+        lines = self._read(self._offsets[first]).splitlines(keepends=True)
+        for number, line in enumerate(lines, start=first):
             if number + 1 == len(self._offsets):
                 self._offsets.append(self._offsets[number] + len(line))
-            if number >= log_number_from:
-                yield json.loads(line)
+        records = json.loads(b"[" + b",".join(lines) + b"]")  # all at once, in half of the time that one by one takes
+        if len(records) != len(lines):
+            raise ValueError(f"{self._path} has {len(records)} records in {len(lines)} lines")
+        yield from records[log_number_from - first :]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records behind the last whole one."""
@@ -70,23 +71,6 @@ class JournalFile(BaseJournalBackend):
                 os.fsync(file.fileno())
         finally:
             self._lock.release()
-
-    def save_snapshot(self, snapshot: bytes) -> None:
-        """Keep what Optuna made of the records so far, so that the next process need not replay them all."""
-        write_atomically(self._snapshot, self._stamp(snapshot) + snapshot)
-
-    def load_snapshot(self) -> bytes | None:
-        """What was kept, unless it is damaged or of another journal."""
-        if not self._snapshot.exists():
-            return None
-        content = self._snapshot.read_bytes()
-        stamp, snapshot = content[: hashlib.sha256().digest_size], content[hashlib.sha256().digest_size :]
-        return snapshot if stamp == self._stamp(snapshot) else None
-
-    def _stamp(self, snapshot: bytes) -> bytes:
-        """Tells this snapshot of this journal from any other: a journal's first record is the study's creation."""
-        with open(self._path, "rb") as file:
-            return hashlib.sha256(file.readline() + snapshot).digest()
 
     def _read(self, offset: int) -> bytes:
         """The whole records from byte `offset` on.
@@ -117,14 +101,18 @@ def _end_of_records(file: int) -> int:
 
 
 def journal_storage(backend: JournalFile) -> JournalStorage:
-    """Optuna's storage over this backend, which also keeps its snapshots.
+    """Optuna's storage over this backend, which replays all records.
 
-    Which backends can is told by a private base class of Optuna's; this is the one place that knows it.
+    Optuna would keep what it made of them as a pickle beside the journal, and to load a pickle is to run it: whoever
+    may write a study's folder would run code as everybody who reads the study.
     """
-    from optuna.storages.journal._base import BaseJournalSnapshot
-
-    BaseJournalSnapshot.register(type(backend))
-    return JournalStorage(backend)
+    collecting = gc.isenabled()
+    gc.disable()  # records have no circles, and looking for some takes a third of the time
+    try:
+        return JournalStorage(backend)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def open_storage(folder: Path, database: bool = False) -> BaseStorage:
