@@ -1,4 +1,4 @@
-"""A study or a single run in TensorBoard: `python analysis/board.py --study NAME --runs DIR`, for this machine's browser."""
+"""A study or a run in TensorBoard: `python analysis/board.py --study NAME --runs DIR`, for this machine's browser."""
 
 import threading
 from contextlib import suppress

@@ -90,8 +90,8 @@ class Handler(WSGIRequestHandler):
 class Server(ThreadingMixIn, WSGIServer):
     """Serves a guarded application on a port of this machine. Raises UserError if the port cannot be had.
 
-    Each connection has its own thread: browsers open some in advance and send nothing on them, and in a single thread one
-    of these would block the rest.
+    Each connection has its own thread: browsers open some in advance and send nothing on them, and in a single thread
+    one of these would block the rest.
     """
 
     daemon_threads = True

@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import optuna
 import pandas as pd
 import tyro
 
+from analysis import cache
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
+from fsr.csv_cells import cell
 from fsr.errors import UserError, reports_user_errors
 from fsr.records import read_records
 from fsr.score_names import is_score
@@ -32,9 +33,9 @@ READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of
 def load(*studies: str, runs: Path = RUNS) -> Tables:
     """The tables of all `studies` (folders in `runs`) together.
 
-    Half-finished, pruned, failed and damaged runs are in them, and marked. The study's folder caches what was read
-    (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
-    study that is not there, or whose definition or storage cannot be read.
+    Half-finished, pruned, failed and damaged runs are in them, and marked. What was read is cached
+    (`analysis/cache.py`) until a file of the study changes; a study in a database is read anew each time. Raises
+    UserError for a study that is not there, or whose definition or storage cannot be read.
 
     >>> from analysis.load import load
     >>> tables = load("smoke")
@@ -89,32 +90,12 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
         return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     # The stamp is taken before anything is read: if a file changes meanwhile, the tables that are cached now carry the
     # stamp of its old state, and the next call reads it again.
-    cached = folder.folder / "tables" / _stamp(folder)
-    if cached.exists():
-        return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
-    tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    if os.access(folder.folder, os.W_OK):  # a colleague's study can often be read and not written
-        _save(tables, cached)
+    place, stamp = hashlib.sha256(os.fsencode(folder.folder)).hexdigest()[:16], _stamp(folder)
+    tables = cache.cached(place, stamp, COLUMNS)
+    if tables is None:
+        tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        cache.keep(place, stamp, tables)
     return tables
-
-
-def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
-    """Write the tables atomically, in place of those that were cached before."""
-    cached.parent.mkdir(exist_ok=True)
-    unfinished = cached.with_name(f".{cached.name}.{os.getpid()}")
-    unfinished.mkdir()
-    for name, table in tables.items():
-        table.to_parquet(unfinished / f"{name}.parquet")
-    for other in cached.parent.iterdir():
-        # Another process may be writing its own tables here, or removing the same old ones.
-        if other != unfinished and not (other.name.startswith(".") and _lives(other)):
-            shutil.rmtree(other, ignore_errors=True)
-    unfinished.rename(cached)
-
-
-def _lives(unfinished: Path) -> bool:
-    """Whether the process that writes this folder is still there."""
-    return Path(f"/proc/{unfinished.name.rpartition('.')[2]}").exists()
 
 
 def _stamp(folder: StudyFolder) -> str:
@@ -139,6 +120,12 @@ def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return with_categories(pd.concat(plain, ignore_index=True))
 
 
+def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with each text, and each column's name, such that no spreadsheet takes it for a formula."""
+    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    return table.assign(**{str(name): table[name].astype(object).map(cell) for name in texts}).rename(columns=cell)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Write the tables of studies as CSV files."""
@@ -159,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     tables = load(*options.study, runs=options.runs)
     options.out.mkdir(parents=True, exist_ok=True)
     for field in dataclasses.fields(tables):
-        table = getattr(tables, field.name)
+        table = for_spreadsheets(getattr(tables, field.name))
         table.to_csv(options.out / f"{field.name}.csv", index=False, float_format="%.6g")
         print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")
 

@@ -102,7 +102,7 @@ class TrainState:
         with distributed.shared_errors():
             if distributed.rank() == 0:
                 path, state = readable_checkpoint(run, device)
-        chosen = distributed.from_first(path and str(path))
+        chosen = distributed.from_first(None if path is None else str(path))
         if chosen is None:
             return False
         path = Path(str(chosen))

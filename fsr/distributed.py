@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from fsr import promised_gpu
 from fsr.errors import UserError
 
 STORE_FILE = "FSR_STORE_FILE"  # the file through which ranks find each other, where torchrun would name host and port
-Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 def start() -> torch.device:
@@ -36,7 +36,7 @@ def join() -> None:
             dist.init_process_group(backend)
             return
         number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        store = dist.FileStore(os.environ[STORE_FILE], count)
+        store = dist.FileStore(os.environ[STORE_FILE], count)  # type: ignore[attr-defined]
         store.set_timeout(dist.default_pg_timeout)  # as torch waits for the ranks of torchrun
         dist.init_process_group(backend, store=store, rank=number, world_size=count)
 
@@ -119,7 +119,9 @@ def _from_rank(sender: int, value: Json) -> Json:
     text = json.dumps(value).encode() if rank() == sender else b""
     size = torch.tensor(len(text))
     dist.broadcast(size, src=sender)
-    content = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(size), dtype=torch.uint8)
+    content = (
+        torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(size), dtype=torch.uint8)
+    )
     dist.broadcast(content, src=sender)
     received: Json = json.loads(content.numpy().tobytes())
     return received
@@ -143,5 +145,5 @@ def shared_errors() -> Iterator[None]:
         own = error
     if not any_rank(own is not None):
         return
-    said = (_from_rank(sender, own and str(own)) for sender in range(world_size()))
-    raise UserError(next(problem for problem in said if problem)) from own
+    said = (_from_rank(sender, None if own is None else str(own)) for sender in range(world_size()))
+    raise UserError(next(str(problem) for problem in said if problem is not None)) from own

@@ -29,7 +29,7 @@ from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
 from launch.state.repeats import Repeats
 from launch.state.stop import StopRequest
-from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
+from launch.state.storage import STORAGE_VARIABLE, open_storage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.submit import choose_code, scripts
@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=words(sys.argv[1:] if arguments is None else arguments))
-    if options.storage:  # what is written down of the command must not show a password
-        sys.argv = [word.replace(options.storage, without_password(options.storage)) for word in sys.argv]
     sys.exit(sweep(options))
 
 

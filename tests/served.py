@@ -13,7 +13,7 @@ from slurm_cluster import wait_for
 
 @contextmanager
 def served(command, log, **options):
-    """The address of a server that the command starts on a free port, where its token is; it is ended with the block."""
+    """The address of a server that the command starts on a free port, with its token; it is ended with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -55,7 +55,7 @@ def sweep(tmp_path, *options, **variables):
 
 
 def test_a_study_in_postgresql_is_swept_topped_up_and_its_password_is_written_nowhere(url, tmp_path):
-    code, output = sweep(tmp_path, "--storage", url, "--trials", "4")
+    code, output = sweep(tmp_path, "--trials", "4", FSR_STORAGE=url)
     assert code == 0, output
     code, more = sweep(tmp_path, "--trials", "6", FSR_STORAGE=url)
     assert code == 0, more
@@ -77,7 +77,7 @@ def test_a_study_in_postgresql_is_swept_topped_up_and_its_password_is_written_no
 
 def test_a_server_that_is_not_there_is_one_sentence_without_the_password(tmp_path):
     started = time.monotonic()
-    code, output = sweep(tmp_path, "--storage", "postgresql+psycopg://fsr:hidden@127.0.0.1:1/postgres")
+    code, output = sweep(tmp_path, FSR_STORAGE="postgresql+psycopg://fsr:hidden@127.0.0.1:1/postgres")
     assert code == 2
     assert "the storage postgresql+psycopg://fsr:***@127.0.0.1:1/postgres cannot be opened" in output
     assert "hidden" not in output

@@ -58,9 +58,7 @@ def calls(file):
     """Names of the functions that a file calls, with the keywords that it gives them."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            owner = getattr(getattr(node.func, "value", None), "id", "")
-            yield f"{owner}.{name}".lstrip("."), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            yield ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
 
 
 RUNNING = (

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage
@@ -15,6 +14,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from fsr.errors import UserError
 from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
+from launch.state.storage_url import parse_url, secrets_of, without_password
 
 JOURNAL = "journal.log"
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
@@ -128,7 +128,9 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # Optuna's, SQLAlchemy's or the driver's; none of them may show the password
-        said = str(error).replace(password_of(url) or "\0", "***").splitlines()[0]
+        said = (str(error).splitlines() or [""])[0]
+        if not said or any(secret in str(error) for secret in secrets_of(url)):
+            said = type(error).__name__
         raise UserError(f"the storage {without_password(url)} cannot be opened: {said}") from None
 
 
@@ -138,33 +140,21 @@ def open_launched(folder: StudyFolder) -> BaseStorage:
         raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
     place = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
     if place != JOURNAL and STORAGE_VARIABLE not in os.environ:
-        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL")
+        raise UserError(f"the study is stored in {without_password(place)}; set {STORAGE_VARIABLE} to its URL")
     return open_storage(folder.folder, place != JOURNAL)
 
 
 def check_url(url: str) -> None:
     """Raise UserError for what can be no storage of a study."""
-    parts = urlsplit(url)
-    if parts.scheme.split("+")[0] not in ("postgresql", "mysql", "sqlite") or "://" not in url:
-        kinds = "postgresql://…, mysql://… or sqlite:///FILE"
-        raise UserError(f"--storage must be {kinds}, got {without_password(url)}")
-    if parts.scheme == "sqlite":
-        file = Path(parts.path[1:])
+    parsed = parse_url(url)
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "mysql", "sqlite"):
+        kinds = "postgresql://…, mysql://… or sqlite:///FILE, with each @ of a name or password as %40"
+        raise UserError(f"--storage and {STORAGE_VARIABLE} must be {kinds}, got {without_password(url)}")
+    if parsed.get_backend_name() == "sqlite":
+        file = Path(parsed.database or "")
         kind = file_system(file.absolute().parent)
         if kind in NETWORK:
             raise UserError(f"SQLite loses writes on a network file system, and {file} lies on {kind}; use the journal")
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown and written down."""
-    password = password_of(url)
-    return url if password is None else url.replace(f":{password}@", ":***@", 1)
-
-
-def password_of(url: str) -> str | None:
-    """The password in a URL, as it stands there."""
-    login = url.partition("://")[2].rpartition("@")[0]
-    return login.partition(":")[2] or None
 
 
 def file_system(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Where the ranks of one trial meet on Slurm: rank 0 chooses what to train, the others learn it from a file.
 
-They find each other through a second file (c10d's FileStore), for c10d's store on a port asks nobody who he is: any user
-who reaches the port could join the run. Both files lie in a folder that nobody else can enter.
+They find each other through a second file (c10d's FileStore), for c10d's store on a port asks nobody who he is: any
+user who reaches the port could join the run. Both files lie in a folder that nobody else can enter.
 """
 
 import json
