@@ -25,10 +25,10 @@ sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
 	$(BIN)/python launch/sweep.py --study '$(STUDY)' --runs '$(RUNS)' --data_folder $(DATA) --cluster local
 
 board: $(VENV)/installed
-	$(BIN)/python analysis/board.py --study '$(STUDY)' --runs '$(RUNS)'
+	$(BIN)/python analysis/board.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
 
 dashboard: $(VENV)/installed
-	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)'
+	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
 
 report: $(VENV)/installed
 	$(BIN)/python analysis/report.py --study '$(STUDY)' --runs '$(RUNS)'

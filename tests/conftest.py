@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,8 +58,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[Path]:
-    """What tests cache does not go to the cache of whoever runs them."""
+    """Tables that tests cache do not go to the cache of whoever runs them; what others cached (fonts) is found there."""
     folder = tmp_path_factory.mktemp("cache")
+    real = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for entry in real.iterdir() if real.is_dir() else ():
+        if entry.name != "fsr":
+            (folder / entry.name).symlink_to(entry)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder

@@ -16,12 +16,14 @@ from method_checkout import surroundings, sweep_command
 from served import Address, NoRedirect, opened, served
 from slurm_cluster import ROOT, TESTS, wait_for
 
+import analysis.board
 from analysis.dashboard import main
 from analysis.guard import Guard, Server
 from launch.state.storage import open_storage
 
 METHOD = TESTS / "launch_stub.py"
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
+OTHER = "name another with --port, or PORT= for make"
 SHOWS = b"this server only shows; to change something, start it with --writable\n"
 
 
@@ -38,12 +40,12 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def refused(capsys, monkeypatch):
-    """Exit code and output of a dashboard that does not start."""
+    """Exit code and output of a dashboard, or a board, that does not start."""
     monkeypatch.delenv("FSR_STORAGE", raising=False)
 
-    def ended(*options):
+    def ended(*options, command=main):
         with pytest.raises(SystemExit) as end:
-            main([str(option) for option in options])
+            command([str(option) for option in options])
         return end.value.code, "".join(capsys.readouterr())
 
     return ended
@@ -72,7 +74,7 @@ def test_it_listens_to_this_machine_only(runs, refused, tmp_path):
         listening = [words[1] for words in sockets if words[3] == "0A" and words[1].endswith(f":{port}")]
         assert listening == [f"0100007F:{port}"]
         code, output = refused("--study", "smoke", "--runs", runs, "--port", int(port, 16))
-        assert (code, output) == (2, f"error: port {int(port, 16)}: Address already in use; name another with --port\n")
+        assert (code, output) == (2, f"error: port {int(port, 16)}: Address already in use; {OTHER}\n")
 
 
 def number_of_studies(url):
@@ -152,6 +154,12 @@ def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
     assert refused("--study", "lost", "--runs", runs) == (2, "error: the storage has no study lost\n")
     sentence = "error: a study's name consists of a-z, 0-9, _ and -, got '../smoke'\n"
     assert refused("--study", "../smoke", "--runs", runs) == (2, sentence)
+
+
+def test_a_board_of_nothing_is_one_sentence(runs, refused):
+    sentence = f"error: there is no study and no run in {runs}/typo; name its folder's parent with --runs\n"
+    assert refused("--study", "typo", "--runs", runs, command=analysis.board.main) == (2, sentence)
+    assert not (runs / "typo").exists()
 
 
 def test_a_study_in_a_database_is_found_by_the_variable(runs, refused, browser, tmp_path):

@@ -119,6 +119,21 @@ def test_each_trial_is_a_run_with_each_step_once(board, browser, study):
         picture(page, "scalars")
 
 
+@pytest.mark.parametrize(
+    "who, method, status",
+    [
+        ({}, "GET", 200),
+        ({"Cookie": None}, "GET", 401),
+        ({"Host": "rebound.example"}, "GET", 403),
+        ({"Origin": "http://elsewhere"}, "POST", 403),
+        ({}, "DELETE", 403),
+        ({}, "PUT", 403),
+    ],
+)
+def test_the_board_answers_to_its_own_browser_alone(board, who, method, status):
+    assert board.ask("data/runs", method=method, **who)[0] == status
+
+
 def test_pictures_of_trials_can_be_compared(board):
     tags = ask(board, "images/tags")
     shown = {trial: sorted(tags[trial]) for trial in TRIALS}

@@ -47,11 +47,10 @@ def secrets_of(url: str) -> set[str]:
     parsed = parse_url(url)
     if parsed is None:
         return set()
-    values = {str(parsed.password)} if parsed.password else set()
+    values = set()
+    if parsed.password:
+        values = {str(parsed.password), url.partition("://")[2].rpartition("@")[0].partition(":")[2]}
     for name, value in parsed.query.items():
         if SECRETS.search(name):
             values |= {value} if isinstance(value, str) else set(value)
-    written = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    return {way(value) for value in values for way in (str, quote, quote_plus)} | ({written} if written else set()) - {
-        ""
-    }
+    return {way(value) for value in values for way in (str, quote, quote_plus)} - {""}
