@@ -125,7 +125,7 @@ def train(
                 with distributed.shared_errors():
                     if run_log:
                         run_log.scores(quality)
-                if distributed.from_first(bool(run_log) and prune(state.step, state.scores)):
+                if distributed.from_first(bool(run_log and prune(state.step, state.scores))):
                     save(leaving=True)
                     return "pruned"
             if at_end or state.step % config.save_every == 0:

@@ -58,7 +58,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[Path]:
-    """Tables that tests cache do not go to the cache of whoever runs them; what others cached (fonts) is found there."""
+    """Tables that tests cache do not go to the cache of whoever runs them; others' caches (fonts) are found there."""
     folder = tmp_path_factory.mktemp("cache")
     real = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for entry in real.iterdir() if real.is_dir() else ():
