@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-KEPT = 16  # studies; tables of 10 000 trials take 2 MB
+KEPT = 16  # studies
 ABANDONED_S = 86_400.0  # after which nobody is still writing an entry
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}(\.[a-z0-9_]+)?")  # study, state; what a killed process left unfinished
 
