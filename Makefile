@@ -24,13 +24,11 @@ $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
 	$(BIN)/python launch/sweep.py --study '$(STUDY)' --runs '$(RUNS)' --data_folder $(DATA) --cluster local
 
-# So many samples that it is all points and pictures: TensorBoard would draw other steps in each run. (0, which its help calls
-# no limit, shows no curve at all in 2.21.)
 board: $(VENV)/installed
-	$(BIN)/tensorboard --logdir '$(RUNS)/$(STUDY)' --host localhost --samples_per_plugin scalars=100000,images=1000
+	$(BIN)/python analysis/board.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
 
 dashboard: $(VENV)/installed
-	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)'
+	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
 
 report: $(VENV)/installed
 	$(BIN)/python analysis/report.py --study '$(STUDY)' --runs '$(RUNS)'

@@ -1,24 +1,23 @@
 """A study in optuna-dashboard: `python analysis/dashboard.py --study NAME --runs DIR`, for this machine's browser."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 import tyro
 
+from analysis.guard import READING, Guard, Server
 from fsr.errors import UserError, reports_user_errors
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
-
-HOST = "127.0.0.1"  # the dashboard asks for no password, and can change and delete studies
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Show a study's search in the browser: history, importance of parameters, slices. Ctrl-C ends it.
+
+    It answers whoever has the address that it prints, and changes nothing without --writable.
 
     Optuna's own command must not open a study's journal, for it takes another kind of lock than the workers do.
     """
@@ -29,22 +28,8 @@ class Options:
     """Folder of all studies."""
     port: int = 8080
     """Port of this machine to listen on."""
-
-
-class Server(ThreadingMixIn, WSGIServer):
-    """Serves each connection in its own thread.
-
-    Browsers open connections in advance and send nothing on them; in a single thread one of these would block the rest.
-    """
-
-    daemon_threads = True
-
-
-class Handler(WSGIRequestHandler):
-    """Writes no line for each request."""
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing."""
+    writable: bool = False
+    """Let the browser change the study, too: notes, names, and its deletion."""
 
 
 @reports_user_errors
@@ -56,16 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
         number = storage.get_study_id_from_name(options.study)
     except KeyError:
         raise UserError(f"the storage has no study {options.study}") from None
-    try:
-        server = make_server(HOST, options.port, optuna_dashboard.wsgi(storage), Server, Handler)
-    except OSError as error:
-        raise UserError(f"port {options.port}: {error.strerror}; name another with --port") from None
-    with server:
-        print(f"http://{HOST}:{options.port}/dashboard/studies/{number}   (Ctrl-C ends it)", flush=True)
-        try:
+    guard = Guard(optuna_dashboard.wsgi(storage), None if options.writable else READING)
+    with Server(guard, options.port) as server:
+        print(f"{server.get_url(f'dashboard/studies/{number}')}   (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            return
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ import optuna
 import pandas as pd
 import tyro
 
+from analysis import cache
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
+from fsr.csv_cells import cell
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import is_abandoned, open_file, unfinished
+from fsr.files import open_file
 from fsr.records import read_records
 from fsr.score_names import is_score
-from fsr.system_errors import nearest
 from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
@@ -34,9 +34,9 @@ READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of
 def load(*studies: str, runs: Path = RUNS) -> Tables:
     """The tables of all `studies` (folders in `runs`) together.
 
-    Half-finished, pruned, failed and damaged runs are in them, and marked. The study's folder caches what was read
-    (`tables/`) until a file of the study changes; a study in a database is read anew each time. Raises UserError for a
-    study that is not there, or whose definition or storage cannot be read.
+    Half-finished, pruned, failed and damaged runs are in them, and marked. What was read is cached
+    (`analysis/cache.py`) until a file of the study changes; a study in a database is read anew each time. Raises
+    UserError for a study that is not there, or whose definition or storage cannot be read.
 
     >>> from analysis.load import load
     >>> tables = load("smoke")
@@ -91,31 +91,12 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
         return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
     # The stamp is taken before anything is read: if a file changes meanwhile, the tables that are cached now carry the
     # stamp of its old state, and the next call reads it again.
-    cached = folder.folder / "tables" / _stamp(folder)
-    if cached.exists():
-        return {name: pd.read_parquet(cached / f"{name}.parquet") for name in COLUMNS}
-    tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
-    if os.access(nearest(cached.parent), os.W_OK):  # a colleague's study can often be read and not written
-        _save(tables, cached)
+    place, stamp = hashlib.sha256(os.fsencode(folder.folder)).hexdigest()[:16], _stamp(folder)
+    tables = cache.cached(place, stamp, COLUMNS)
+    if tables is None:
+        tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        cache.keep(place, stamp, tables)
     return tables
-
-
-def _save(tables: dict[str, pd.DataFrame], cached: Path) -> None:
-    """Write the tables atomically, in place of those that were cached before."""
-    written = unfinished(cached)
-    for name, table in tables.items():
-        with open_file(written / f"{name}.parquet", "wb") as file:
-            table.to_parquet(file)
-    for other in cached.parent.iterdir():
-        # Another process may be writing its own tables here, or removing the same old ones.
-        if not other.name.startswith(".") or is_abandoned(other):
-            shutil.rmtree(other, ignore_errors=True)
-    try:
-        written.rename(cached)
-    except OSError:
-        if not cached.exists():  # else another process wrote the same meanwhile
-            raise
-        shutil.rmtree(written, ignore_errors=True)
 
 
 def _stamp(folder: StudyFolder) -> str:
@@ -140,6 +121,12 @@ def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return with_categories(pd.concat(plain, ignore_index=True))
 
 
+def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with each text, and each column's name, such that no spreadsheet takes it for a formula."""
+    texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    return table.assign(**{str(name): table[name].astype(object).map(cell) for name in texts}).rename(columns=cell)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Write the tables of studies as CSV files."""
@@ -159,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments)
     tables = load(*options.study, runs=options.runs)
     for field in dataclasses.fields(tables):
-        table = getattr(tables, field.name)
+        table = for_spreadsheets(getattr(tables, field.name))
         with open_file(options.out / f"{field.name}.csv", "w") as file:
             table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {options.out / field.name}.csv ({len(table)} rows)")

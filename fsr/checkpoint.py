@@ -102,9 +102,10 @@ class TrainState:
         with distributed.shared_errors():
             if distributed.rank() == 0:
                 path, state = readable_checkpoint(run, device)
-        path = distributed.from_first(path)
-        if path is None:
+        chosen = distributed.from_first(None if path is None else str(path))
+        if chosen is None:
             return False
+        path = Path(str(chosen))
         with distributed.shared_errors():
             self._take(load_file(path, device) if state is None else state, path)
         return True

@@ -1,16 +1,24 @@
 """Ranks under torchrun. Every function is a no-op on one process."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fsr import promised_gpu
-from fsr.errors import LoaderError, UserError
+from fsr.errors import LoaderError, LostLoaderError, SilentLoaderError, UnreadableError, UserError
+
+STORE_FILE = "FSR_STORE_FILE"  # the file through which ranks find each other, where torchrun would name host and port
+SHARED: dict[str, type[UserError] | type[LoaderError]] = {
+    kind.__name__: kind for kind in (UserError, UnreadableError, LoaderError, LostLoaderError, SilentLoaderError)
+}
+"""The errors of one rank that all ranks raise, by name."""
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 def start() -> torch.device:
@@ -21,13 +29,20 @@ def start() -> torch.device:
 
 
 def join() -> None:
-    """Join the process group that torchrun's environment describes, if any.
+    """Join the process group that the environment describes, if any: torchrun's, or STORE_FILE in place of its address.
 
     The backend is nccl for tensors on GPUs, one GPU a rank, and gloo for tensors on CPUs, which the ranks use to agree
     between steps. A rank that lacks its GPU says so first, or it would wait for ranks with another backend.
     """
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo"
+        if STORE_FILE not in os.environ:
+            dist.init_process_group(backend)
+            return
+        number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(os.environ[STORE_FILE], count)  # type: ignore[attr-defined]
+        store.set_timeout(dist.default_pg_timeout)  # as torch waits for the ranks of torchrun
+        dist.init_process_group(backend, store=store, rank=number, world_size=count)
 
 
 def own_device() -> torch.device:
@@ -97,13 +112,23 @@ def any_rank(flag: bool) -> bool:
     return bool(total(torch.tensor(int(flag)))) if world_size() > 1 else flag
 
 
-def from_first(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+def from_first(value: Json) -> Json:
+    """Rank 0's value, on every rank. It travels as JSON, for to load a pickle is to run what another process sent."""
+    return _from_rank(0, value)
+
+
+def _from_rank(sender: int, value: Json) -> Json:
     if world_size() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    text = json.dumps(value).encode() if rank() == sender else b""
+    size = torch.tensor(len(text))
+    dist.broadcast(size, src=sender)
+    content = (
+        torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(size), dtype=torch.uint8)
+    )
+    dist.broadcast(content, src=sender)
+    received: Json = json.loads(content.numpy().tobytes())
+    return received
 
 
 def wait_for_all() -> None:
@@ -124,10 +149,8 @@ def shared_errors() -> Iterator[None]:
         own = error
     if not any_rank(own is not None):
         return
-    problem = own and (type(own), str(own))
-    problems: list[Any] = [problem]
-    if world_size() > 1:
-        problems *= world_size()
-        dist.all_gather_object(problems, problem)
-    kind, sentence = next(problem for problem in problems if problem)
-    raise kind(sentence) from own
+    known = own and next(kind for kind in type(own).__mro__ if kind.__name__ in SHARED)
+    problem: Json = [known.__name__, str(own)] if known else None
+    said = [_from_rank(sender, problem) for sender in range(world_size())]
+    kind, sentence = next(problem for problem in said if isinstance(problem, list))
+    raise SHARED[str(kind)](str(sentence)) from own

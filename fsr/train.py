@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -150,7 +150,7 @@ def train(
                 with distributed.shared_errors():
                     if run_log:
                         run_log.scores(quality)
-                if distributed.from_first(bool(run_log) and prune(state.step, state.scores)):
+                if distributed.from_first(bool(run_log and prune(state.step, state.scores))):
                     save(leaving=True)
                     return "pruned"
             if at_end or state.step % config.save_every == 0:
@@ -306,17 +306,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
     """Configuration and run folder. Rank 0 reads the command line, so that help and mistakes are printed once."""
 
-    def read() -> tuple[TrainConfig, Path] | UserError | SystemExit:
+    def read() -> dict[str, Any]:
         try:
-            return parse_command("python -m fsr.train", arguments)
-        except (UserError, SystemExit) as end:
-            return end
+            config, run_folder = parse_command("python -m fsr.train", arguments)
+        except UserError as error:
+            return {"mistake": str(error)}
+        except SystemExit as end:
+            return {"exit": end.code}
+        return {"config": config.to_json(), "run_folder": str(run_folder)}
 
-    command = distributed.from_first(read() if distributed.rank() == 0 else None)
-    if isinstance(command, BaseException):
-        raise command
-    config, run_folder = command
-    return config, run_folder
+    command: Any = distributed.from_first(read() if distributed.rank() == 0 else None)
+    if "mistake" in command:
+        raise UserError(command["mistake"])
+    if "exit" in command:
+        sys.exit(command["exit"])
+    return TrainConfig.from_json(command["config"]), Path(command["run_folder"])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from fsr.run import provenance
 from launch.slurm.resources import Resources
 from launch.state.paths import StudyFolder, new_identity
 from launch.state.retention import Keep
-from launch.state.storage import JOURNAL, STORAGE_VARIABLE, absolute_url, check_url, without_password
+from launch.state.storage import JOURNAL, STORAGE_VARIABLE, absolute_url, check_url
+from launch.state.storage_url import secrets_of, without_password
 from launch.study import Study, load
 from launch.worker.job_spec import JobSpec
 
@@ -47,8 +48,8 @@ class Options(Resources):
     seed: int | None = None
     """Seed of the runs and of the search; by default the preset's."""
     storage: str | None = None
-    """URL of a database to use instead of the journal: postgresql://…, mysql://…, sqlite:///FILE. To keep its password
-    off the command line, leave it out here and set the environment variable FSR_STORAGE to the whole URL."""
+    """URL of a database to use instead of the journal: postgresql://…, mysql://…, sqlite:///FILE. One with a password
+    is refused here, where every user of this machine can read it: set the environment variable FSR_STORAGE to it."""
     keep: Keep | None = None
     """What stays of the weights of trials that have ended. best: best.pt of a finished one, nothing of a pruned one.
     all: everything. none: nothing. One that failed keeps everything. By default what the study says, at first best; to
@@ -111,7 +112,12 @@ def plan(options: Options) -> Plan:
 
 
 def storage_of(options: Options) -> str | None:
-    """URL of the storage. Raises UserError for one that cannot be one."""
+    """URL of the storage. Raises UserError for one that cannot be one, and for a password on the command line."""
+    if options.storage and secrets_of(options.storage):
+        raise UserError(
+            f"--storage must not hold a password, for every user of this machine can read it in ps; "
+            f"set {STORAGE_VARIABLE} to the URL instead"
+        )
     given = os.environ.get(STORAGE_VARIABLE, options.storage)
     if given is None:
         return None

@@ -1,5 +1,6 @@
 """How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -205,4 +206,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 50, 50)  # to look for circles of objects every 700 new ones takes a fifth of the time
     main()

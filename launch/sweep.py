@@ -37,7 +37,7 @@ from launch.state.retention import Keep, Retention, clean_up_all, clean_up_annou
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
-from launch.state.storage import STORAGE_VARIABLE, open_storage, without_password
+from launch.state.storage import STORAGE_VARIABLE, open_storage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.submit import choose_code, scripts
@@ -51,8 +51,6 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = tyro.cli(Options, args=words(sys.argv[1:] if arguments is None else arguments))
-    if options.storage:  # what is written down of the command must not show a password
-        sys.argv = [word.replace(options.storage, without_password(options.storage)) for word in sys.argv]
     sys.exit(sweep(options))
 
 

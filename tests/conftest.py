@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def synthetic_folder(tmp_path_factory) -> Path:
 def one_thread() -> None:
     """Runs in this process and in others sum in the same order; small tensors gain nothing from more threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[Path]:
+    """Tables that tests cache do not go to the cache of whoever runs them; others' caches (fonts) are found there."""
+    folder = tmp_path_factory.mktemp("cache")
+    real = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for entry in real.iterdir() if real.is_dir() else ():
+        if entry.name != "fsr":
+            (folder / entry.name).symlink_to(entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Runs as tables: what the files say, all of them, quickly; what is damaged is marked and stops nothing."""
 
+import csv
 import doctest
+import io
 import os
 import shutil
 import subprocess
@@ -12,9 +14,11 @@ import pandas as pd
 import pytest
 from studies import POINTS, add_trial, attempt, new_study, write_run
 
-from analysis.load import load, main
+from analysis.cache import KEPT, cache_folder, keep
+from analysis.load import for_spreadsheets, load, main
 from analysis.tables import Tables
 from fsr.errors import UserError
+from fsr.inference.totals import as_csv
 from launch.state.storage import open_storage
 
 
@@ -104,7 +108,10 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(all_states, file, content,
         assert trials.loc[4, "damage"].startswith(damage)
 
 
-def test_what_was_read_is_cached_until_a_file_changes(all_states, monkeypatch):
+def test_what_was_read_is_cached_until_a_file_changes(all_states, monkeypatch, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    before = set(all_states.rglob("*"))
     first = load("smoke", runs=all_states)
 
     def never(*_):
@@ -120,7 +127,76 @@ def test_what_was_read_is_cached_until_a_file_changes(all_states, monkeypatch):
     assert load("smoke", runs=all_states).trials["step"][3] == 60
     add_trial(optuna.load_study(study_name="smoke", storage=open_storage(all_states / "smoke")), 0.7)
     assert load("smoke", runs=all_states).trials["state"][6] == "complete"
-    assert len(list((all_states / "smoke" / "tables").iterdir())) == 1
+    assert len(list((cache / "fsr" / "tables").iterdir())) == 1
+    assert (cache / "fsr").stat().st_mode & 0o077 == 0 or (cache / "fsr" / "tables").stat().st_mode & 0o077 == 0
+    assert set(all_states.rglob("*")) == before  # a study that is looked at stays as it is
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_called_tables_in_a_study_is_left_alone(all_states, kind):
+    precious = all_states / "precious" if kind == "link" else all_states / "smoke" / "tables"
+    (precious / "paper").mkdir(parents=True)
+    (precious / "paper" / "data.csv").write_text("mine")
+    if kind == "link":
+        (all_states / "smoke" / "tables").symlink_to(precious)
+    load("smoke", runs=all_states)
+    assert [file.relative_to(precious).as_posix() for file in precious.rglob("*")] == ["paper", "paper/data.csv"]
+
+
+def test_the_cache_is_bounded_and_holds_what_is_whole_and_of_use(all_states, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "fsr" / "tables"
+    tables = load("smoke", runs=all_states)
+    frames = {name: getattr(tables, name) for name in Tables.__dataclass_fields__}
+    (entry,) = folder.iterdir()
+    (folder / "notes").mkdir()  # not ours
+    (folder / ("0" * 16 + "-" + "0" * 24)).symlink_to(all_states / "smoke")
+    for number in range(2 * KEPT):
+        os.utime(entry)  # of use all the time
+        keep(f"{number:016x}", "f" * 24, frames)
+    left = {path.name for path in folder.iterdir() if not path.is_symlink() and path.name != "notes"}
+    assert len(left) == KEPT
+    assert entry.name in left
+    assert (folder / "notes").is_dir()
+    assert (all_states / "smoke" / "study.json").exists()
+    for damage in (b"", b"PAR1", os.urandom(1000)):
+        (entry / "trials.parquet").write_bytes(damage)
+        assert len(load("smoke", runs=all_states).trials) == 7
+
+
+def test_without_a_place_to_cache_a_study_is_read_each_time(all_states, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    assert len(load("smoke", runs=all_states).trials) == 7
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache_folder() is None
+    assert len(load("smoke", runs=all_states).trials) == 7
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+TEXTS = {
+    **{text: f"'{text}" for text in ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\n=1")},
+    "\r=1": "'\n=1",
+    "a\r=1": "a\n=1",
+    "a=1": "a=1",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_is_a_formula_for_a_spreadsheet(text):
+    table = pd.DataFrame({"error": [text, None, "plain"], text: [-1.5, 2, float("nan")], "n": [-1, 0, 1]})
+    table["category"] = table["error"].astype("category")
+    file = io.StringIO(newline="")
+    for_spreadsheets(table).to_csv(file, index=False)
+    rows = list(csv.reader(io.StringIO(file.getvalue(), newline="")))
+    assert rows == [["error", TEXTS[text], "n", "category"], [TEXTS[text], "-1.5", "-1", TEXTS[text]], *rows[2:]]
+    assert rows[2:] == [["", "2.0", "0", ""], ["plain", "", "1", "plain"]]
+    scores = {"segmentation": {"iou": [-0.5], "miou": 0.5, "pixel_accuracy": 0.5}}
+    assert list(csv.reader(io.StringIO(as_csv(scores, (text,)), newline="")))[1] == [TEXTS[text], "-0.5"]
 
 
 def test_the_example_of_load_runs_and_shows_what_it_says(all_states, tmp_path_factory, monkeypatch):
@@ -130,12 +206,6 @@ def test_the_example_of_load_runs_and_shows_what_it_says(all_states, tmp_path_fa
     (example,) = [found for found in doctest.DocTestFinder().find(load, globs={}) if found.examples]
     report = []
     assert doctest.DocTestRunner().run(example, out=report.append).failed == 0, "".join(report)
-
-
-def test_a_study_that_may_only_be_read_is_read(all_states, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert len(load("smoke", runs=all_states).trials) == 7
-    assert not (all_states / "smoke" / "tables").exists()
 
 
 def test_several_studies_are_one_table(all_states):
@@ -192,7 +262,9 @@ print(*[len(table) for table in vars(tables).values()])
 """
 
 
-def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
+def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache") / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     trials = 10_000
     folder, study = new_study(tmp_path)
     trial = study.ask({"mask_ratio": optuna.distributions.FloatDistribution(0.05, 0.95)})
@@ -204,7 +276,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
     copies = (line.replace('"trial_id":0', f'"trial_id":{n}') for n in range(trials) for line in records)
     journal.write_text("\n".join([created, *copies]) + "\n")
     study = optuna.load_study(study_name="smoke", storage=open_storage(folder.folder))
-    assert study.ask().number == trials  # every hundredth leaves a snapshot
+    assert study.ask().number == trials
     write_run(folder.run(0), attempts=[attempt(0, 10, 0, 200, "finished")])
     for number in range(1, trials):
         run = folder.run(number).folder
@@ -214,7 +286,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path):
 
     cold, cached, memory = [], [], []
     while not cold or (len(cold) < 4 and (min(cold) >= 10 or min(cached) >= 1)):  # other tests run beside this one
-        shutil.rmtree(folder.folder / "tables", ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
         command = [sys.executable, "-c", TIMED, tmp_path]
         root = Path(__file__).parent.parent
         lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.split()

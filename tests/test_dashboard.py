@@ -2,21 +2,29 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import optuna
 import pytest
 from method_checkout import surroundings, sweep_command
-from served import opened, served
+from served import Address, NoRedirect, opened, served
 from slurm_cluster import ROOT, TESTS, wait_for
 
+import analysis.board
 from analysis.dashboard import main
+from analysis.guard import Guard, Server
 from launch.state.storage import open_storage
 
 METHOD = TESTS / "launch_stub.py"
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
+OTHER = "name another with --port, or PORT= for make"
+SHOWS = b"this server only shows; to change something, start it with --writable\n"
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +40,12 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def refused(capsys, monkeypatch):
-    """Exit code and output of a dashboard that does not start."""
+    """Exit code and output of a dashboard, or a board, that does not start."""
     monkeypatch.delenv("FSR_STORAGE", raising=False)
 
-    def ended(*options):
+    def ended(*options, command=main):
         with pytest.raises(SystemExit) as end:
-            main([str(option) for option in options])
+            command([str(option) for option in options])
         return end.value.code, "".join(capsys.readouterr())
 
     return ended
@@ -54,19 +62,87 @@ def test_it_shows_a_study_of_the_journal_and_its_trials(runs, browser, tmp_path)
         see(browser, url, "dashboard", "smoke")
         see(browser, url, "dashboard/studies/0/trials", *(f"Trial {number}" for number in range(6)), "mask_ratio")
         line = (tmp_path / "log").read_text()
-        assert line == f"{url}dashboard/studies/0   (Ctrl-C ends it)\n"
+        assert line == f"{url}dashboard/studies/0?token={url.token}   (Ctrl-C ends it)\n"
 
 
 def test_it_listens_to_this_machine_only(runs, refused, tmp_path):
     with served([*DASHBOARD, "--study", "smoke", "--runs", runs], tmp_path / "log") as url:
-        port = f"{int(url.rstrip('/').rpartition(':')[2]):04X}"
+        port = f"{url.port:04X}"
         sockets = [
             line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()
         ]
         listening = [words[1] for words in sockets if words[3] == "0A" and words[1].endswith(f":{port}")]
         assert listening == [f"0100007F:{port}"]
         code, output = refused("--study", "smoke", "--runs", runs, "--port", int(port, 16))
-        assert (code, output) == (2, f"error: port {int(port, 16)}: Address already in use; name another with --port\n")
+        assert (code, output) == (2, f"error: port {int(port, 16)}: Address already in use; {OTHER}\n")
+
+
+def number_of_studies(url):
+    return len(json.loads(url.ask("api/studies")[1])["study_summaries"])
+
+
+def test_nobody_changes_a_study_unless_it_is_writable(runs, tmp_path):
+    shutil.copytree(runs / "smoke", tmp_path / "smoke")
+    command = [*DASHBOARD, "--study", "smoke", "--runs", tmp_path]
+    with served(command, tmp_path / "log") as url:
+        assert number_of_studies(url) == 1
+        for method, path in (("DELETE", "api/studies/0"), ("PUT", "api/studies/0/note"), ("POST", "api/studies")):
+            assert url.ask(path, b"{}", method) == (403, SHOWS)
+        assert number_of_studies(url) == 1
+    with served([*command, "--writable"], tmp_path / "log") as url:
+        for who in ({"Cookie": None}, {"Origin": "http://elsewhere"}, {"Host": f"elsewhere:{url.port}"}):
+            assert url.ask("api/studies/0", method="DELETE", **who)[0] in (401, 403)
+        assert number_of_studies(url) == 1
+        assert url.ask("api/studies/0", method="DELETE", Origin=url.rstrip("/"))[0] == 204
+        assert number_of_studies(url) == 0
+
+
+@pytest.mark.parametrize(
+    "who, status",
+    [
+        ({}, 200),
+        ({"Host": "localhost:8080"}, 200),  # what ssh leads here from another port
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "localhost:8080", "Origin": "http://localhost:8080"}, 200),
+        ({"Cookie": None}, 401),
+        ({"Cookie": "fsr_1=wrong"}, 401),
+        ({"Cookie": "\\;=\x7f"}, 401),
+        ({"Host": "rebound.example:8080"}, 403),
+        ({"Host": "127.0.0.1.rebound.example"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_a_server_answers_to_its_own_browser_alone(small, who, status):
+    assert small.ask(**who)[0] == status
+
+
+def test_the_token_of_the_address_becomes_a_cookie(small):
+    assert small.ask("a/b?token=wrong", Cookie=None)[0] == 401
+    assert small.ask(f"a/b?x=1&token={small.token}", Cookie=None)[0] == 303
+    request = urllib.request.Request(f"{small}//elsewhere%0d%0aX:/?x=1&token={small.token}")
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        urllib.request.build_opener(NoRedirect).open(request)
+    assert answer.value.headers["Location"] == "/elsewhere%0D%0AX%3A/?x=1"
+    assert answer.value.headers["Set-Cookie"] == f"fsr_{small.port}={small.token}; Path=/; HttpOnly; SameSite=Lax"
+    answer.value.close()
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A guarded page."""
+
+    def hello(environ, start_response):
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    guard = Guard(hello)
+    with Server(guard, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Address(f"http://127.0.0.1:{server.server_port}/", guard.token)
+        server.shutdown()
 
 
 def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
@@ -78,6 +154,12 @@ def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
     assert refused("--study", "lost", "--runs", runs) == (2, "error: the storage has no study lost\n")
     sentence = "error: a study's name consists of a-z, 0-9, _ and -, got '../smoke'\n"
     assert refused("--study", "../smoke", "--runs", runs) == (2, sentence)
+
+
+def test_a_board_of_nothing_is_one_sentence(runs, refused):
+    sentence = f"error: there is no study and no run in {runs}/typo; name its folder's parent with --runs\n"
+    assert refused("--study", "typo", "--runs", runs, command=analysis.board.main) == (2, sentence)
+    assert not (runs / "typo").exists()
 
 
 def test_a_study_in_a_database_is_found_by_the_variable(runs, refused, browser, tmp_path):

@@ -58,7 +58,7 @@ COMMANDS = (
     *(f"launch/{name}.py" for name in ("sweep", "status", "doctor", "infer")),
     *(f"{script} {preset}" for script in ("launch/train.py", "fsr.train") for preset in PRESETS),
     *("fsr.infer", "fsr.export", "fsr.data.prepare", "fsr.data.synthetic"),
-    *(f"analysis/{name}.py" for name in ("load", "compare", "report", "dashboard", "figures", "gallery")),
+    *(f"analysis/{name}.py" for name in ("load", "compare", "report", "dashboard", "board", "figures", "gallery")),
 )
 BLOCK_S = 300
 

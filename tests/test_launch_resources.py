@@ -12,7 +12,6 @@ from fsr.errors import UserError
 from launch.plan import Options, plan
 from launch.slurm import commands
 from launch.slurm.resources import Resources, words
-from launch.state.storage import check_url, without_password
 from launch.train import main
 from launch.worker.rendezvous import Rendezvous
 
@@ -249,23 +248,3 @@ def test_a_worker_in_the_shell_of_an_allocation_is_alone(monkeypatch, tmp_path):
     assert Rendezvous(tmp_path).count == 1
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # what srun adds for its tasks
     assert Rendezvous(tmp_path).count == 4
-
-
-@pytest.mark.parametrize(
-    "url, shown",
-    [
-        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
-        ("postgresql+psycopg://me:se:cr@et@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
-    ],
-)
-def test_passwords_are_not_shown(url, shown):
-    assert without_password(url) == shown
-    check_url(url)
-
-
-def test_a_url_of_another_kind_is_refused_without_its_password():
-    with pytest.raises(UserError, match=r"got redis://me:\*\*\*@host") as caught:
-        check_url("redis://me:secret@host")
-    assert "secret" not in str(caught.value)

@@ -53,7 +53,7 @@ def large_study(tmp_path_factory):
         lines += [line.replace('"trial_id":0', f'"trial_id":{number}') for line in records]
     journal.write_text("\n".join(lines) + "\n")
     study = optuna.load_study(study_name="smoke", storage=open_storage(folder.folder))
-    assert study.ask().number == TRIALS  # every hundredth leaves a snapshot
+    assert study.ask().number == TRIALS
     return folder
 
 
@@ -70,20 +70,6 @@ def test_the_status_of_ten_thousand_trials_takes_two_seconds(large_study):
     assert status["gpu_hours"]["repeated"] == pytest.approx(TRIALS * 0.5 / 3600, abs=1e-3)
     print(f"\nstatus.py on {TRIALS} trials: {min(seconds):.2f} s")
     assert min(seconds) < 2
-
-
-def test_a_snapshot_that_is_damaged_or_of_another_journal_is_left_alone(large_study, tmp_path):
-    snapshot = large_study.folder / "journal.snapshot"
-    content = snapshot.read_bytes()
-    (tmp_path / "journal.snapshot").write_bytes(content)
-    study = optuna.create_study(study_name="smoke", storage=open_storage(tmp_path))
-    assert study.trials == []
-    try:
-        snapshot.write_bytes(content[:-1])
-        study = optuna.load_study(study_name="smoke", storage=open_storage(large_study.folder))
-        assert len(study.get_trials(deepcopy=False)) == TRIALS + 1
-    finally:
-        snapshot.write_bytes(content)
 
 
 def work(folder, base, start, trials, results):

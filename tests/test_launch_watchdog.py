@@ -109,7 +109,7 @@ def test_heartbeats_and_reports_lie_beside_the_announcements(tmp_path, monkeypat
         monkeypatch.setenv("SLURM_PROCID", str(rank))
         monkeypatch.setenv("SLURM_STEP_ID", "3")
         own = Heartbeat()
-        own.write_to(Rendezvous(tmp_path).heartbeat_file, f"n{rank}")
+        own.write_to(Rendezvous(tmp_path).heartbeat_file(), f"n{rank}")
         own.start("starting")
     monkeypatch.delenv("SLURM_PROCID")
     watching = Rendezvous(tmp_path, 3)

@@ -2,12 +2,9 @@
 
 import inspect
 
-import optuna
 import submitit
 
 from launch.slurm import batch_script
-from launch.state import storage
-from launch.state.lock import FileLock
 
 ARGUMENTS = (
     *("command", "folder", "job_name", "partition", "account", "qos", "constraint", "exclude", "nodes"),
@@ -23,14 +20,3 @@ def test_submitit_still_makes_a_batch_script_from_what_we_give_it():
     assert given <= known, f"{change}; it does not know {sorted(given - known)} any more"
     source = inspect.getsource(batch_script.script)
     assert all(f"{name}=" in source for name in given), "this test and batch_script.py name different arguments"
-
-
-def test_optuna_still_keeps_snapshots_by_its_private_base(tmp_path):
-    change = f"optuna {optuna.__version__} changed its private BaseJournalSnapshot: mend launch/state/storage.py"
-    backend = storage.JournalFile(tmp_path / "journal.log", FileLock(tmp_path / "lock"))
-    study = optuna.create_study(storage=storage.journal_storage(backend), study_name="s")
-    for _ in range(101):
-        study.tell(study.ask(), 0.0)
-    assert (tmp_path / "journal.snapshot").exists(), change
-    again = optuna.load_study(storage=storage.journal_storage(backend), study_name="s")
-    assert len(again.trials) == 101, change

@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 import urllib.parse
-import urllib.request
 
 import pytest
 from browser import screenshot
@@ -53,26 +52,25 @@ def board(study, tmp_path_factory):
     """Address of the TensorBoard that `make board` starts, with everything read."""
     make = ["make", "--no-print-directory", "--dry-run", "board", "STUDY=smoke", f"RUNS={study.folder / 'runs'}"]
     said = subprocess.run(make, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    _, *options = shlex.split(said.splitlines()[-1])
-    with served([sys.executable, "-m", "tensorboard.main", *options], tmp_path_factory.mktemp("board") / "log") as url:
+    _, *words = shlex.split(said.splitlines()[-1])
+    with served([sys.executable, *words], tmp_path_factory.mktemp("board") / "log", cwd=ROOT) as url:
         wait_for(lambda: len(session_groups(url)) == 5 and len(ask(url, "images/tags")) == 5, 60)
         yield url
 
 
 def ask(url, question, **parameters):
     """What TensorBoard's own pages ask it for."""
-    with urllib.request.urlopen(f"{url}data/plugin/{question}?{urllib.parse.urlencode(parameters)}") as answer:
-        return json.load(answer)
+    status, answer = url.ask(f"data/plugin/{question}?{urllib.parse.urlencode(parameters)}")
+    assert status == 200
+    return json.loads(answer)
 
 
 def session_groups(url):
     """The trials as HParams knows them."""
     states = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
     question = {"experimentName": "", "allowedStatuses": states, "colParams": [], "startIndex": 0, "sliceSize": 100}
-    request = urllib.request.Request(f"{url}data/plugin/hparams/session_groups", json.dumps(question).encode())
-    request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer).get("sessionGroups", [])
+    _, answer = url.ask("data/plugin/hparams/session_groups", json.dumps(question).encode(), "POST")
+    return json.loads(answer).get("sessionGroups", [])
 
 
 # Elements also inside of other elements' shadows.
@@ -119,6 +117,21 @@ def test_each_trial_is_a_run_with_each_step_once(board, browser, study):
         lines = f"{FOUND} return found.map((chart) => chart.shadowRoot.querySelectorAll('path.line').length)"
         wait_for(lambda: set(page.execute_script(lines, "vz-line-chart2")) == {5}, 60)
         picture(page, "scalars")
+
+
+@pytest.mark.parametrize(
+    "who, method, status",
+    [
+        ({}, "GET", 200),
+        ({"Cookie": None}, "GET", 401),
+        ({"Host": "rebound.example"}, "GET", 403),
+        ({"Origin": "http://elsewhere"}, "POST", 403),
+        ({}, "DELETE", 403),
+        ({}, "PUT", 403),
+    ],
+)
+def test_the_board_answers_to_its_own_browser_alone(board, who, method, status):
+    assert board.ask("data/runs", method=method, **who)[0] == status
 
 
 def test_pictures_of_trials_can_be_compared(board):

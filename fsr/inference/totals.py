@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from fsr.csv_cells import cell
 from fsr.metrics import CamScores, ConfusionMatrix
 from fsr.quality import cam_quality, label_quality, region_errors
 
@@ -78,7 +79,7 @@ def as_csv(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) -> s
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["class", *scores])
     for class_id, name in enumerate(class_names):
-        lines.writerow([name, *(score["iou"][class_id] for score in scores.values())])
+        lines.writerow([cell(name), *(score["iou"][class_id] for score in scores.values())])
     for name in ("miou", "pixel_accuracy"):
         lines.writerow([name, *(score[name] for score in scores.values())])
     return text.getvalue()

@@ -60,8 +60,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores - spec.config["workers"])))
     try:
         if spec.sweep_pid is None:
-            folder.locks.mkdir(parents=True, exist_ok=True)
-            HEARTBEAT.write_to(rendezvous.heartbeat_file, environment.node)
+            HEARTBEAT.write_to(rendezvous.heartbeat_file(), environment.node)
             HEARTBEAT.start("starting")
         worker = spec.worker()
     except UserError as error:

@@ -1,16 +1,21 @@
-"""Where the ranks of one trial meet on Slurm: rank 0 chooses what to train, the others learn it from a file."""
+"""Where the ranks of one trial meet on Slurm: rank 0 chooses what to train, the others learn it from a file.
+
+They find each other through a second file (c10d's FileStore), for c10d's store on a port asks nobody who he is: any
+user who reaches the port could join the run. Both files lie in a folder that nobody else can enter.
+"""
 
 import json
 import os
 import platform
-import socket
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fsr.config import TrainConfig
-from fsr.files import write_json
+from fsr.errors import UserError
+from fsr.files import make_folder, write_json
 from fsr.run import Run
 from launch.state.attempts import Cause
 
@@ -30,42 +35,52 @@ class Rendezvous:
         self.local_rank = int(get("SLURM_LOCALID", 0))
         # A requeued job, or a step that follows a broken one in the same job, must not read older announcements.
         number = get("SLURM_STEP_ID", "0") if step_id is None else str(step_id)
-        step = (get("SLURM_JOB_ID", "local"), get("SLURM_RESTART_COUNT") or "0", number)
-        self.step = f"{step[0]}.{step[2]}"
+        self._job = get("SLURM_JOB_ID", "local")
+        step = (self._job, get("SLURM_RESTART_COUNT") or "0", number)
+        self.step = f"{self._job}.{number}"
         """Slurm's id of the step."""
-        self._file = folder / f"{'.'.join(step)}.json"
-        self.heartbeat_file = self._file.with_suffix(f".heartbeat{self.rank}")
-        """Of this rank."""
+        # One a user: whoever shares a study with his group cannot share this.
+        self._folder = folder / f"ranks_{os.geteuid()}"
+        self._file = self._folder / f"{'.'.join(step)}.json"
         self._announcements = 0  # written (rank 0) or read (others)
 
     def announce(self, config: TrainConfig, run: Run) -> None:
         """Tell all ranks to train this, and join them (rank 0)."""
         if self.count > 1:
-            host, port = socket.gethostname(), _free_port()
-            self._write({"config": config.to_json(), "run": str(run.folder), "host": host, "port": port})
-            self._join(host, port)
+            private_folder(self._folder)
+            store = self._new_store()
+            self._write({"config": config.to_json(), "run": str(run.folder), "store": store.name})
+            self._join(store)
 
     def announce_end(self) -> None:
         """Tell the other ranks that nothing more is to be trained (rank 0)."""
         if self.count > 1:
+            private_folder(self._folder)
             self._write({"end": True})
 
     def announced(self) -> Iterator[tuple[TrainConfig, Run]]:
         """What rank 0 announces, until it announces the end (other ranks)."""
+        private_folder(self._folder)
         while True:
             content = self._read_next()
             if "end" in content:
                 return
-            self._join(content["host"], content["port"])
+            self._join(self._folder / content["store"])
             yield TrainConfig.from_json(content["config"]), Run(Path(content["run"]))
+
+    def heartbeat_file(self) -> Path:
+        """The file of this rank's heartbeat, whose folder is made."""
+        private_folder(self._folder)
+        return self._file.with_suffix(f".heartbeat{self.rank}")
 
     def heartbeats(self) -> dict[int, bytes]:
         """What each rank's heartbeat file holds, by rank."""
-        files = self._file.parent.glob(f"{self._file.stem}.heartbeat*")
+        files = self._folder.glob(f"{self._file.stem}.heartbeat*")
         return {int(file.suffix.removeprefix(".heartbeat")): file.read_bytes() for file in files}
 
     def report_failure(self, cause: Cause, detail: str, rank: int | None = None) -> None:
         """Leave a file that says why this rank dies (other ranks), or why that one is killed (the watchdog)."""
+        private_folder(self._folder)
         file = self._file.with_suffix(f".rank{self.rank if rank is None else rank}.json")
         write_json(file, {"cause": cause, "detail": detail})
 
@@ -73,7 +88,7 @@ class Rendezvous:
         """Why another rank died, if one reports it within `patience_s` (rank 0, or who comes after all)."""
         deadline = time.monotonic() + patience_s
         while True:
-            for file in sorted(self._file.parent.glob(f"{self._file.stem}.rank*.json")):
+            for file in sorted(self._folder.glob(f"{self._file.stem}.rank*.json")):
                 content = json.loads(file.read_text())
                 if content["cause"] != "killed":  # else it only saw the others go
                     return content["cause"], f"{file.suffixes[-2][1:]}: {content['detail']}"
@@ -84,13 +99,14 @@ class Rendezvous:
     def report_lack(self) -> None:
         """Leave a file that says that this rank could not read something."""
         node = os.environ.get("SLURMD_NODENAME") or platform.node()
+        private_folder(self._folder)
         write_json(self._file.with_suffix(f".lack{self.rank}.json"), {"node": node})
 
     def nodes_that_lack(self) -> set[str]:
         """Nodes whose ranks could not read something (rank 0, whose own is not among them)."""
         if self.count > 1:
             time.sleep(PATIENCE_S)
-        files = self._file.parent.glob(f"{self._file.stem}.lack*.json")
+        files = self._folder.glob(f"{self._file.stem}.lack*.json")
         return {json.loads(file.read_text())["node"] for file in files}
 
     def end_is_announced(self, patience_s: float = END_S) -> bool:
@@ -115,19 +131,33 @@ class Rendezvous:
                     return content
             time.sleep(POLL_S)
 
-    def _join(self, host: str, port: int) -> None:
-        """Describe the process group as torchrun would."""
+    def _new_store(self) -> Path:
+        """An empty file for the ranks of the next process group. Those of this job's earlier ones are removed."""
+        for old in self._folder.glob(f"{self._job}.*.store"):
+            old.unlink(missing_ok=True)
+        store = self._file.with_suffix(f".{secrets.token_hex(8)}.store")
+        os.close(os.open(store, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        return store
+
+    def _join(self, store: Path) -> None:
+        """Describe the process group as torchrun would, with a file in place of host and port."""
         os.environ |= {
-            "MASTER_ADDR": host,
-            "MASTER_PORT": str(port),
+            "FSR_STORE_FILE": str(store),
             "RANK": str(self.rank),
             "LOCAL_RANK": str(self.local_rank),
             "WORLD_SIZE": str(self.count),
         }
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def private_folder(folder: Path) -> None:
+    """Make a folder that nobody else can enter; raises UserError if it is a link or somebody else's."""
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchmod(file, 0o700)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise UserError(f"{folder} must be a folder of your own, for the ranks of a job meet in it: {error}") from None

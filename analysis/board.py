@@ -1,0 +1,65 @@
+"""A study or a run in TensorBoard: `python analysis/board.py --study NAME --runs DIR`, for this machine's browser."""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from analysis.guard import READING, Application, Guard, Server
+from fsr.errors import UserError, reports_user_errors
+from fsr.run import Run
+from launch.state.paths import StudyFolder
+
+# So many samples that it is all points and pictures: TensorBoard would draw other steps in each run. (0, which its help
+# calls no limit, shows no curve at all in 2.21.)
+SAMPLES = "scalars=100000,images=1000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Show the curves, pictures and hyper-parameters of a study, or of a single run, in the browser. Ctrl-C ends it.
+
+    It answers whoever has the address that it prints.
+    """
+
+    study: str
+    """Name of the study, or of the run's folder."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    port: int = 6006
+    """Port of this machine to listen on."""
+
+
+def folder_of(options: Options) -> Path:
+    """The folder to show. Raises UserError if it is no study's and no run's."""
+    folder = StudyFolder.in_runs(options.runs, options.study)
+    if not (folder.study_file.exists() or Run(folder.folder).config_file.exists()):
+        raise UserError(f"there is no study and no run in {folder.folder}; name its folder's parent with --runs")
+    return folder.folder
+
+
+@reports_user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    options = tyro.cli(Options, args=arguments)
+    folder = folder_of(options)
+    from tensorboard import default
+    from tensorboard.program import TensorBoard
+
+    # It asks by POST too, but changes nothing.
+    def server(application: Application, flags: Any) -> Server:
+        return Server(Guard(application, READING | {"POST"}), options.port)
+
+    board = TensorBoard(plugins=default.get_plugins(), server_class=server)
+    # Its fast loader is a process of its own, whose port tells every user of this machine what the study holds.
+    board.configure(("board", f"--logdir={folder}", "--load_fast=false", f"--samples_per_plugin={SAMPLES}"))
+    print(f"{board.launch()}   (Ctrl-C ends it)", flush=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
