@@ -108,11 +108,6 @@ def plan(options: Options) -> Plan:
 
 def storage_of(options: Options) -> str | None:
     """URL of the storage. Raises UserError for one that cannot be one, and for a password on the command line."""
-    if options.storage and secrets_of(options.storage):
-        raise UserError(
-            f"--storage must not hold a password, for every user of this machine can read it in ps; "
-            f"set {STORAGE_VARIABLE} to the URL instead"
-        )
     url = os.environ.get(STORAGE_VARIABLE, options.storage)
     if url is None:
         return None
@@ -120,6 +115,11 @@ def storage_of(options: Options) -> str | None:
         shown = without_password(url), without_password(options.storage)
         raise UserError(f"{STORAGE_VARIABLE} names {shown[0]}, but --storage {shown[1]}; give only one of them")
     check_url(url)
+    if options.storage and secrets_of(options.storage):
+        raise UserError(
+            f"--storage must not hold a password, for every user of this machine can read it in ps; "
+            f"set {STORAGE_VARIABLE} to the URL instead"
+        )
     return url
 
 

@@ -148,8 +148,9 @@ def check_url(url: str) -> None:
     """Raise UserError for what can be no storage of a study."""
     parsed = parse_url(url)
     if parsed is None or parsed.get_backend_name() not in ("postgresql", "mysql", "sqlite"):
-        kinds = "postgresql://…, mysql://… or sqlite:///FILE, with each @ of a name or password as %40"
-        raise UserError(f"--storage and {STORAGE_VARIABLE} must be {kinds}, got {without_password(url)}")
+        kinds = "postgresql://…, mysql://… or sqlite:///FILE"
+        hint = "; write each @ of a name or password as %40" if parsed is None and "@" in url else ""
+        raise UserError(f"--storage must be {kinds}, got {without_password(url)}{hint}")
     if parsed.get_backend_name() == "sqlite":
         file = Path(parsed.database or "")
         kind = file_system(file.absolute().parent)
