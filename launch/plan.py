@@ -113,11 +113,6 @@ def plan(options: Options) -> Plan:
 
 def storage_of(options: Options) -> str | None:
     """URL of the storage. Raises UserError for one that cannot be one, and for a password on the command line."""
-    if options.storage and secrets_of(options.storage):
-        raise UserError(
-            f"--storage must not hold a password, for every user of this machine can read it in ps; "
-            f"set {STORAGE_VARIABLE} to the URL instead"
-        )
     given = os.environ.get(STORAGE_VARIABLE, options.storage)
     if given is None:
         return None
@@ -126,6 +121,11 @@ def storage_of(options: Options) -> str | None:
         shown = without_password(url), without_password(flag)
         raise UserError(f"{STORAGE_VARIABLE} names {shown[0]}, but --storage {shown[1]}; give only one of them")
     check_url(url)
+    if options.storage and secrets_of(options.storage):
+        raise UserError(
+            f"--storage must not hold a password, for every user of this machine can read it in ps; "
+            f"set {STORAGE_VARIABLE} to the URL instead"
+        )
     return url
 
 

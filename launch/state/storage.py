@@ -164,10 +164,13 @@ def database_url(folder: StudyFolder) -> str:
         return place
     if url is None:
         job = "; Slurm did not pass it on to this job" if "SLURM_JOB_ID" in os.environ else ""
-        raise UserError(f"the study is stored in {place}; set {STORAGE_VARIABLE} to its URL{job}")
+        shown = without_password(place or "")
+        raise UserError(f"the study is stored in {shown}; set {STORAGE_VARIABLE} to its URL{job}")
     url = absolute_url(url)
     if place and place.startswith("sqlite") and place != without_password(url):  # it would be made anew, and empty
-        raise UserError(f"the study is stored in {place}, but {STORAGE_VARIABLE} names {without_password(url)}")
+        raise UserError(
+            f"the study is stored in {without_password(place)}, but {STORAGE_VARIABLE} names {without_password(url)}"
+        )
     return url
 
 
@@ -184,12 +187,15 @@ def check_url(url: str) -> None:
     """Raise UserError for what can be no storage of a study."""
     parsed = parse_url(url)
     if parsed is None or parsed.get_backend_name() not in ("postgresql", "mysql", "sqlite"):
-        kinds = "postgresql://…, mysql://… or sqlite:///FILE, with each @ of a name or password as %40"
-        raise UserError(f"--storage and {STORAGE_VARIABLE} must be {kinds}, got {without_password(url)}")
+        kinds = "postgresql://…, mysql://… or sqlite:///FILE"
+        hint = "; write each @ of a name or password as %40" if parsed is None and "@" in url else ""
+        raise UserError(f"--storage must be {kinds}, got {without_password(url)}{hint}")
     if parsed.get_backend_name() == "sqlite":
         file = Path(parsed.database or "")
         if not file.is_absolute():
-            raise UserError(f"--storage must name SQLite's file as in sqlite:////DIR/study.db, got {url}")
+            raise UserError(
+                f"--storage must name SQLite's file as in sqlite:////DIR/study.db, got {without_password(url)}"
+            )
         system = file_system(nearest(file.parent))
         if system in NETWORK:
             raise UserError(
