@@ -1,7 +1,6 @@
 """A study in optuna-dashboard, as a browser shows it, and what cannot be shown, in one sentence."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -151,7 +150,9 @@ def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
     assert not (runs / "nonsense").exists()
     (runs / "lost").mkdir()
     (runs / "lost" / "study.json").write_text("{}")
-    assert refused("--study", "lost", "--runs", runs) == (2, "error: the storage has no study lost\n")
+    code, sentence = refused("--study", "lost", "--runs", runs)
+    assert code == 2
+    assert sentence.startswith(f"error: the journal of the study, {runs}/lost/journal.log, is gone; ")
     sentence = "error: a study's name consists of a-z, 0-9, _ and -, got '../smoke'\n"
     assert refused("--study", "../smoke", "--runs", runs) == (2, sentence)
 
@@ -162,12 +163,14 @@ def test_a_board_of_nothing_is_one_sentence(runs, refused):
     assert not (runs / "typo").exists()
 
 
-def test_a_study_in_a_database_is_found_by_the_variable(runs, refused, browser, tmp_path):
+def test_a_study_in_a_database_is_found_and_one_with_a_password_by_the_variable(runs, refused, browser, tmp_path):
     url = f"sqlite:///{tmp_path}/studies.db"
     optuna.copy_study(from_study_name="smoke", from_storage=open_storage(runs / "smoke"), to_storage=url)
     (tmp_path / "smoke").mkdir()
-    (tmp_path / "smoke" / "study.json").write_text(json.dumps({"storage": url}))
     options = ["--study", "smoke", "--runs", tmp_path]
-    assert refused(*options) == (2, f"error: the study is stored in {url}; set FSR_STORAGE to its URL\n")
-    with served([*DASHBOARD, *options], tmp_path / "log", env=os.environ | {"FSR_STORAGE": url}) as address:
+    hidden = "postgresql://me:***@host/studies"
+    (tmp_path / "smoke" / "study.json").write_text(json.dumps({"storage": hidden}))
+    assert refused(*options) == (2, f"error: the study is stored in {hidden}; set FSR_STORAGE to its URL\n")
+    (tmp_path / "smoke" / "study.json").write_text(json.dumps({"storage": url}))
+    with served([*DASHBOARD, *options], tmp_path / "log") as address:
         see(browser, address, "dashboard/studies/1/trials", *(f"Trial {number}" for number in range(6)))
