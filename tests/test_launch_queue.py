@@ -9,14 +9,16 @@ import pytest
 from rich.console import Console
 
 from fsr.errors import UserError
+from fsr.files import write_json
 from launch import doctor, infer, status, sweep, train
 from launch.show.live import watch_lines
 from launch.slurm import commands, job_logs, queue
-from launch.slurm.answers import QueuedJob
+from launch.slurm.answers import GONE, Job, QueuedJob
 from launch.slurm.commands import Silence
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
-from launch.state.paths import LaunchFolder
+from launch.state.attempts import Attempt
+from launch.state.paths import LaunchFolder, StudyFolder
 from launch.submit import prepare
 
 HEADER = "JOBID|STATE|REASON|NAME|COMMENT"
@@ -394,3 +396,25 @@ def test_a_second_train_tells_why_the_last_job_left(slurm, synthetic_folder, tmp
     train.main(words)
     said = capsys.readouterr().out
     assert "job 77_0 left without any work to show; the end of its log" in said and "  ImportError: no torch" in said
+
+
+@pytest.mark.parametrize(
+    "said, works",
+    [
+        (Job("RUNNING"), True),  # a colleague's: squeue lists this user's jobs alone
+        (Job("RUNNING", restarts=1), False),  # at another attempt by now
+        (Job("COMPLETED"), False),
+        (Job(GONE), False),
+        (None, True),  # no answer
+    ],
+)
+def test_the_attempt_of_a_colleague_is_asked_for_by_its_job(slurm, tmp_path, monkeypatch, said, works):
+    slurm()
+    asked = []
+    monkeypatch.setattr(commands, "job", lambda *words: asked.append(words) or said)
+    folder = StudyFolder(tmp_path / "smoke")
+    write_json(folder.identity_file, {"id": "1a2b3c4d"})
+    looked = Queue(folder, on_slurm=True)
+    attempt = Attempt(job="7_1", restart=0, node="n1", pid=1, ranks=1, started=0.0)
+    assert [looked.holds(attempt), looked.holds(attempt)] == [works, works]
+    assert asked == [("7_1", "1a2b3c4d")]

@@ -8,11 +8,13 @@ from collections import Counter
 from launch.slurm import commands, job_reasons
 from launch.slurm.answers import QueuedJob
 from launch.slurm.commands import Silence
+from launch.slurm.requeue_rules import still_runs
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
 from launch.state.process import exists
 
 FRESH_S = 2.0
+OTHERS_FRESH_S = 30.0
 SILENT_S = 60.0  # that Slurm may stay silent before it is said
 SETTLE_S = 10.0  # a reason may be one of a moment, as while a controller starts
 WORKING = ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED", "STOPPED")
@@ -28,6 +30,7 @@ class Queue:
         self._silence: tuple[float, str] | None = None  # since when, and why at first
         self._answers_since: float | None = None  # after a silence that was said
         self._last_worker = time.time()
+        self._others: dict[Attempt, tuple[float, bool]] = {}  # of other users' jobs: when asked, and whether they work
 
     def jobs(self) -> dict[str, QueuedJob] | None:
         """Each job in the queue by its id; None if Slurm does not answer."""
@@ -90,7 +93,18 @@ class Queue:
         jobs = self.jobs()
         if jobs is None or attempt.started > self._looked:  # younger than what is known of the queue
             return True
-        return attempt.job in jobs and jobs[attempt.job].state in WORKING
+        if attempt.job in jobs:
+            return jobs[attempt.job].state in WORKING
+        return self._a_colleague_works(attempt)
+
+    def _a_colleague_works(self, attempt: Attempt) -> bool:
+        """Whether an attempt's job works that is not in this user's queue. Asked now and then, job by job."""
+        asked, works = self._others.get(attempt, (-math.inf, False))
+        if time.time() - asked >= OTHERS_FRESH_S:
+            job = commands.job(attempt.job, self._folder.identity)
+            works = job is None or still_runs(attempt, job)
+            self._others[attempt] = time.time(), works
+        return works
 
 
 def _clock(moment: float) -> str:

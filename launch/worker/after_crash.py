@@ -89,8 +89,7 @@ def out_of_memory(step: str, log_file: Path) -> bool:
 if __name__ == "__main__":
     try:
         main()
-    except (
-        Exception
-    ) as error:  # an import or a file that cannot be read here (1) is this node's, until another lacks it
+    except Exception as error:
         traceback.print_exc()
+        # 1: an import or a file that cannot be read here is this node's, until another lacks it.
         sys.exit(ExitCode.INCOMPLETE if isinstance(error, ImportError | OSError) else ExitCode.DONE)
