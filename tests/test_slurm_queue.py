@@ -131,3 +131,32 @@ def test_a_python_that_does_not_start_is_told_with_the_end_of_its_log(sweep):
     shown = shown_status(sweep)
     assert "left without any work to show" in shown and "  ImportError: libpython3.so" in shown
     assert any("ImportError" in line for line in sweep.status()["problem"])
+
+
+@pytest.fixture
+def failing_prolog(cluster, tmp_path):
+    """Slurm's prolog fails on node n1."""
+    conf = cluster.folder / "slurm.conf"
+    before = conf.read_text()
+    prolog = tmp_path / "prolog"
+    prolog.write_text('#!/bin/sh\n[ "$SLURMD_NODENAME" != n1 ]\n')
+    prolog.chmod(0o755)
+    conf.write_text(f"{before}Prolog={prolog}\n")
+    cluster.ask("scontrol", "reconfigure")
+    yield
+    conf.write_text(before)
+    cluster.ask("scontrol", "reconfigure")
+
+
+@pytest.mark.slow
+def test_a_job_held_by_a_failed_prolog_is_named_and_replaced(sweep, failing_prolog):
+    sweep.submit(trials=2, parallel=2)
+    held = "--states=PENDING", "--format=%r"
+    wait_for(lambda: "held" in sweep.cluster.ask("squeue", "--noheader", "--array", *held).lower(), 60)
+    told = sweep.submit(trials=2, parallel=2)
+    print(told)
+    assert "launch failed requeued held" in told.replace("_", " ").lower()
+    assert "scontrol release" in told
+    wait_for(lambda: [sweep.causes(number)[-1:] for number in (0, 1)] == [["finished"]] * 2, 90)
+    sweep.cluster.ask("scancel", "--me")
+    sweep.finish(2)
