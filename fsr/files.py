@@ -195,8 +195,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     temporary.unlink(missing_ok=True)  # of an earlier process with this one's number
     try:
         with naming(path, temporary):
-            new = create(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
-            with os.fdopen(new, "wb") as file:
+            with open_file(temporary, "xb") as file:  # exclusively, so through no link
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -30,7 +30,7 @@ def record(folder, storage):
         ("sqlite:///sub/study.db?timeout=60", "sqlite:///{here}/sub/study.db?timeout=60"),
         ("sqlite+pysqlite:///study.db", "sqlite+pysqlite:///{here}/study.db"),
         ("sqlite:////tmp/study.db", "sqlite:////tmp/study.db"),
-        ("postgresql+psycopg://u:p@h/database", "postgresql+psycopg://u:p@h/database"),
+        ("postgresql+psycopg://u@h/database", "postgresql+psycopg://u@h/database"),
         ("postgresql:///database?host=/run", "postgresql:///database?host=/run"),
     ],
 )

@@ -239,7 +239,7 @@ def undisturbed_run(cluster, synthetic_folder, tmp_path_factory):
     """A trial of the real method on two nodes that nobody disturbed."""
     cluster.clear()
     reference = Sweep(cluster, tmp_path_factory.mktemp("reference"), METHOD, synthetic_folder, "pair")
-    reference.submit("--nodes", "2", trials=1, iterations=60)
+    reference.submit("--nodes", "2", "--keep", "all", trials=1, iterations=60)
     reference.wait_for_no_jobs()
     assert reference.causes(0) == ["finished"]
     assert reference.attempts(0)[0]["ranks"] == 2
@@ -264,7 +264,7 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
 ):
     cluster.clear()
     sweep = Sweep(cluster, tmp_path, METHOD, synthetic_folder, "pair")
-    sweep.submit("--nodes", "2", trials=1, iterations=60)
+    sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=60)
     sweep.wait_for_step(0, random.Random(f"{end}{seed}").randint(7, 30), 60)
     end(sweep, 0)
     sweep.wait_for_no_jobs()

@@ -44,7 +44,7 @@ def undisturbed(cluster, data, tmp_path_factory):
     (calm / "workers").unlink()
     (calm / "trial_0000").unlink()
     sweep = Sweep(cluster, tmp_path_factory.mktemp("reference"), METHOD, calm, "pair")
-    sweep.submit("--nodes", "2", trials=1, iterations=STEPS)
+    sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=STEPS)
     sweep.wait_for_no_jobs()
     assert sweep.causes(0) == ["finished"]
     return Run(sweep.run_folder(0))
@@ -55,7 +55,7 @@ def pair(cluster, data, tmp_path):
     """Trial 0 on two ranks on two nodes, some steps after its first checkpoint."""
     cluster.clear()
     sweep = Sweep(cluster, tmp_path, METHOD, data, "pair")
-    sweep.submit("--nodes", "2", trials=1, iterations=STEPS)
+    sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=STEPS)
     sweep.wait_for_step(0, 8, 120)
     yield sweep
     cluster.clear()
@@ -126,7 +126,7 @@ def test_cancelled_with_loader_workers_it_saves_and_resumes_at_its_step(pair, un
     pair.cluster.ask("scancel", "--me")
     wait_for(lambda: not pair.cluster.ask("squeue", "--noheader"), 60)
     assert pair.causes(0) == ["cancelled"], pair.attempts(0)
-    pair.submit("--nodes", "2", trials=1, iterations=STEPS)
+    pair.submit("--nodes", "2", "--keep", "all", trials=1, iterations=STEPS)
     pair.wait_for_no_jobs()
     first, second = pair.attempts(0)
     assert second["first_step"] == first["reached"] >= 8
@@ -149,7 +149,7 @@ def test_a_fifo_in_place_of_a_picture_ends_the_sweep_with_one_sentence(cluster, 
     picture.unlink()
     os.mkfifo(picture)
     sweep = Sweep(cluster, tmp_path / "sweep", METHOD, folder, "pair")
-    sweep.submit("--nodes", "2", trials=1, iterations=STEPS)
+    sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=STEPS)
     sweep.wait_for_no_jobs()
     (mistake, *_) = (sweep.study / "mistakes").iterdir()
     assert mistake.read_text() == f"image {picture} cannot be read: it is a FIFO, not a regular file"

@@ -39,6 +39,7 @@ def study(synthetic_folder, tmp_path_factory):
         (rank,) = sweep.pids(KILLED)
         wait_for(lambda: sweep.step(KILLED) > 5 and sweep.step(KILLED) % 5 in (2, 3))  # the last checkpoint lies behind
         kill(rank)
+        wait_for(lambda: sweep.causes(KILLED)[0] is not None)
         cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 1")
         sweep.wait_for_no_jobs()
         assert [trial["state"] for trial in sweep.status()["trials"]] == STATES

@@ -5,11 +5,9 @@ that died of it would take the rank along.
 """
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,10 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from fsr.errors import LostLoaderError, SilentLoaderError
 from fsr.heartbeat import silence_s
+from fsr.parent import end_with
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _POLL_S = 1.0  # after which a rank that waits looks whether its workers live
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def load(dataset: Dataset[Any], workers: int, **options: Any) -> Iterator[Any]:
@@ -135,10 +133,7 @@ def _outlive_signals(parent: int, worker: int) -> None:
     """What a worker does first. It ends with the thread that forked it, however that ends."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 

@@ -120,11 +120,15 @@ class SlurmEnvironment:
         return True
 
     def _wait_to_be_killed(self) -> None:
+        """Returns only where Slurm, which lost sight of this process, has the job at work elsewhere."""
         waited_s = 0
         while True:
             time.sleep(1)
             waited_s += 1
-            if waited_s % ASK_EVERY_S == 0 and requeue_rules.nobody_will_kill(commands.job(self.job)):
+            job = commands.job(self.job) if waited_s % ASK_EVERY_S == 0 else None
+            if job is not None and job.restarts > self.restarts and job.state == "RUNNING":
+                return
+            if requeue_rules.nobody_will_kill(job):
                 commands.requeue(self.job)
 
 

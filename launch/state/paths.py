@@ -43,7 +43,7 @@ class LaunchFolder:
         file = self.identity_file
         if not file.exists():
             return None
-        identity: str = json.loads(file.read_text())["id"]
+        identity: str | None = json.loads(file.read_text()).get("id")
         return identity
 
     def identify(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.parent import end_with
 from launch.slurm import commands
 from launch.slurm.environment import SlurmEnvironment
 from launch.slurm.requeue_rules import Action, after_crash, cause_of_end, cause_of_exit
@@ -30,6 +31,7 @@ SETTLE_S = 1.0  # until the controller knows why it killed the ranks
 @reports_user_errors
 def main() -> None:
     """Record what ended the dead ranks' attempt, and leave as the rules say, or let the script start them again."""
+    end_with(os.getppid())  # no longer than the batch script: by then the job may be at work elsewhere
     worker, exit_code = JobSpec.read(Path(sys.argv[1])).worker(), int(sys.argv[2])
     started, start, signals = float(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
     environment = SlurmEnvironment()

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from fsr.errors import reports_user_errors
 from fsr.heartbeat import Sign, silence_s
+from fsr.parent import end_with
 from launch.slurm import commands
+from launch.slurm.environment import SlurmEnvironment
 from launch.worker.rendezvous import Rendezvous
 
 STACKS_S = 5.0  # for the ranks to print their stacks
@@ -88,35 +90,48 @@ def describe(silent: list[Silence]) -> str:
     return f"hung on {where}: no sign of life of {whose} for {first.seconds:.0f} s after {first.sign.doing}"
 
 
-def end(rendezvous: Rendezvous, silent: list[Silence]) -> None:
-    """Have the stacks printed, leave a report, and let Slurm kill the step. Returns when it has been asked to."""
+def end(rendezvous: Rendezvous, environment: SlurmEnvironment, silent: list[Silence]) -> None:
+    """Have the stacks printed, leave a report, and let Slurm kill the step. Returns when it has been asked to.
+
+    Where Slurm has given the job's node up and requeued the job, it may be at work elsewhere, in a step of the same
+    number.
+    """
     detail = describe(silent)
+    if has_come_back(environment):
+        return
     print(f"error: {detail}; the ranks print their stacks and are killed", file=sys.stderr, flush=True)
     commands.run("scancel", "--signal=USR1", rendezvous.step)
     time.sleep(STACKS_S)
     report = threading.Thread(target=rendezvous.report_failure, args=("hung", detail, silent[0].rank), daemon=True)
     report.start()
     report.join(REPORT_S)
-    while True:  # a controller that is away comes back
+    while not has_come_back(environment):  # a controller that is away will answer again
         answer = commands.run("scancel", "--signal=KILL", rendezvous.step)
         if answer is not None and answer.returncode == 0:
             return
         time.sleep(MOST_S)
 
 
+def has_come_back(environment: SlurmEnvironment) -> bool:
+    """Whether Slurm has requeued the job since it started here."""
+    job = commands.job(environment.job)
+    return job is not None and job.restarts > environment.restarts
+
+
 @reports_user_errors
 def main() -> None:
-    """Watch until the batch script ends this process, or the batch script is gone."""
+    """Watch until the batch script ends this process, or is gone itself."""
+    end_with(os.getppid())
     folder, step = Path(sys.argv[1]), int(sys.argv[2])
-    interval_s, script = min(MOST_S, silence_s() / ROUNDS), os.getppid()
+    interval_s = min(MOST_S, silence_s() / ROUNDS)
     rendezvous, watch = Rendezvous(folder, step), Watch(interval_s)
     reader, looked = Reader(rendezvous, interval_s), time.monotonic()
-    while os.getppid() == script:
+    while True:
         time.sleep(interval_s)
         now = time.monotonic()
         silent, looked = watch.look(reader.heartbeats, now - looked), now
         if silent:
-            end(rendezvous, silent)
+            end(rendezvous, SlurmEnvironment(), silent)
             return
 
 
