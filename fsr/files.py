@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 HOST = re.sub(r"[^\w-]", "_", platform.node())
 UNFINISHED = re.compile(r"\..*\.(?P<host>[\w-]*)\.(?P<pid>\d+)\.\d+\.part")
@@ -186,7 +186,7 @@ def naming(path: Path, *aliases: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file for writing. It replaces `path`, after fsync, when the block ends without an error.
 
     After a crash `path` is either the old file or the whole new one.

@@ -12,17 +12,19 @@ import time
 from pathlib import Path
 
 import pytest
+from slurm_cluster import wait_for
 
 from fsr.config import synthetic
 from fsr.heartbeat import FSR_SILENCE_S, Heartbeat, Sign
 from fsr.run import Run
 from launch.slurm import bad_nodes
-from launch.slurm.environment import LocalEnvironment
+from launch.slurm.answers import Job
+from launch.slurm.environment import LocalEnvironment, SlurmEnvironment
 from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.stop import StopRequest
-from launch.worker import training
+from launch.worker import training, watchdog
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.watchdog import Silence, Watch, describe
 
@@ -129,8 +131,10 @@ def test_it_prints_stacks_reports_and_kills_the_step_and_no_stop_signal_ends_it(
     scancel.parent.mkdir()
     scancel.write_text(f'#!/bin/sh\necho "$*" >>{calls}\n')
     scancel.chmod(0o755)
-    (folder / "12.0.0.heartbeat0").write_bytes(content(1, None))
-    (folder / "12.0.0.heartbeat1").write_bytes(content(1, 1.0, place="n2"))
+    ranks = folder / f"ranks_{os.geteuid()}"
+    ranks.mkdir()
+    (ranks / "12.0.0.heartbeat0").write_bytes(content(1, None))
+    (ranks / "12.0.0.heartbeat1").write_bytes(content(1, 1.0, place="n2"))
     script = (
         f"(trap '' TERM INT HUP USR1 USR2; exec {sys.executable} -m launch.worker.watchdog {folder} 0) & echo $!; wait"
     )
@@ -143,22 +147,23 @@ def test_it_prints_stacks_reports_and_kills_the_step_and_no_stop_signal_ends_it(
         stderr=subprocess.PIPE,
         text=True,
     )
-    watchdog = int(process.stdout.readline())
+    pid = int(process.stdout.readline())
+    wait_for(lambda: not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"bash"))  # its signals are ignored now
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        os.kill(watchdog, number)
+        os.kill(pid, number)
     _, told = process.communicate(timeout=60)
     assert calls.read_text().splitlines() == ["--signal=USR1 12.0", "--signal=KILL 12.0"]
     assert re.search(r"error: hung on node n2: no sign of life of rank 1 for [12] s after step 5", told), told
-    assert json.loads((folder / "12.0.0.rank1.json").read_text())["cause"] == "hung"
+    assert json.loads((ranks / "12.0.0.rank1.json").read_text())["cause"] == "hung"
 
 
 @pytest.mark.slow
 def test_it_ends_with_the_batch_script_and_costs_little(tmp_path):
     script = f"{sys.executable} -m launch.worker.watchdog {tmp_path} 0 & echo $!; sleep 2"
     process = subprocess.Popen(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    watchdog = int(process.stdout.readline())
+    pid = int(process.stdout.readline())
     time.sleep(1.5)
-    status = Path(f"/proc/{watchdog}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text()
     memory_mb = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
     process.kill()
     process.wait()
@@ -166,7 +171,7 @@ def test_it_ends_with_the_batch_script_and_costs_little(tmp_path):
     print(f"\nthe watchdog: {memory_mb:.0f} MB, {used.ru_utime + used.ru_stime:.2f} s of CPU to start")
     assert memory_mb < 40
     deadline = time.monotonic() + 12
-    while Path(f"/proc/{watchdog}").exists():
+    while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -203,3 +208,13 @@ def test_a_rank_is_watched_in_an_attempt_and_idle_where_it_waits_after_it(tmp_pa
     assert seen["train"].patience_s > 0 and seen["step"].patience_s > 0
     assert seen["space" if end == "disk full" else "leave"].patience_s is None
     assert Sign.of((tmp_path / "heartbeat").read_bytes()).patience_s is None
+
+
+def test_a_step_of_the_same_number_elsewhere_is_left_alone(tmp_path, monkeypatch):
+    """The node was given up, and its watchdog lives on: the ranks that it misses are another start's by now."""
+    told = []
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr(watchdog.commands, "job", lambda *_: Job("RUNNING", restarts=1))
+    monkeypatch.setattr(watchdog.commands, "run", lambda *words: told.append(words))
+    watchdog.end(Rendezvous(tmp_path), SlurmEnvironment(), [])
+    assert told == []

@@ -192,7 +192,7 @@ def test_a_storm_loses_nothing(cluster, tmp_path, ranks, seed):
         cluster.release()
         cluster.ask(
             "scontrol", "update", "nodename=n[1-4]", "state=resume"
-        )  # Slurm drains those whose steps end slowly
+        )  # drained by Slurm, as their steps ended late
         if storm.inflicted.total() < FAULTS:
             storm.strike()
         if not (done() or cluster.ask("squeue", "--noheader", "--partition=low")):

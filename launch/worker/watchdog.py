@@ -96,9 +96,9 @@ def end(rendezvous: Rendezvous, environment: SlurmEnvironment, silent: list[Sile
     Where Slurm has given the job's node up and requeued the job, it may be at work elsewhere, in a step of the same
     number.
     """
-    detail = describe(silent)
     if has_come_back(environment):
         return
+    detail = describe(silent)
     print(f"error: {detail}; the ranks print their stacks and are killed", file=sys.stderr, flush=True)
     commands.run("scancel", "--signal=USR1", rendezvous.step)
     time.sleep(STACKS_S)
