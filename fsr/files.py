@@ -1,7 +1,8 @@
 """How this program writes: files and folders take group and mode of the folder they lie in, and no file is half there.
 
 Every file that it makes goes through here, so that several people can work in one folder: in one that its group may
-write to, so may it to everything that is made there, whatever the umask; in a private one, all is private.
+write to, so may it to everything that is made there, whatever the umask; in a private one, all is private; else the
+umask decides.
 """
 
 import errno
@@ -73,14 +74,18 @@ def create(path: str | Path, flags: int, *, lock: bool = False) -> int:
 def _take_after_folder(path: Path, most: int, file: int | None = None, lock: bool = False) -> None:
     """Give a new file or folder group and mode of the folder it lies in.
 
-    A default ACL of that folder says it all, and the system has obeyed it. In a sticky folder such as /tmp strangers
-    meet, so there the umask decides.
+    In a folder that its group may write to, the group may do here what it may there, whatever the umask. Else the umask
+    decides, but never gives more than the folder does; in a sticky folder such as /tmp, where strangers meet, it
+    decides alone. A default ACL of the folder says it all, and the system has obeyed it.
     """
     folder, new = path.parent.stat(), path.stat() if file is None else os.fstat(file)
     if _has_default_acl(path.parent):
         return
     target: Path | int = path if file is None else file
-    wanted = _without_umask(most) if folder.st_mode & stat.S_ISVTX else _shared_mode(path.parent, folder) & most
+    wanted = _without_umask(most)
+    if not folder.st_mode & stat.S_ISVTX:
+        given = _shared_mode(path.parent, folder) & most
+        wanted = wanted & given | (given & 0o070 if given & 0o020 else 0)
     foreign = not folder.st_mode & stat.S_ISVTX and new.st_gid != folder.st_gid
     if foreign and not _obeyed(lambda: os.chown(target, -1, folder.st_gid)):
         wanted &= ~0o070  # not this user's group: his own must not get its rights

@@ -39,24 +39,19 @@ def umask(request):
 
 
 @pytest.mark.parametrize(
-    "folder, file, lock",
-    [
-        (0o700, 0o600, 0o600),
-        (0o755, 0o644, 0o600),
-        (0o770, 0o660, 0o660),
-        (0o775, 0o664, 0o660),
-        (0o2770, 0o660, 0o660),
-    ],
+    "folder, lock",
+    [(0o700, 0o600), (0o755, 0o600), (0o750, 0o600), (0o770, 0o660), (0o775, 0o660), (0o2770, 0o660)],
 )
-def test_files_and_folders_keep_the_mode_of_their_folder_whatever_the_umask(tmp_path, umask, folder, file, lock):
+def test_what_a_group_may_write_it_may_whatever_the_umask_and_else_the_umask_decides(tmp_path, umask, folder, lock):
     place = tmp_path / "shared"
     place.mkdir()
     place.chmod(folder)
     write_json(place / "a" / "b" / "target.json", 1)
     open_file(place / "a" / "metrics.jsonl", "a").close()
     os.close(create(place / "locks" / "claim.lock", os.O_RDWR | os.O_CREAT, lock=True))
-    assert [mode(place / name) for name in ("a", "a/b", "locks")] == [folder] * 3
-    assert mode(place / "a/b/target.json") == mode(place / "a/metrics.jsonl") == file
+    made = folder & ~umask | (folder & 0o070 if folder & 0o020 else 0)
+    assert [mode(place / name) for name in ("a", "a/b", "locks")] == [made] * 3
+    assert mode(place / "a/b/target.json") == mode(place / "a/metrics.jsonl") == made & 0o666
     assert mode(place / "locks/claim.lock") == lock
 
 
