@@ -187,9 +187,9 @@ class Sweep:
         return self.attempts(number)[-1]["job"]
 
     def job_number(self, number):
-        """Slurm's own number of that job, of which each task of an array has one."""
+        """Slurm's own number of that job, of which each task of an array has one; None where Slurm does not tell."""
         words = self.cluster.ask("scontrol", "show", "job", self.job_of(number)).split()
-        return next(word.split("=")[1] for word in words if word.startswith("JobId="))
+        return next((word.split("=")[1] for word in words if word.startswith("JobId=")), None)  # Slurm may not answer
 
     def stepds(self, number):
         """Slurm's own processes that look after the ranks and the batch script of a trial's task."""
