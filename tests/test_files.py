@@ -2,10 +2,13 @@
 
 import errno
 import os
+import shutil
 import stat
 import struct
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -91,16 +94,22 @@ def test_the_folders_group_is_kept_with_setgid_and_without(tmp_path):
         assert mode(place / "a") == bits
 
 
+@pytest.fixture
+def entered_by_all():
+    """A folder for other users: pytest's own let nobody in."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @AS_ROOT
-def test_who_is_not_of_the_folders_group_gives_his_own_group_nothing(tmp_path):
-    tmp_path.chmod(0o755)
-    place = tmp_path / "shared"
+def test_who_is_not_of_the_folders_group_gives_his_own_group_nothing(entered_by_all):
+    place = entered_by_all / "shared"
     place.mkdir()
     os.chown(place, 4001, 4242)
     place.chmod(0o770)
     script = f"from fsr.files import write_json; from pathlib import Path; write_json(Path({str(place)!r}) / 'a', 1)"
-    for parent in (place, *place.parents)[1:4]:
-        parent.chmod(0o755)
     user = ["setpriv", "--reuid=4001", "--regid=4001", "--clear-groups"]
     subprocess.run([*user, sys.executable, "-c", script], check=True, cwd="/", env=os.environ)
     assert ((place / "a").stat().st_gid, mode(place / "a")) == (4001, 0o600)
