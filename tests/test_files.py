@@ -110,8 +110,10 @@ def test_who_is_not_of_the_folders_group_gives_his_own_group_nothing(entered_by_
     os.chown(place, 4001, 4242)
     place.chmod(0o770)
     script = f"from fsr.files import write_json; from pathlib import Path; write_json(Path({str(place)!r}) / 'a', 1)"
-    user = ["setpriv", "--reuid=4001", "--regid=4001", "--clear-groups"]
-    subprocess.run([*user, sys.executable, "-c", script], check=True, cwd="/", env=os.environ)
+    python = ["setpriv", "--reuid=4001", "--regid=4001", "--clear-groups", sys.executable, "-c"]
+    if subprocess.run([*python, "import fsr.files"], cwd="/").returncode:
+        pytest.skip("other users cannot start Python, or read this checkout")
+    subprocess.run([*python, script], check=True, cwd="/")
     assert ((place / "a").stat().st_gid, mode(place / "a")) == (4001, 0o600)
 
 
