@@ -5,13 +5,13 @@ import platform
 import time
 from collections import Counter
 
+from fsr.files import process_exists
 from launch.slurm import commands, job_reasons
 from launch.slurm.answers import QueuedJob
 from launch.slurm.commands import Silence
 from launch.slurm.requeue_rules import still_runs
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
-from launch.state.process import exists
 
 FRESH_S = 2.0
 OTHERS_FRESH_S = 30.0
@@ -89,7 +89,7 @@ class Queue:
     def holds(self, attempt: Attempt) -> bool:
         """Whether an attempt that has not ended still works, as far as can be known from here."""
         if attempt.job == "local":
-            return attempt.node != platform.node() or exists(attempt.pid)
+            return attempt.node != platform.node() or process_exists(attempt.pid)
         jobs = self.jobs()
         if jobs is None or attempt.started > self._looked:  # younger than what is known of the queue
             return True

@@ -1,4 +1,4 @@
-"""Whether a process of this machine is alive, and ending with another one."""
+"""Ending some time after another process."""
 
 import os
 import threading
@@ -7,7 +7,6 @@ import time
 from fsr.files import process_exists
 
 GRACE_S = 30.0
-exists = process_exists
 
 
 def die_after(process: int, grace_s: float = GRACE_S) -> None:
@@ -17,7 +16,7 @@ def die_after(process: int, grace_s: float = GRACE_S) -> None:
     """
 
     def watch() -> None:
-        while exists(process):
+        while process_exists(process):
             time.sleep(1)
         time.sleep(grace_s)
         os._exit(1)
