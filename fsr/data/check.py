@@ -8,10 +8,10 @@ from PIL import Image
 
 from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
 from fsr.data.lists import Item
-from fsr.data.regular_file import open_regular
 from fsr.data.source import Source
 from fsr.errors import UserError, unreadable
 from fsr.heartbeat import HEARTBEAT
+from fsr.regular_file import open_regular
 
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 

@@ -10,8 +10,8 @@ from pycocotools import mask as rle
 
 from fsr.data.coco import CLASS_OF_CATEGORY, CocoSource
 from fsr.data.images import IGNORED
-from fsr.data.regular_file import read_regular
 from fsr.errors import UserError
+from fsr.regular_file import read_regular
 
 
 @dataclass

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fsr.data.regular_file import open_regular, read_regular
 from fsr.errors import UserError, unreadable
+from fsr.regular_file import open_regular, read_regular
 
 IGNORED = 255  # pixels without a class, in masks, label maps and losses
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsr.data.images import reason
-from fsr.data.regular_file import read_regular
 from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import write_atomically
+from fsr.regular_file import read_regular
 
 _LINE = re.compile(r"([^\s/]+)(?: (\d+(?:,\d+)*))?")
 

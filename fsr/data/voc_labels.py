@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fsr.data.images import IGNORED, reason
-from fsr.data.regular_file import open_regular, read_regular
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
+from fsr.regular_file import open_regular, read_regular
 
 
 def voc_names(source: VocSource) -> dict[str, list[str]]:

@@ -14,10 +14,10 @@ from fsr.data.coco_annotations import read_annotations
 from fsr.data.images import read_image, read_mask
 from fsr.data.lists import read_list
 from fsr.data.prepare import main as prepare
-from fsr.data.regular_file import open_regular
 from fsr.data.voc import VocSource
 from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError
+from fsr.regular_file import open_regular
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Opens the files of a data set, of which each must be a regular one."""
+"""Opens the files that others may have made, of which each must be a regular one."""
 
 import stat
 from pathlib import Path
@@ -14,7 +14,7 @@ _KINDS = {
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a file for reading; everything that reads a data set opens its files here.
+    """Open a file for reading; everything that reads data sets and records opens its files here.
 
     Raises OSError if it cannot be opened or is no regular file: whoever opens a FIFO waits, perhaps for ever.
     """
