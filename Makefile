@@ -6,17 +6,29 @@ DATA := data/synthetic
 STUDY ?= smoke
 RUNS ?= runs
 
-.PHONY: setup sweep report board dashboard test slow lint sanitize gpu
+.PHONY: setup lock audit sweep report board dashboard test slow lint sanitize gpu
 setup: $(VENV)/installed
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-
-# Torch comes first: the native op is built against the one that is installed, not in pip's isolation.
-$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+# Nothing is installed but files whose hashes are known, so what builds pydensecrf2 comes first, and the package is built
+# against the torch that is installed, both not in pip's isolation, which knows no hashes.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation
+$(VENV)/installed: pyproject.toml setup.py constraints.txt constraints-build.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch 'setuptools>=77' ninja
-	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --require-hashes --requirement constraints-build.txt
+	$(PIP) --require-hashes --requirement constraints.txt
+	$(PIP) --no-deps --editable .
 	touch $@
+
+# What the pins allow, in the versions that they have today where these still fit.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
+lock: $(VENV)/installed
+	$(LOCK) --extra dev pyproject.toml --output-file constraints.txt
+	echo 'setuptools wheel Cython==0.29.36' | tr ' ' '\n' | $(LOCK) --constraint constraints.txt - --output-file constraints-build.txt
+
+# Fails too where a package could not be looked up.
+audit: $(VENV)/installed
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement constraints.txt
 
 $(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
 	$(BIN)/python -m fsr.data.synthetic $(DATA)

@@ -61,6 +61,7 @@ def speed(size: Size) -> Iterator[Row]:
         "fp32": {"precision": "fp32"},
         "bf16, compiled": {"precision": "bf16", "compile": True},
         "bf16, compiled, graphs": {"precision": "bf16", "compile": True, **graphs},
+        "tf32, compiled, graphs": {"precision": "tf32", "compile": True, **graphs},
     }
     yield "reference, fp32", partial(reference, size, most)
     for name, changes in modes.items():
