@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 import pytest
 
@@ -24,9 +24,12 @@ class Outer:
     note: str | None = None
 
 
-class Loose(TypedDict):
+class Needed(TypedDict):
     id: str
-    tags: NotRequired[list[int]]
+
+
+class Loose(Needed, total=False):
+    tags: list[int]
 
 
 GOOD = {"name": "a", "pair": [1, 2.5], "inner": {"weight": 1}}
