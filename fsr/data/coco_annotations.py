@@ -141,7 +141,7 @@ def _whole(raw: dict[str, Any], name: str, place: str) -> int:
     """A field that is a whole number, written as one, with a point or as a text."""
     value = raw.get(name)
     number = value if type(value) is int else _number(value)
-    if number is None or (isinstance(number, float) and not number.is_integer()):
+    if number is None or abs(number) >= 1 << 63 or (isinstance(number, float) and not number.is_integer()):
         raise UserError(f"{place} must have a whole number as {name}, got {_brief(value)}")
     return int(number)
 

@@ -28,7 +28,8 @@ _OTHER_FORMATS = ("GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "EPS", "PPM"
 # Where Pillow, too, suspects a decompression bomb. Data sets of this field have pictures of up to 50 million pixels.
 MOST_PIXELS = 89_478_485
 MOST_BYTES = 1 << 30
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused
+# Of bombs, which are refused here, and of damage to what is not read: EXIF, further pictures in a JPEG.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: Path) -> Image.Image:
