@@ -42,7 +42,7 @@ def write_gallery(
         },
         class_names=class_names,
         scores={TITLES[kind]: scores[kind] for kind in dict.fromkeys(order)},
-        cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if "curve" in q},
+        cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if q.get("best_miou") is not None},
         columns=columns,
         gallery=[
             GalleryImage(
