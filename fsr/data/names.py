@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from fsr.errors import UserError
 
-LONGEST = 200  # bytes; file systems take 255, of which endings and class names need some
+LONGEST = 128  # bytes; file systems take 255, of which endings, class names and unfinished files need the rest
 _SHOWN = 80
 _PICTURE = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 _FOLDER = re.compile(r"JPEGImages|SegmentationClass\w*")  # whose pictures are known by their names alone
