@@ -13,6 +13,7 @@ from PIL import Image
 
 from analysis.ranking import parameters, ranking, setting_name
 from analysis.tables import Tables
+from fsr.data.images import open_picture
 from fsr.run import Run
 from fsr.score_names import SEG_MIOU, title_of
 
@@ -156,7 +157,9 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
             continue
         events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 1, "tensors": 1}).Reload()
         for tag in sorted(events.Tags()["images"])[:images]:
-            strips.setdefault(tag, {})[title] = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
+            strips.setdefault(tag, {})[title] = open_picture(
+                io.BytesIO(events.Images(tag)[-1].encoded_image_string), "image"
+            )
     if not strips:
         return None
     rows = [(tag, title, strip) for tag, by_run in strips.items() for title, strip in by_run.items()]

@@ -30,6 +30,7 @@ torch.serialization.set_crc32_options(False)
 
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
+NOT_MEASURED = -1.0  # as a best score
 VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
 
 
@@ -56,8 +57,8 @@ class TrainState:
         self.guard = FiniteGuard(self.optimizer, LOSSES, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
-        self.scores: dict[str, float] = {}  # of that evaluation
-        self.best = -1.0  # best SEG_MIOU (fsr.score_names)
+        self.scores: dict[str, float | None] = {}  # of that evaluation
+        self.best = NOT_MEASURED  # best SEG_MIOU (fsr.score_names)
         self.seconds = 0.0  # time spent in this run, all attempts together
         self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
@@ -158,7 +159,7 @@ def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> None:
+def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[str, float | None]) -> None:
     """Save the weights of student and teacher with their configuration and scores."""
     weights: dict[str, dict[str, Tensor]] = {
         "student": state.student.state_dict(),

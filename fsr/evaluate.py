@@ -15,7 +15,7 @@ from fsr.metrics import CamScores, ConfusionMatrix, class_f1
 from fsr.models.encoder import Features
 from fsr.models.network import Network
 from fsr.progress import with_progress
-from fsr.quality import cam_quality, label_quality
+from fsr.quality import best_threshold, cam_quality, label_quality, measured
 from fsr.resize import resize
 from fsr.score_names import score_name
 
@@ -26,8 +26,8 @@ BATCHES = 4
 class Evaluation(NamedTuple):
     """What an evaluation found."""
 
-    scores: dict[str, float]
-    """Fractions, named by fsr.score_names."""
+    scores: dict[str, float | None]
+    """Fractions, named by fsr.score_names; None where there is no ground truth to measure them by."""
     quality: dict[str, dict[str, Any]]
     """By network: segmentation, CAM and aux CAM class by class, and the CAMs' mIoU by threshold (fsr.quality)."""
 
@@ -66,16 +66,17 @@ class Scores:
             counts.reduce(device)
         self.f1 = distributed.total(self.f1.to(device)).cpu()
 
-    def scores(self) -> dict[str, float]:
-        """The scores over all images, as fractions."""
+    def scores(self) -> dict[str, float | None]:
+        """The scores over all images, as fractions; None for what cannot be measured, as all truth is ignored."""
         f1_sum, images = self.f1.tolist()
-        scores = {"seg_miou": self.segmentation.miou(), "seg_pixel_accuracy": self.segmentation.pixel_accuracy()}
+        segmentation = label_quality(self.segmentation)
+        scores = {"seg_miou": segmentation["miou"], "seg_pixel_accuracy": segmentation["pixel_accuracy"]}
         for name, cam in (("cam", self.cam), ("aux_cam", self.aux_cam)):
-            curve = cam.curve()
-            best = max(curve, key=curve.__getitem__)
+            curve = measured(cam.curve())
+            best = best_threshold(curve)
             scores |= {
                 f"{name}_miou": curve[self.config.bkg_threshold],
-                f"{name}_best_miou": curve[best],
+                f"{name}_best_miou": None if best is None else curve[best],
                 f"{name}_best_threshold": best,
             }
         return scores | {"class_f1": f1_sum / images}
@@ -109,7 +110,7 @@ def evaluate(networks: dict[str, Network], config: TrainConfig, source: Source, 
             for name, network in networks.items():
                 counts[name].add(network.eval(), views, ground_truth, labels)
                 HEARTBEAT.beat("evaluating")
-    scores: dict[str, float] = {}
+    scores: dict[str, float | None] = {}
     for name, network in networks.items():
         network.train(modes[name])
         counts[name].reduce(device)

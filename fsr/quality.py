@@ -16,13 +16,13 @@ def label_quality(matrix: ConfusionMatrix) -> dict[str, Any]:
 
 def cam_quality(counts: CamScores) -> dict[str, Any]:
     """Quality and errors of the CAM at its background threshold, and its mIoU at every other."""
-    matrix, curve = counts.at(counts.threshold), counts.curve()
-    best = max(curve, key=curve.__getitem__)
+    matrix, curve = counts.at(counts.threshold), measured(counts.curve())
+    best = best_threshold(curve)
     return {
         **label_quality(matrix),
         **region_errors(matrix),
         "threshold": counts.threshold,
-        "best_miou": curve[best],
+        "best_miou": None if best is None else curve[best],
         "best_threshold": best,
         "curve": [list(point) for point in curve.items()],
     }
@@ -46,6 +46,17 @@ def region_errors(matrix: ConfusionMatrix) -> dict[str, Any]:
         "foreground_precision": fractions((inside / predicted[1:].sum())[None])[0],
         "foreground_recall": fractions((inside / true[1:].sum())[None])[0],
     }
+
+
+def measured(curve: dict[float, float]) -> dict[float, float | None]:
+    """mIoU by threshold, None where there is no ground truth to measure it by."""
+    return dict(zip(curve, fractions(torch.tensor([*curve.values()], dtype=torch.float64)), strict=True))
+
+
+def best_threshold(curve: dict[float, float | None]) -> float | None:
+    """The threshold of the highest mIoU, None where none was measured."""
+    known = {threshold: miou for threshold, miou in curve.items() if miou is not None}
+    return max(known, key=known.__getitem__) if known else None
 
 
 def fractions(values: Tensor) -> list[float | None]:

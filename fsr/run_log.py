@@ -3,13 +3,14 @@
 import itertools
 import resource
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from fsr import distributed
 from fsr.arithmetic import computed_in
-from fsr.checkpoint import LOSSES, TrainState, save_best
+from fsr.checkpoint import LOSSES, NOT_MEASURED, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
@@ -19,7 +20,7 @@ from fsr.pictures import draw
 from fsr.prefetch import Prefetcher
 from fsr.progress import TrainProgress
 from fsr.run import Run
-from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, PREFIX, SEG_MIOU, TEACHER_SEG_MIOU
+from fsr.score_names import AUX_CAM_MIOU, CAM_MIOU, PREFIX, SEG_MIOU, TEACHER_SEG_MIOU, score_text
 
 
 class RunLog:
@@ -73,20 +74,24 @@ class RunLog:
             picture = draw(state.student, sample, config, self.device)
             self.board.image(f"validation/{sample[0]}", picture, state.step)
         shown = (CAM_MIOU, AUX_CAM_MIOU, SEG_MIOU, TEACHER_SEG_MIOU)
-        scores = "  ".join(f"{name.removeprefix(PREFIX)} {state.scores[name]:.3f}" for name in shown)
+        scores = "  ".join(f"{name.removeprefix(PREFIX)} {score_text(state.scores[name])}" for name in shown)
         self.progress.say(f"step {state.step}: {scores}")
-        if state.scores[SEG_MIOU] > state.best:
-            state.best = state.scores[SEG_MIOU]
+        score = state.scores[SEG_MIOU]
+        # As long as none could be measured, the last weights stand in for the best.
+        if state.best < 0 if score is None else score > state.best:
+            state.best = NOT_MEASURED if score is None else score
             save_best(self.run.best_file, state, config, state.scores)
 
-    def _scalars(self, step: int, values: dict[str, float]) -> None:
-        self.run.log({"step": step} | values)
-        self.board.scalars(values, step)
+    def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        self.run.log({"step": step, **values})
+        self.board.scalars({name: value for name, value in values.items() if value is not None}, step)
 
     def finish(self) -> None:
         """Write the final scores."""
-        result = {"step": self.state.step, "seconds": self.state.seconds, "best/seg_miou": self.state.best}
-        write_json(self.run.result_file, self.state.scores | result)
+        state = self.state
+        best = None if state.best == NOT_MEASURED else state.best
+        result = {"step": state.step, "seconds": state.seconds, "best/seg_miou": best}
+        write_json(self.run.result_file, {**state.scores, **result})
 
     def close(self) -> None:
         """Flush the records and give the terminal back."""

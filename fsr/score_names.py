@@ -29,3 +29,8 @@ def score_name(score: str, network: str) -> str:
 def title_of(score: str) -> str:
     """A score's name as people say it; one without a title of its own keeps its name."""
     return TITLES.get(score, score)
+
+
+def score_text(score: float | None, digits: int = 3) -> str:
+    """A score for people; a dash where it could not be measured, as all ground truth is ignored."""
+    return "–" if score is None else f"{score:.{digits}f}"

@@ -36,7 +36,7 @@ from fsr.prefetch import Prefetcher
 from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
-from fsr.score_names import SEG_MIOU
+from fsr.score_names import SEG_MIOU, score_text
 from fsr.step import Batch, step_losses, temperature_of
 from fsr.stop_signals import received_signals
 
@@ -54,7 +54,7 @@ def train(
     run: Run,
     *,
     stop_requested: Callable[[], bool] = never,
-    prune: Callable[[int, dict[str, float]], bool] = never,
+    prune: Callable[[int, dict[str, float | None]], bool] = never,
 ) -> Outcome:
     """Train until the run is finished, stopped or pruned. Resumes from the run folder's checkpoint, if there is one.
 
@@ -300,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
     if first:
         result = run.result() or {}
-        print(f"finished: segmentation mIoU {result[SEG_MIOU]:.4f}; all scores in {run.result_file}")
+        print(f"finished: segmentation mIoU {score_text(result[SEG_MIOU], 4)}; all scores in {run.result_file}")
 
 
 def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:

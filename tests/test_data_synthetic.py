@@ -121,3 +121,15 @@ def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(tmp_path, capsys, fla
         main([str(tmp_path), *flags])
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"images": 2}', '{"images": "2", "seed": 0, "design": 1, "finished": true}']
+)
+def test_a_damaged_marker_is_one_sentence_and_nothing_is_removed(tmp_path, content):
+    synthesise(tmp_path, images=2)
+    marker = tmp_path / "VOCdevkit/VOC2012/synthetic.json"
+    marker.write_text(content)
+    with pytest.raises(UserError, match=f"{marker} is damaged: "):
+        synthesise(tmp_path, images=2)
+    assert len(list((tmp_path / "VOCdevkit/VOC2012/JPEGImages").iterdir())) == 4

@@ -4,12 +4,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
-from fsr.data.images import END_OF_IMAGE, UNREADABLE, read_image, reason
+from fsr.data.images import END_OF_IMAGE, open_picture, read_image, refusing
 from fsr.data.lists import Item
 from fsr.data.source import Source
-from fsr.errors import UserError, unreadable
+from fsr.errors import UserError
 from fsr.heartbeat import HEARTBEAT
 from fsr.regular_file import open_regular
 
@@ -19,8 +17,8 @@ _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a p
 def check_files(source: Source, split: str, items: list[Item], with_masks: bool) -> None:
     """Look at every file that a run will read, without decoding it.
 
-    A picture must have a header and an end, a mask a header of the same size. Raises UserError that names the first
-    bad file in the order of `items` and counts the others.
+    A picture must have a header and an end, a mask the same size and right checksums. Raises UserError that names the
+    first bad file in the order of `items` and counts the others.
     """
 
     def problem(item: Item) -> UserError | None:
@@ -44,25 +42,19 @@ def check_files(source: Source, split: str, items: list[Item], with_masks: bool)
 
 
 def _check_image(file: Path) -> tuple[int, int]:
-    """Width and height of a JPEG. Raises UserError if it is missing, cut or no picture."""
-    try:
-        with open_regular(file) as stream:
-            size = Image.open(stream).size
-            length = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, length - _TRAILING_BYTES))
-            tail = stream.read()
-    except UNREADABLE as error:
-        raise unreadable(error)(f"image {file} cannot be read: {reason(error)}") from None
+    """Width and height of a picture. Raises UserError if it is missing, cut or no picture."""
+    with refusing(file, "image"), open_regular(file) as stream:
+        size = open_picture(stream, "image").size
+        length = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, length - _TRAILING_BYTES))
+        tail = stream.read()
     if END_OF_IMAGE not in tail:
-        read_image(file)  # long trailing data is harmless, so decoding it is the judge
+        read_image(file)  # a PNG, or long trailing data, which is harmless: decoding it is the judge
     return size
 
 
 def _check_mask(file: Path, image_size: tuple[int, int]) -> None:
-    try:
-        with open_regular(file) as stream, Image.open(stream) as mask:
-            width, height = mask.size
-    except UNREADABLE as error:
-        raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None
+    with refusing(file, "mask"), open_regular(file) as stream:
+        width, height = open_picture(stream, "mask").size
     if (width, height) != image_size:
         raise UserError(f"mask {file} is {width} x {height} pixels, its image {image_size[0]} x {image_size[1]}")

@@ -1,5 +1,6 @@
 """MS COCO 2014 on disk."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from fsr.data.coco_layouts import layouts, recognise, to_classes
 from fsr.data.images import check_classes, read_mask
 from fsr.data.lists import Item
+from fsr.data.names import shown
 from fsr.data.prepared import PreparedSet
 from fsr.errors import UserError
 
@@ -83,7 +85,7 @@ class CocoSource(PreparedSet):
 
 def _year_folder(name: str) -> str:
     """`train2014` of `COCO_train2014_000000000009`. Raises UserError for another name."""
-    parts = name.split("_")
-    if len(parts) != 3 or parts[0] != "COCO":
-        raise UserError(f"a COCO image is named like COCO_train2014_000000000009, got {name}")
-    return parts[1]
+    found = re.fullmatch(r"COCO_([a-z]+[0-9]{4})_[0-9]+", name)
+    if found is None:
+        raise UserError(f"a COCO image is named like COCO_train2014_000000000009, got {shown(name)}")
+    return found[1]

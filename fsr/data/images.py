@@ -1,56 +1,81 @@
 """Reads pictures and masks. Every problem with a file becomes a UserError of one sentence that names the file."""
 
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fsr.errors import UserError, unreadable
-from fsr.regular_file import open_regular, read_regular
+from fsr.regular_file import open_regular
 
 IGNORED = 255  # pixels without a class, in masks, label maps and losses
 
 END_OF_IMAGE = b"\xff\xd9"  # in JPEG files
 _START_OF_SCAN = b"\xff\xda"
 
-# What Pillow raises for damaged files, besides OSError (which it raises for cut ones).
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+Kind: TypeAlias = Literal["image", "mask"]
+# What may decode a file, whatever its name says: some .jpg of ImageNet are PNG. Another format is not even tried, for
+# that of PostScript would run Ghostscript.
+FORMATS: dict[Kind, tuple[str, ...]] = {"image": ("JPEG", "PNG"), "mask": ("PNG",)}
+_OTHER_FORMATS = ("GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "EPS", "PPM")  # which a message tells by name
+
+# Where Pillow, too, suspects a decompression bomb. Data sets of this field have pictures of up to 50 million pixels.
+MOST_PIXELS = 89_478_485
+MOST_BYTES = 1 << 30
+# Of bombs, which are refused here, and of damage to what is not read: EXIF, further pictures in a JPEG.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: Path) -> Image.Image:
-    """The picture as RGB. Raises UserError if it is missing, cut, damaged or no regular file."""
-    try:
-        content = read_regular(file)
-        with Image.open(BytesIO(content)) as image:
-            picture: Image.Image = image.convert("RGB")
-    except UNREADABLE as error:
-        raise unreadable(error)(f"image {file} cannot be read: {reason(error)}") from None
-    # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
-    if content.endswith(bytes(64)) and content.rfind(END_OF_IMAGE) < content.rfind(_START_OF_SCAN):
-        raise UserError(f"image {file} cannot be read: its second part is all zeros")
-    return picture
+    """The picture as RGB, as it is stored: an orientation in its EXIF turns nothing, as the masks are drawn on that.
+
+    Raises UserError if it is missing, cut, damaged or no regular file, no JPEG or PNG, too large, or if it has no one
+    rendering in 8-bit colours: 16 bits a channel, several frames, pixels that can be seen through.
+    """
+    with refusing(file, "image"):
+        content = _content(file)
+        picture = open_picture(BytesIO(content), "image")
+        if "16" in str(picture.tile[0].args):
+            raise ValueError("it has 16 bits a channel; save it with 8")
+        if picture.has_transparency_data and min(picture.convert("RGBA").getchannel("A").tobytes()) < 255:
+            raise ValueError("it has transparent pixels; save it on the background that is meant")
+        rgb: Image.Image = picture.convert("RGB")
+        # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
+        if content.endswith(bytes(64)) and _ends_in_zeros(content, picture):
+            raise ValueError("its second part is all zeros")
+    return rgb
+
+
+def _ends_in_zeros(content: bytes, picture: Image.Image) -> bool:
+    return picture.format != "PNG" and content.rfind(END_OF_IMAGE) < content.rfind(_START_OF_SCAN)
 
 
 def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.ndarray:
     """Class of every pixel, uint8 [H, W]; 255 is ignored.
 
     `size` is the (width, height) of its image; None where that is not known. Raises UserError if the mask is missing,
-    cut or damaged, holds colours instead of class ids, has another size, or a class that is neither below
+    cut or damaged, no PNG, holds colours instead of class ids, has another size, or a class that is neither below
     `num_classes` nor 255.
     """
-    try:
-        with open_regular(file) as stream, Image.open(stream) as image:
-            mode, classes = image.mode, np.array(image)
-    except UNREADABLE as error:
-        raise unreadable(error)(f"mask {file} cannot be read: {reason(error)}") from None
-    if mode not in ("P", "L"):
-        raise UserError(f"mask {file} must hold class ids (PNG of mode P or L), got mode {mode}")
+    with refusing(file, "mask"):
+        image = open_picture(BytesIO(_content(file)), "mask")
+        stored, classes = str(image.tile[0].args), np.array(image)
+    if stored in ("1", "L;2", "L;4"):
+        # PNG spreads such values over 0 to 255, and what wrote them may have meant them as they are.
+        raise UserError(f"mask {file} must hold class ids in 8 bits (PNG of mode P or L), got grey of fewer ({stored})")
+    if image.mode not in ("P", "L", "I;16"):
+        raise UserError(f"mask {file} must hold class ids (PNG of mode P or L), got mode {image.mode}")
     height, width = classes.shape
     if size is not None and (width, height) != size:
         raise UserError(f"mask {file} is {width} x {height} pixels, its image {size[0]} x {size[1]}")
     check_classes(classes, file, num_classes)
-    return classes
+    return classes.astype(np.uint8, copy=False)
 
 
 def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:
@@ -61,6 +86,66 @@ def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:
         raise UserError(f"mask {file} has class {found}; allowed are 0 to {num_classes - 1} and {IGNORED}")
 
 
+def open_picture(stream: BinaryIO, kind: Kind) -> ImageFile.ImageFile:
+    """The picture in a stream, which is decoded when its pixels are asked for. The one place that opens pictures.
+
+    All checksums of a PNG are compared, which Pillow leaves out where it decodes. Raises ValueError, and whatever
+    Pillow raises, if it is of another format, damaged or too large, or has several frames.
+    """
+    try:
+        picture = _within_limits(Image.open(stream, formats=FORMATS[kind]))
+        if picture.format == "PNG":
+            picture.verify()
+            stream.seek(0)
+            picture = Image.open(stream, formats=FORMATS[kind])
+            if getattr(picture, "n_frames", 1) > 1:
+                raise ValueError(f"it is an animation of {picture.n_frames} frames")  # type: ignore[attr-defined]
+    except UnidentifiedImageError:
+        raise ValueError(_unidentified(stream, kind)) from None
+    return picture
+
+
+def _within_limits(picture: ImageFile.ImageFile) -> ImageFile.ImageFile:
+    width, height = picture.size
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels; allowed are 1 to {MOST_PIXELS:,}")
+    return picture
+
+
+def _unidentified(stream: BinaryIO, kind: Kind) -> str:
+    Image.init()  # knows the beginnings of all formats
+    stream.seek(0)
+    beginning = stream.read(16)
+    for name in (*FORMATS["image"], *_OTHER_FORMATS):
+        _, accepts = Image.OPEN.get(name, (None, None))
+        if accepts is not None and accepts(beginning):
+            if name in FORMATS[kind]:
+                return f"its {name} header is damaged"
+            return f"it is of format {name}; allowed: {', '.join(FORMATS[kind])}"
+    return "not a picture"
+
+
+@contextmanager
+def refusing(file: Path, kind: Kind) -> Iterator[None]:
+    """Let what reading a picture raises be a UserError that names its file."""
+    try:
+        yield
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:  # of damaged bytes Pillow's decoders raise nearly everything, and say nowhere what
+        raise unreadable(error)(f"{kind} {file} cannot be read: {reason(error)}") from None
+
+
+def _content(file: Path) -> bytes:
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes; allowed are {MOST_BYTES:,}")
+        return stream.read()
+
+
 def reason(error: Exception) -> str:
     """The reason of an error, without the file name, which the caller adds."""
-    return getattr(error, "strerror", None) or ("not a picture" if "cannot identify" in str(error) else str(error))
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than the allowed {MOST_PIXELS:,} pixels"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

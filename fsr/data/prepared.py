@@ -39,8 +39,12 @@ class PreparedSet(ABC):
             self.remedy += f" --list_folder {list_folder}"
 
     def items(self, split: str) -> list[Item]:
-        """The images of the prepared list `split`. Raises UserError if it is missing or damaged."""
-        return read_list(self.list_folder / f"{split}.txt", len(self.class_names), self.remedy)
+        """The images of the prepared list `split`. Raises UserError if it is missing, damaged, or has no labels."""
+        file = self.list_folder / f"{split}.txt"
+        items = read_list(file, len(self.class_names), self.remedy)
+        if self.has_ground_truth(split) and not any(item.classes for item in items):
+            raise UserError(f"list {file} has no labels (`NAME 1,15`); make it anew with `{self.remedy}`")
+        return items
 
     def has_ground_truth(self, split: str) -> bool:
         """Whether the images of a set have masks. Only the evaluation server has those of a test set."""

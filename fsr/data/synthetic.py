@@ -7,7 +7,7 @@ those reads it unchanged. Equal seeds give equal bytes (with equal versions of N
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
 
@@ -18,6 +18,7 @@ from fsr.data.synthetic_files import CocoWriter, VocWriter
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
+from fsr.json_file import read_json
 from fsr.progress import with_progress
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
@@ -43,7 +44,7 @@ def synthesise(
     if seed < 0:
         raise UserError(f"--seed must be at least 0, got {seed}")
     root = data_folder / ("VOCdevkit/VOC2012" if format == "voc" else "COCO")
-    settings = {"images": images, "seed": seed, "design": _DESIGN}
+    settings: dict[str, int] = {"images": images, "seed": seed, "design": _DESIGN}
     if _is_finished(root, settings):
         print(f"{root} already holds this set")
         return
@@ -62,10 +63,17 @@ def synthesise(
     _write_marker(root, settings | {"finished": True})
 
 
-def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
+class _Marker(TypedDict):
+    images: int
+    seed: int
+    design: int
+    finished: bool
+
+
+def _is_finished(root: Path, settings: dict[str, int]) -> bool:
     """Whether `root` holds the whole set. What a killed run left unfinished is removed.
 
-    Raises UserError if it holds anything else.
+    Raises UserError if it holds anything else, or its marker is damaged.
     """
     if not root.exists():
         return False
@@ -74,10 +82,11 @@ def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
         if any(root.iterdir()):
             raise UserError(f"{root} holds a data set that is not synthetic; choose another folder")
         return False
-    found = json.loads(marker.read_text())
-    if not found.pop("finished"):
+    marked = read_json(marker, _Marker)
+    if not marked["finished"]:
         shutil.rmtree(root)
         return False
+    found = {"images": marked["images"], "seed": marked["seed"], "design": marked["design"]}
     if found != settings:
         raise UserError(
             f"{root} holds a synthetic set of {_in_words(found)}, not {_in_words(settings)}; "

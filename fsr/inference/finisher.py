@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from fsr.data.images import IGNORED
 from fsr.data.palette import palette_png
 from fsr.files import atomic_file, write_atomically
 from fsr.inference.config import InferConfig
+from fsr.inference.image_record import ImageRecord
 from fsr.inference.journal import Results
 from fsr.inference.postprocess import Answers
 from fsr.metrics import ConfusionMatrix
@@ -47,7 +48,7 @@ class Answer(NamedTuple):
         )
 
 
-Finished: TypeAlias = tuple[dict[str, Any], list[np.ndarray]]  # record for the journal, logits to save
+Finished: TypeAlias = tuple[ImageRecord, list[np.ndarray]]  # record for the journal, logits to save
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,19 @@ class Finisher:
             write_jpeg(results.overlay_file(name), answer.overlay)
         for class_id, heat in answer.heats.items():
             write_jpeg(results.cam_file(name, self.class_names[class_id]), heat)
-        record: dict[str, Any] = {"name": name}
-        if answer.ground_truth is not None:
-            record |= self._scores(answer, answer.ground_truth)
-        return record, answer.grids
+        return self._record(answer, answer.ground_truth), answer.grids
 
-    def _scores(self, answer: Answer, ground_truth: Tensor) -> dict[str, Any]:
+    def _record(self, answer: Answer, ground_truth: Tensor | None) -> ImageRecord:
         """The image's sparse counts, its mean IoU, and the classes in its ground truth or its prediction."""
+        if ground_truth is None:
+            return {"name": answer.name}
         final = "crf" if self.config.crf else "segmentation"
         matrix = ConfusionMatrix(len(self.class_names))
         matrix.counts += answer.counts[final].view_as(matrix.counts)
         iou = matrix.miou()
         seen = torch.bincount(torch.cat([ground_truth.flatten(), answer.labels[final].flatten()])).nonzero()[:, 0]
         return {
+            "name": answer.name,
             "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
             "classes": [class_id for class_id in seen.tolist() if class_id not in (0, IGNORED)],
             "counts": {kind: sparse(counts) for kind, counts in answer.counts.items()},

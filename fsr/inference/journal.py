@@ -5,18 +5,29 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypedDict
 
-from fsr.errors import UnreadableError, UserError
+from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.inference.image_record import ImageRecord, line_of, record_of
+from fsr.json_file import DamagedError, read_json
+from fsr.regular_file import open_regular
 from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
 # Folders of an image's files.
 KINDS = ("segmentation", "crf", "pseudo_labels", "previews", "overlays", "cam", "logits")
 _LONGEST_LINE = 1 << 24
+
+
+class Settings(TypedDict):
+    """What settings.json says: which settings the results depend on, and where they were first made."""
+
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 class Results:
@@ -53,10 +64,15 @@ class Results:
         return self.folder / "logits" / f"{first}.npz"
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Raises UserError if the folder holds results of other settings."""
+        """Raises UserError if the folder holds results of other settings, or of unknown ones."""
         if not self.settings_file.exists():
+            if any(file.stat().st_size for file in self.journals()):
+                raise UserError(
+                    f"{self.folder} holds results, but no {self.settings_file.name} that says of which settings; "
+                    "choose another --output_folder"
+                )
             return
-        before = json.loads(self.settings_file.read_text())["settings"]
+        before = self.made()["settings"]
         now = json.loads(json.dumps(settings))
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
@@ -71,16 +87,21 @@ class Results:
         if not self.settings_file.exists():
             write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
 
+    def made(self) -> Settings:
+        """How the results were made. Raises DamagedError."""
+        return read_json(self.settings_file, Settings)
+
     def journals(self) -> list[Path]:
         """The journal files of all shards that somebody has worked on."""
         return sorted(self.journal_folder.glob("*.jsonl"))
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[ImageRecord]:
         """The journals' records, one for each image; those of images that were skipped and never done come last.
 
-        Leaves out an unfinished last line. Raises UserError for a damaged line.
+        Leaves out an unfinished last line, and damaged ones.
         """
-        seen, skipped = set(), {}
+        seen: set[str] = set()
+        skipped: dict[str, ImageRecord] = {}
         for file in self.journals():
             for record in JournalReader(file).new_records():
                 if "skipped" in record:
@@ -103,13 +124,14 @@ class JournalReader:
         self.file = file
         self.offset = 0  # bytes read
         self.lines = 0
+        self.damage: list[str] = []  # what is wrong with damaged lines
 
-    def new_records(self) -> Iterator[dict[str, Any]]:
-        """The records since the last call, without an unfinished last line. Raises UserError for a damaged line.
+    def new_records(self) -> Iterator[ImageRecord]:
+        """The records since the last call, without an unfinished last line. Damaged lines go to `damage`.
 
         Closing the file drops every lock that this process has on it, so no `Journal` of this file may be open.
         """
-        with open(self.file, "rb") as lines:
+        with _regular(self.file) as lines:
             lines.seek(self.offset)
             for line in lines:
                 if not line.endswith(b"\n"):
@@ -117,16 +139,16 @@ class JournalReader:
                 self.offset += len(line)
                 self.lines += 1
                 try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise UserError(
-                        f"line {self.lines} of {self.file} is damaged ({error}); remove that line"
-                    ) from None
-                yield record
+                    yield record_of(line, f"line {self.lines} of {self.file}")
+                except DamagedError as error:
+                    self.damage.append(str(error))
 
 
 class DoneImages:
-    """The images that have a record in any journal. `update` reads only what was appended since its last call."""
+    """The images that have a record in any journal. `update` reads only what was appended since its last call.
+
+    An image whose line is damaged has none, and will be answered again; standard error says so.
+    """
 
     def __init__(self, results: Results) -> None:
         self._results = results
@@ -137,8 +159,12 @@ class DoneImages:
     def update(self) -> None:
         """Take in what this and other processes have written to the journals."""
         for file in self._results.journals():  # opened even if its size seems unchanged: NFS may show an old size
-            for record in self._readers.setdefault(file, JournalReader(file)).new_records():
+            reader = self._readers.setdefault(file, JournalReader(file))
+            for record in reader.new_records():
                 (self.skipped if "skipped" in record else self.answered).add(record["name"])
+            for problem in reader.damage:
+                print(f"{problem}; an image that no other line has is answered again", file=sys.stderr)
+            reader.damage.clear()
 
 
 class Journal:
@@ -150,6 +176,8 @@ class Journal:
     def __init__(self, results: Results, shard: int, shards: int) -> None:
         path = results.journal_folder / f"{shard:04d}_of_{shards:04d}.jsonl"
         self._path = path
+        if path.exists():
+            _regular(path).close()
         self._file = open_file(path, "ab+", buffering=0)  # it stays open until `close`
         try:
             # POSIX's lock, unlike BSD's, is not inherited by the loading workers, which may outlive this process.
@@ -163,9 +191,9 @@ class Journal:
             raise UserError(no_locks(path, error)) from error
         self._cut_unfinished_line()
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: ImageRecord) -> None:
         """Write down that an image is done."""
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        line = line_of(record)
         with naming(self._path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -180,6 +208,14 @@ class Journal:
         start = self._file.seek(max(0, size - _LONGEST_LINE))
         tail = self._file.read()
         self._file.truncate(start + tail.rfind(b"\n") + 1)
+
+
+def _regular(journal: Path) -> BinaryIO:
+    """A journal, opened for reading. Raises UserError if it is no regular file."""
+    try:
+        return open_regular(journal)
+    except OSError as error:
+        raise unreadable(error)(f"journal {journal} cannot be read: {error.strerror}") from None
 
 
 def fingerprint(path: Path) -> str:

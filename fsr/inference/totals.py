@@ -9,6 +9,8 @@ import torch
 from rich.table import Table
 
 from fsr.csv_cells import cell
+from fsr.errors import UserError
+from fsr.inference.image_record import ImageRecord
 from fsr.metrics import CamScores, ConfusionMatrix
 from fsr.quality import cam_quality, label_quality, region_errors
 
@@ -30,15 +32,21 @@ class Totals:
         self.skipped: dict[str, str] = {}  # name and reason
         self.kinds: dict[str, ConfusionMatrix | CamScores] = {}
 
-    def add(self, records: Iterable[dict[str, Any]]) -> "Totals":
-        """Count these images; each must come once."""
+    def add(self, records: Iterable[ImageRecord]) -> "Totals":
+        """Count these images; each must come once. Raises UserError for counts of more classes than there are."""
         for record in records:
             self.images += 1
             if "skipped" in record:
                 self.skipped[record["name"]] = record["skipped"]
             for kind, pairs in record.get("counts", {}).items():
                 index, count = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
-                self._of(kind).counts.view(-1).index_add_(0, index, count)
+                counts = self._of(kind).counts.view(-1)
+                if len(index) and int(index.max()) >= len(counts):
+                    raise UserError(
+                        f"the record of image {record['name']} counts pixels of more than {self.num_classes} classes; "
+                        "its results are of another data set"
+                    )
+                counts.index_add_(0, index, count)
         return self
 
     def _of(self, kind: str) -> ConfusionMatrix | CamScores:
@@ -69,7 +77,9 @@ class Totals:
                 quality[kind] = cam_quality(counts)
             else:
                 labelled, known = int(counts.counts.sum()), int(self.matrix("segmentation").counts.sum())
-                quality[kind] = label_quality(counts) | region_errors(counts) | {"ignored": 1 - labelled / known}
+                quality[kind] = (
+                    label_quality(counts) | region_errors(counts) | {"ignored": 1 - labelled / known if known else None}
+                )
         return quality
 
 

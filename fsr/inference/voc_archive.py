@@ -5,10 +5,11 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
+from fsr.data.images import open_picture, refusing
 from fsr.errors import UserError
 from fsr.files import atomic_file
+from fsr.regular_file import read_regular
 
 FOLDER = PurePosixPath("results/VOC2012/Segmentation/comp6_test_cls")
 
@@ -16,12 +17,13 @@ FOLDER = PurePosixPath("results/VOC2012/Segmentation/comp6_test_cls")
 def write_archive(path: Path, label_files: dict[str, Path]) -> None:
     """Pack the label PNGs of the images, by name, and read the archive back before it takes its place.
 
-    Raises UserError if a label map is not what the server takes.
+    Raises UserError if a label map cannot be read or is not what the server takes.
     """
     with atomic_file(path) as file:
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, label_file in label_files.items():
-                content = label_file.read_bytes()
+                with refusing(label_file, "mask"):
+                    content = read_regular(label_file)
                 member = tarfile.TarInfo(str(FOLDER / f"{name}.png"))
                 member.size = len(content)
                 archive.addfile(member, BytesIO(content))
@@ -44,7 +46,8 @@ def check_archive(path: Path, names: set[str]) -> None:
             content = archive.extractfile(member)
             if content is None:
                 raise UserError(f"archive {path} holds {member.name}, which is no file")
-            with Image.open(content) as image:
+            with refusing(path / member.name, "mask"):
+                image = open_picture(BytesIO(content.read()), "mask")
                 if image.mode != "P" or np.asarray(image).max() > 20:
                     raise UserError(f"label map {member.name} must be a palette PNG of classes 0 to 20")
     if left:

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.table import Table
 
-from fsr.score_names import CAM_MIOU, SEG_MIOU
+from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
@@ -133,7 +133,7 @@ def counted(causes: tuple[str, ...]) -> str:
 def score(row: Row, name: str) -> str:
     """A score of the last evaluation as text."""
     scores = row.progress.scores or {}
-    return f"{scores[name]:.3f}" if name in scores else ""
+    return score_text(scores[name]) if name in scores else ""
 
 
 def duration(seconds: float | None) -> str:

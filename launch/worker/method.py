@@ -20,7 +20,7 @@ def train(
     run: Run,
     *,
     stop_requested: Callable[[], bool],
-    prune: Callable[[int, dict[str, float]], bool],
+    prune: Callable[[int, dict[str, float | None]], bool],
 ) -> Literal["finished", "stopped", "pruned"]:
     """Train a run as far as it goes; see `fsr.train.train`."""
     try:

@@ -106,7 +106,7 @@ class StudyWorker:
             return True
         reported = set(claimed.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
-        def prune(step: int, scores: dict[str, float]) -> bool:
+        def prune(step: int, scores: dict[str, float | None]) -> bool:
             score = self._score(scores, f"step {step}")
             if step not in reported:  # a resumed run repeats some evaluations
                 trial.report(score, step)

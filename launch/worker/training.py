@@ -18,14 +18,14 @@ from launch.state.stop import StopRequest
 from launch.worker import method
 from launch.worker.rendezvous import Rendezvous
 
-Prune = Callable[[int, dict[str, float]], bool]
+Prune = Callable[[int, dict[str, float | None]], bool]
 SIGNAL_S = (
     1.0  # Slurm signals the processes of a step one after the other: another rank's or loader's death comes first
 )
 AttemptEnd = Literal["finished", "stopped", "pruned", "broken"]
 
 
-def never(step: int, scores: dict[str, float]) -> bool:
+def never(step: int, scores: dict[str, float | None]) -> bool:
     """The answer for a run that nobody prunes."""
     return False
 

@@ -1,0 +1,57 @@
+"""Names of images: what lists, annotations and journals say is the name of a file in a known folder, never a path."""
+
+import re
+from pathlib import PurePosixPath
+
+from fsr.errors import UserError
+
+LONGEST = 128  # bytes; file systems take 255, of which endings, class names and unfinished files need the rest
+_SHOWN = 80
+_PICTURE = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
+_FOLDER = re.compile(r"JPEGImages|SegmentationClass\w*")  # whose pictures are known by their names alone
+
+
+def check_name(name: str, place: str) -> str:
+    """The name, if it can be nothing but that of a file in the folder where it is looked for.
+
+    `place` is where it stands. Raises UserError that tells the place and shows the name, its signs escaped.
+    """
+    flaw = _flaw(name)
+    if flaw is not None:
+        raise UserError(
+            f"{place} has the name {shown(name)}, which {flaw}; allowed is the name of a file in its folder"
+        )
+    return name
+
+
+def _flaw(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if "/" in name or "\\" in name or re.match("[A-Za-z]:", name):
+        return "is a path"
+    if name[0] in ".-":
+        return f"begins with {name[0]!r}"
+    if not name.isprintable():
+        return "holds a sign that is not printed"
+    if " " in name:
+        return "holds a space"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    return None
+
+
+def shown(text: str) -> str:
+    """A text of others in a message: in quotes, what a terminal would obey escaped, cut where it is long."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
+
+
+def image_name(word: str, place: str) -> str:
+    """The image that a word of a list means: `x`, `x.jpg`, or a path such as `/JPEGImages/x.jpg`, which only names it.
+
+    Raises UserError as `check_name` does, also for a path into another folder.
+    """
+    path = PurePosixPath(word)
+    in_known_folder = any(_FOLDER.fullmatch(part) for part in path.parts[:-1]) and ".." not in path.parts
+    name = path.name if in_known_folder else word
+    stem, ending = name[: name.rfind(".")], name[name.rfind(".") :]
+    return check_name(stem if _PICTURE.fullmatch(ending) else name, place)
