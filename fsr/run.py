@@ -1,5 +1,6 @@
 """The folder of one run: every path and file in it, named once. Imports no torch."""
 
+import itertools
 import json
 import os
 import platform
@@ -9,16 +10,32 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import make_folder, naming, open_file, remove_abandoned, write_atomically, write_json
+from fsr.json_file import read_json
 from fsr.records import read_records
 from fsr.system_errors import disk_is_full
 
 REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
+
+
+class Provenance(TypedDict):
+    """What provenance.json holds."""
+
+    attempts: list[dict[str, Any]]
+    """Each start, oldest first."""
+
+
+class Removed(TypedDict):
+    """What removed.json holds."""
+
+    why: str
+    bytes: dict[str, int]
+    """Of each file of weights that was removed, by its name."""
 
 
 class Run:
@@ -42,6 +59,11 @@ class Run:
         So does one whose checkpoints were removed before its last step: it would start anew over its own records.
         """
         if not self.config_file.exists():
+            there = [file for file in (self.result_file, *self.checkpoint_files()) if os.path.lexists(file)]
+            if there:
+                raise UserError(
+                    f"{there[0]} is there without {self.config_file.name}, so nothing tells of which run it is"
+                )
             return
         if self.removed_file.exists() and not self.has_checkpoint() and not self.result_file.exists():
             raise UserError(f"{missing_checkpoint(self.checkpoint_file)}; it cannot be resumed")
@@ -72,12 +94,24 @@ class Run:
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return self.checkpoint_file.exists() or self.previous_checkpoint_file.exists()
+        return any(map(os.path.lexists, self.checkpoint_files()))
+
+    def checkpoint_files(self) -> tuple[Path, Path]:
+        """The two checkpoints, the newer one first."""
+        return self.checkpoint_file, self.previous_checkpoint_file
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Give a damaged checkpoint a name that nothing loads, and return it."""
+        names = (self.folder / f"checkpoint.damaged_{number}.pt" for number in itertools.count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        os.replace(checkpoint, aside)
+        return aside
 
     def weight_files(self, best: bool) -> list[Path]:
-        """The files of weights that are there: checkpoints, those that were not finished, and, if wanted, best.pt."""
-        files = [self.checkpoint_file, self.previous_checkpoint_file, *self.folder.glob(".*.pt.*.part")]
-        return [file for file in (*files, *([self.best_file] if best else [])) if file.exists()]
+        """The files of weights that are there: checkpoints, also damaged or unfinished ones; if wanted, best.pt."""
+        others = (*self.folder.glob("checkpoint.damaged_*.pt"), *self.folder.glob(".*.pt.*.part"))
+        files = (*self.checkpoint_files(), *others, *([self.best_file] if best else []))
+        return [file for file in files if file.is_file()]
 
     def remove_weights(self, best: bool, why: str) -> int:
         """Remove checkpoints, and `best.pt` if wanted; the bytes that this frees. The run must have ended for good.
@@ -110,12 +144,14 @@ class Run:
         """Bytes of each file that was removed before, by its name."""
         if not self.removed_file.exists():
             return {}
-        removed: dict[str, int] = json.loads(self.removed_file.read_text())["bytes"]
-        return removed
+        return read_json(self.removed_file, Removed)["bytes"]
 
     def config(self) -> TrainConfig:
-        """The configuration that this run was started with."""
-        fields: dict[str, Any] = json.loads(self.config_file.read_text())
+        """The configuration that this run was started with. Raises UserError if it is damaged or missing."""
+        try:
+            fields = read_json(self.config_file, dict[str, Any])
+        except FileNotFoundError:
+            raise UserError(f"the configuration of the run is missing: {self.config_file} does not exist") from None
         starts = self.starts()
         if "ranks" not in fields and starts:  # of version 0.1.0: the processes of its first start made the global batch
             fields["ranks"] = int(starts[0]["device"].split(" × ")[0]) * fields.pop("accumulate", 1)
@@ -123,7 +159,7 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """Final scores, or None while the run is not finished."""
-        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+        return read_json(self.result_file, dict[str, Any]) if self.result_file.exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole records of metrics.jsonl, oldest first; raises UserError if one is damaged."""
@@ -151,15 +187,14 @@ class Run:
         """What provenance.json says of each start, oldest first."""
         if not self.provenance_file.exists():
             return []
-        attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
-        return attempts
+        return read_json(self.provenance_file, Provenance)["attempts"]
 
 
 def missing_checkpoint(path: Path) -> str:
     """That there is no checkpoint, and why, where the run's folder tells it."""
     record = path.parent / REMOVED_FILE
-    removed = json.loads(record.read_text()) if record.exists() else {"bytes": {}}
-    if path.name not in removed["bytes"]:
+    removed = read_json(record, Removed) if record.exists() else None
+    if removed is None or path.name not in removed["bytes"]:
         return f"checkpoint {path} does not exist"
     best = path.with_name("best.pt")
     left = f"; {best} is there" if best.exists() else ""
