@@ -221,9 +221,10 @@ def load_network(
 
 def _config_of(content: dict[str, Any], path: Path) -> TrainConfig:
     """The configuration of a run's best.pt, which it holds, or checkpoint.pt, beside which it lies."""
-    if "config" not in content:
-        return Run(path.parent).config()
+    run = Run(path.parent)
     try:
-        return TrainConfig.from_json(content["config"])
+        return TrainConfig.from_json(content["config"]) if "config" in content else run.config()
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} tells no configuration, and {run.config_file} does not exist") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {path} holds no configuration of a run: {error}") from None

@@ -10,32 +10,16 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import make_folder, naming, open_file, remove_abandoned, write_atomically, write_json
-from fsr.json_file import read_json
 from fsr.records import read_records
 from fsr.system_errors import disk_is_full
 
 REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
-
-
-class Provenance(TypedDict):
-    """What provenance.json holds."""
-
-    attempts: list[dict[str, Any]]
-    """Each start, oldest first."""
-
-
-class Removed(TypedDict):
-    """What removed.json holds."""
-
-    why: str
-    bytes: dict[str, int]
-    """Of each file of weights that was removed, by its name."""
 
 
 class Run:
@@ -52,6 +36,7 @@ class Run:
         self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"
         self.best_file = self.folder / "best.pt"
         self.removed_file = self.folder / REMOVED_FILE
+        self.lock_file = self.folder / "training.lock"
 
     def check(self, config: TrainConfig) -> None:
         """Raise UserError if the folder belongs to a run with other settings; where the data lies may differ.
@@ -144,14 +129,12 @@ class Run:
         """Bytes of each file that was removed before, by its name."""
         if not self.removed_file.exists():
             return {}
-        return read_json(self.removed_file, Removed)["bytes"]
+        removed: dict[str, int] = json.loads(self.removed_file.read_text())["bytes"]
+        return removed
 
     def config(self) -> TrainConfig:
-        """The configuration that this run was started with. Raises UserError if it is damaged or missing."""
-        try:
-            fields = read_json(self.config_file, dict[str, Any])
-        except FileNotFoundError:
-            raise UserError(f"the configuration of the run is missing: {self.config_file} does not exist") from None
+        """The configuration that this run was started with."""
+        fields: dict[str, Any] = json.loads(self.config_file.read_text())
         starts = self.starts()
         if "ranks" not in fields and starts:  # of version 0.1.0: the processes of its first start made the global batch
             fields["ranks"] = int(starts[0]["device"].split(" × ")[0]) * fields.pop("accumulate", 1)
@@ -159,7 +142,7 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """Final scores, or None while the run is not finished."""
-        return read_json(self.result_file, dict[str, Any]) if self.result_file.exists() else None
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole records of metrics.jsonl, oldest first; raises UserError if one is damaged."""
@@ -187,14 +170,15 @@ class Run:
         """What provenance.json says of each start, oldest first."""
         if not self.provenance_file.exists():
             return []
-        return read_json(self.provenance_file, Provenance)["attempts"]
+        attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
+        return attempts
 
 
 def missing_checkpoint(path: Path) -> str:
     """That there is no checkpoint, and why, where the run's folder tells it."""
     record = path.parent / REMOVED_FILE
-    removed = read_json(record, Removed) if record.exists() else None
-    if removed is None or path.name not in removed["bytes"]:
+    removed = json.loads(record.read_text()) if record.exists() else {"bytes": {}}
+    if path.name not in removed["bytes"]:
         return f"checkpoint {path} does not exist"
     best = path.with_name("best.pt")
     left = f"; {best} is there" if best.exists() else ""
