@@ -46,26 +46,41 @@ def read_tensors(path: Path, what: str, device: torch.device | str = "cpu") -> t
     with _one_sentence(path, what):
         with open_regular(path) as file:
             has_checksum = _verify(file)
-        return torch.load(path, map_location=device, weights_only=True), has_checksum
+        with _only_damage():
+            return torch.load(path, map_location=device, weights_only=True), has_checksum
 
 
 def read_safetensors(path: Path, what: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, by name. Raises UserError, which calls the file `what`."""
-    with _one_sentence(path, what), open_regular(path):
+    with _one_sentence(path, what), open_regular(path), _only_damage():
         return load_file(path)
 
 
 @contextmanager
 def _one_sentence(path: Path, what: str) -> Iterator[None]:
-    """Raise a UserError of whatever reading a file raises: of a damaged one, that is of many kinds."""
+    """Raise a UserError of whatever reading a file raises."""
     try:
         yield
+    except (OSError, _DamagedError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise unreadable(error)(f"{what} {path} cannot be read: {reason or type(error).__name__}") from error
+
+
+@contextmanager
+def _only_damage() -> Iterator[None]:
+    """Raise _DamagedError of whatever parsing a file raises that can be opened: that is of many kinds, OSError too."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:  # torch goes on to say how to load it nevertheless
+        raise _DamagedError("it holds something else than tensors and plain values, or is damaged") from error
+    except EOFError as error:
+        raise _DamagedError("it is empty or cut") from error
     except Exception as error:
-        raise unreadable(error)(f"{what} {path} cannot be read: {_reason(error)}") from error
+        raise _DamagedError(next(iter(str(error).splitlines()), "") or type(error).__name__) from error
 
 
-class _ChangedError(Exception):
-    """The content of a file does not have its checksum."""
+class _DamagedError(Exception):
+    """What is wrong with the content of a file."""
 
 
 class _SummingFile:
@@ -84,7 +99,7 @@ class _SummingFile:
 
 
 def _verify(file: IO[bytes]) -> bool:
-    """Whether a file has a checksum. Raises _ChangedError if it is not that of its content."""
+    """Whether a file has a checksum. Raises _DamagedError if it is not that of its content."""
     end = max(0, file.seek(0, 2) - _COMMENT_BYTES)
     file.seek(end)
     comment = _COMMENT.fullmatch(file.read())
@@ -95,16 +110,8 @@ def _verify(file: IO[bytes]) -> bool:
     while end > 0:
         count = file.readinto(block[: min(_BLOCK, end)])  # type: ignore[attr-defined]  # IO[bytes] declares it nowhere
         if not count:
-            raise _ChangedError("it became shorter while it was read")
+            raise _DamagedError("it became shorter while it was read")
         crc32, end = zlib.crc32(block[:count], crc32), end - count
     if zlib.crc32(_NO_COMMENT, crc32) != int(comment[1], 16):
-        raise _ChangedError("it is damaged, for its content does not have its checksum")
+        raise _DamagedError("it is damaged, for its content does not have its checksum")
     return True
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):  # torch goes on to say how to load it nevertheless
-        return "it holds something else than tensors and plain values, or is damaged"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

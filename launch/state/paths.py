@@ -97,6 +97,7 @@ class StudyFolder(LaunchFolder):
         self.target_file = self.folder / "target.json"
         self.keep_file = self.folder / "keep.json"
         self.ended = self.folder / "ended"
+        self.set_aside = self.folder / "set_aside"
 
     @classmethod
     def in_runs(cls, runs: Path, study: str) -> "StudyFolder":
