@@ -135,7 +135,10 @@ class TrainState:
 
     def _read(self, path: Path, device: torch.device) -> Content:
         """What a checkpoint of this network holds. Raises UserError if it is damaged, or of another one."""
-        return check_content(load_file(path, device), self._content(), self.optimizer, path)
+        content = check_content(load_file(path, device), self._content(), self.optimizer, path)
+        if CHECKSUM not in content:
+            tell_unchecked(path)
+        return content
 
     def _take(self, content: Content) -> None:
         for name in ("student", "teacher", "reinforcement"):
@@ -162,17 +165,14 @@ def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     content, has_checksum = read_tensors(path, "checkpoint", device)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} cannot be read: it holds a {type(content).__name__}, not tensors by name")
-    said = content.pop(CHECKSUM, None)
-    if said and not has_checksum:
+    if CHECKSUM in content and not has_checksum:
         raise UserError(f"checkpoint {path} cannot be read: it is damaged, for its checksum is missing")
-    if "student" in content and not has_checksum:
-        _tell_unchecked(path)
     return content
 
 
 @cache
-def _tell_unchecked(path: Path) -> None:
-    """Say once that a run's file is of an earlier version."""
+def tell_unchecked(path: Path) -> None:
+    """Say, once a file, that a run's checkpoint is of an earlier version."""
     print(f"note: checkpoint {path} was written without a checksum, so damage in it may stay unseen", file=sys.stderr)
 
 
@@ -216,6 +216,8 @@ def load_network(
     own = network.state_dict()
     check_tensors(state, own, path, same_dtype=False)
     network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
+    if "student" in content and CHECKSUM not in content:
+        tell_unchecked(path)
     return network.eval(), config
 
 

@@ -19,7 +19,13 @@ class OptimizerState(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
-class Content(TypedDict):
+class Checked(TypedDict, total=False):
+    """What says that a checkpoint was written with a checksum; those of earlier versions were not."""
+
+    checksum: bool
+
+
+class Content(Checked):
     """All that a checkpoint holds."""
 
     student: dict[str, Tensor]
