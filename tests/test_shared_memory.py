@@ -8,11 +8,13 @@ import pytest
 import torch
 from tiny import flags, tiny_config
 
+from fsr.checkpoint import TrainState, save_best
 from fsr.data import loader_processes, shared_memory
 from fsr.data.loaders import batch_bytes, train_loader
 from fsr.data.shared_memory import bytes_of, check_shared_memory, is_full
 from fsr.data.source import open_source
 from fsr.errors import UserError
+from fsr.run import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,9 +29,7 @@ def test_what_the_workers_load_ahead_must_fit(free):
     free(900)
     check_shared_memory(4, 100, "batches")
     check_shared_memory(0, 10**9, "batches")
-    with pytest.raises(
-        UserError, match=r"5 loader workers need 0\.0 MB of shared memory for batches, and /dev/shm has"
-    ):
+    with pytest.raises(UserError, match=r"5 loader workers need 0\.0 MB .* for batches, and /dev/shm has"):
         check_shared_memory(5, 100, "batches")
 
 
@@ -76,32 +76,26 @@ def test_which_errors_of_handing_over_mean_that_it_is_full(error, wanted):
     assert is_full(error) == wanted
 
 
-class Large(torch.utils.data.Dataset):
-    """Elements of which the later ones do not fit."""
+class TooLarge:
+    """An element that finds no room in shared memory."""
+
+    def __reduce__(self):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+class Growing(torch.utils.data.Dataset):
+    """Elements of which the later ones find no room."""
 
     def __len__(self):
         return 8
 
     def __getitem__(self, index):
-        return torch.zeros(100 if index < 4 else 10_000_000)
+        return torch.zeros(3) if index < 4 else TooLarge()
 
 
-def test_a_worker_that_cannot_hand_over_its_element_ends_and_one_sentence_says_why(monkeypatch):
-    def reduced(tensor):
-        if tensor.numel() > 1000:
-            raise RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)")
-        return real(tensor)
-
-    from torch.multiprocessing import reductions
-
-    real = reductions.reduce_tensor
-    monkeypatch.setattr(reductions, "reduce_tensor", reduced)
-    reductions.ForkingPickler.register(torch.Tensor, reduced)
-    try:
-        with pytest.raises(UserError, match="shared memory is full: 2 loader workers need more"):
-            list(loader_processes.load(Large(), 2, batch_size=None))
-    finally:
-        reductions.ForkingPickler.register(torch.Tensor, real)
+def test_a_worker_that_cannot_hand_over_its_element_ends_and_one_sentence_says_why():
+    with pytest.raises(UserError, match="shared memory is full: 2 loader workers need more"):
+        list(loader_processes.load(Growing(), 2, batch_size=None, collate_fn=lambda element: element))
 
 
 def in_small_shared_memory(size, *command):
@@ -118,11 +112,23 @@ def in_small_shared_memory(size, *command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["64k", "300k", "1m"])
-def test_the_commands_end_with_one_sentence_on_a_machine_with_little_shared_memory(synthetic_folder, tmp_path, size):
+def test_training_ends_with_one_sentence_on_a_machine_with_little_shared_memory(synthetic_folder, tmp_path, size):
     large = tiny_config(synthetic_folder, workers=4, batch_size=16, crop_size=160, block_size=16)
-    trained = in_small_shared_memory(
-        size, sys.executable, "-m", "fsr.train", *flags(large), "--run_folder", tmp_path / "run"
-    )
-    told = trained.stderr.strip().splitlines()
-    assert trained.returncode == 2 and told[-1].startswith("error: ") and "shared memory" in told[-1], trained.stderr
-    assert "Traceback" not in trained.stderr
+    command = [sys.executable, "-m", "fsr.train", *flags(large), "--run_folder", tmp_path / "run"]
+    one_sentence(in_small_shared_memory(size, *command))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["64k", "200k"])
+def test_inference_ends_with_one_sentence_on_a_machine_with_little_shared_memory(synthetic_folder, tmp_path, size):
+    config, run = tiny_config(synthetic_folder), Run(tmp_path / "run")
+    save_best(tmp_path / "best.pt", TrainState(config, torch.device("cpu")), config, {})
+    command = [sys.executable, "-m", "fsr.infer", "synthetic", "--checkpoint", tmp_path / "best.pt"]
+    flags_of = ["--data_folder", synthetic_folder, "--output_folder", run.folder, "--workers", "40"]
+    one_sentence(in_small_shared_memory(size, *command, *flags_of))
+
+
+def one_sentence(answer):
+    told = answer.stderr.strip().splitlines()
+    assert answer.returncode == 2 and told[-1].startswith("error: ") and "shared memory" in told[-1], answer.stderr
+    assert "Traceback" not in answer.stderr
