@@ -59,7 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     if folder.run.result():
         say(console, f"finished already: {folder.run.result_file}")
     elif submission.live:
-        say(console, "it is in the queue or running already")
+        jobs = Queue(folder, on_slurm=True).jobs() or {}
+        named = ", ".join(f"job {job_id} is {job.state}" for job_id, job in jobs.items())
+        say(console, f"it is in the queue or running already: {named}")
     elif not ids:
         raise UserError(NOTHING_SUBMITTED)
     else:

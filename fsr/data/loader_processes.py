@@ -6,10 +6,12 @@ that died of it would take the rank along.
 
 import atexit
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -21,11 +23,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from fsr.data.shared_memory import full, is_full
 from fsr.errors import LostLoaderError, SilentLoaderError
 from fsr.heartbeat import silence_s
 from fsr.parent import end_with
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+FULL = 28  # exit code of a worker that finds no shared memory
 _POLL_S = 1.0  # after which a rank that waits looks whether its workers live
 
 
@@ -33,7 +37,7 @@ def load(dataset: Dataset[Any], workers: int, **options: Any) -> Iterator[Any]:
     """What a DataLoader with these `options` yields, loaded by `workers` processes, or by this one if there are none.
 
     Raises LostLoaderError if one of the processes dies, SilentLoaderError if they give nothing for FSR_SILENCE_S
-    seconds, both only while somebody waits for the next element.
+    seconds, UserError if they have no shared memory left, all only while somebody waits for the next element.
     """
     loader = DataLoader(
         dataset,
@@ -134,7 +138,16 @@ def _outlive_signals(parent: int, worker: int) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with(parent)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_of_feeder)  # type: ignore[attr-defined]
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _end_of_feeder(error: Exception, element: object) -> None:
+    """End this worker if what it loaded cannot be handed over: multiprocessing would go on without it, and the rank
+    would wait for it for ever."""
+    if not is_full(error):
+        traceback.print_exception(error)
+    os._exit(FULL if is_full(error) else 1)
 
 
 def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
@@ -147,6 +160,8 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
             timed_out = "DataLoader timed out" in str(error)
             wait([process.sentinel for process in processes], 0 if timed_out else _POLL_S)
             lost = next((process for process in processes if process.exitcode is not None), None)
+            if lost is not None and lost.exitcode in (FULL, -signal.SIGBUS):
+                raise full(len(processes)) from None
             if lost is not None:
                 raise LostLoaderError(_end_of(lost)) from None
             if not timed_out:

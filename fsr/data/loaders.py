@@ -14,6 +14,7 @@ from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
 from fsr.data.loader_processes import load
 from fsr.data.randomness import seeded
+from fsr.data.shared_memory import check_for_elements_of, check_shared_memory
 from fsr.data.source import Source
 from fsr.data.transforms import View, global_view, local_view, normalise
 from fsr.errors import UserError
@@ -39,10 +40,20 @@ def train_loader(
     Raises UserError if the list or an image cannot be read, or if the ranks cannot share the micro-batches equally.
     """
     items = source.items(config.train_set)
+    check_shared_memory(config.workers, batch_bytes(config, world_size), "batches of this size")
     images = config.batch_size * config.micro_batches(world_size)
     batches = _Batches(config.seed, len(items), images, rank, world_size, first_step, last_step)
     views = TrainingViews(config, source, items)
     return _without_errors(load(views, config.workers, batch_sampler=batches, collate_fn=_stack))
+
+
+def batch_bytes(config: TrainConfig, world_size: int) -> int:
+    """Bytes of a rank's batch as the loader workers hand it over."""
+    level = 1 if config.augment == "device" else torch.float32.itemsize
+    views = 2 * 3 * config.crop_size**2 * level
+    crops = config.local_crops * 3 * config.local_crop_size**2 * torch.float32.itemsize
+    labels = (config.num_classes - 1) * torch.float32.itemsize
+    return config.batch_size * config.micro_batches(world_size) * (views + crops + labels)
 
 
 def evaluation_images(
@@ -63,7 +74,9 @@ def labelled_images(
 
     `as_tensor` makes a tensor of the picture.
     """
-    return load(EvaluationImages(source, split, items, as_tensor), workers, batch_size=None, collate_fn=_as_is)
+    images = EvaluationImages(source, split, items, as_tensor)
+    check_for_elements_of(images, workers)
+    return load(images, workers, batch_size=None, collate_fn=_as_is)
 
 
 def batches_of_one_size(samples: Iterable[EvaluationImage], batch_size: int) -> Iterator[list[EvaluationImage]]:

@@ -219,11 +219,14 @@ def _regular(journal: Path) -> BinaryIO:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a checkpoint. Raises UserError if it is missing."""
-    if not path.is_file():
+    """SHA-256 of a checkpoint. Raises UserError if it is missing or cannot be read."""
+    if not os.path.lexists(path):
         raise UnreadableError(missing_checkpoint(path))
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise unreadable(error)(f"checkpoint {path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()

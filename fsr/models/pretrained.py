@@ -1,19 +1,23 @@
 """Pretrained encoder weights: from timm, or from a local file."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
+from fsr.finite import not_finite
+from fsr.tensor_file import read_safetensors, read_tensors
 
 if TYPE_CHECKING:
     from fsr.models.encoder import Encoder
+
+WHAT = "pretrained weights"
 
 
 def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
@@ -35,7 +39,11 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
         names = ", ".join(missing[:5])
         raise UserError(f"pretrained weights {config.pretrained} lack {names}; expected those of a plain ViT")
     weights = {name: state[name] for name in own if name in state}
-    weights["pos_embed"] = resize_position(weights["pos_embed"], own["pos_embed"].shape[1])
+    wrong = [name for name, tensor in weights.items() if not tensor.is_floating_point()] or not_finite(weights)
+    if wrong:
+        raise UserError(f"pretrained weights {config.pretrained} have NaN, infinity or no numbers in {wrong[0]}")
+    if weights["pos_embed"].ndim == 3 and weights["pos_embed"].shape[1] > 1:
+        weights["pos_embed"] = resize_position(weights["pos_embed"], own["pos_embed"].shape[1])
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
             raise UserError(
@@ -46,17 +54,21 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The encoder's tensors in a .pth or .safetensors file; training wrappers and prefixes are taken off."""
-    if not path.is_file():
+    """The encoder's tensors in a .pth or .safetensors file; training wrappers and prefixes are taken off.
+
+    Raises UserError if the file is missing or unreadable, or holds no tensors by name.
+    """
+    if not os.path.lexists(path):
         raise UnreadableError(f"pretrained must be timm, none or a file, and {path} does not exist")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"pretrained weights {path} cannot be read as tensors: {str(error).splitlines()[0]}") from error
+    state: Any = read_safetensors(path, WHAT) if path.suffix == ".safetensors" else read_tensors(path, WHAT)[0]
     for wrapper in ("state_dict", "model", "teacher"):  # timm's, DeiT's and DINO's training checkpoints
-        if isinstance(state.get(wrapper), dict):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in state.items()}
+    tensors = state.items() if isinstance(state, dict) else ()
+    named = {name: tensor for name, tensor in tensors if isinstance(name, str) and isinstance(tensor, Tensor)}
+    if not named:
+        raise UserError(f"{WHAT} {path} cannot be read: it holds no tensors by name")
+    return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in named.items()}
 
 
 def resize_position(position: Tensor, tokens: int) -> Tensor:
