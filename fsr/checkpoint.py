@@ -20,7 +20,7 @@ from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
-from fsr.released import architecture, check_names, plain_state
+from fsr.released import architecture, check_heads, check_names, plain_state
 from fsr.run import Run, missing_checkpoint
 
 Weights: TypeAlias = Literal["student", "teacher"]
@@ -183,13 +183,21 @@ def load_network(
     """
     content = load_file(path)
     if isinstance(content, dict) and "student" in content:
+        if "config" not in content and not Run(path.parent).config_file.exists():
+            raise UserError(
+                f"checkpoint {path} does not hold its configuration, and its run's config.json is not beside it; "
+                "take it from the run's folder, or give best.pt, which holds both"
+            )
         config = TrainConfig.from_json(content["config"]) if "config" in content else Run(path.parent).config()
-        state = content[weights or "student"]
+        state = plain_state(content.get(weights or "student"), path)
         config = dataclasses.replace(config, pretrained="none")
     else:
         state = plain_state(content, path)
         if weights is not None:
-            raise UserError(f"checkpoint {path} holds one network, so --weights {weights} must be left out")
+            raise UserError(
+                f"checkpoint {path} holds one network, as fsr.export writes it, not a run's student and teacher "
+                f"(--weights {weights} must be left out)"
+            )
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
         config = architecture(state, path, dataset, heads)
@@ -197,5 +205,7 @@ def load_network(
         network = Network(config)
     own = network.state_dict()
     check_names(state, own, path)
+    if "student" not in content:
+        check_heads(config, path, heads)
     network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
     return network.eval(), config

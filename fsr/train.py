@@ -33,6 +33,7 @@ from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import set_learning_rates
 from fsr.prefetch import Prefetcher
+from fsr.pretrained import require_weights
 from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
@@ -188,11 +189,15 @@ def train(
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:
-    """Open the data; check it and the run folder on rank 0. Every rank raises the UserError of any rank."""
+    """Open the data; check it, the run folder and the pretrained weights on rank 0.
+
+    Every rank raises the UserError of any rank.
+    """
     with distributed.shared_errors():
         source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
         if distributed.rank() == 0:
             run.check(config)
+            require_weights(config)
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
