@@ -17,7 +17,8 @@ from huggingface_hub import constants
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UnreadableError, UserError, reports_user_errors
 
-ANSWER_S = 6.0  # the hub has to answer within these seconds, or there is no network
+# Within these seconds the hub has to answer a run or a sweep, or there is no network; somebody who fetches has time.
+QUICK_S, PATIENT_S = 4.0, 30.0
 _FILE = "model.safetensors"
 
 
@@ -49,7 +50,7 @@ def require_weights(config: TrainConfig) -> None:
     """
     if config.pretrained == "timm" and cached_file(config.backbone) is None:
         try:
-            fetch_weights(config.backbone)
+            fetch_weights(config.backbone, QUICK_S)
         except UserError as error:
             raise UnreadableError(how_to_fetch(config, str(error))) from error
     elif config.pretrained not in ("timm", "none") and not Path(config.pretrained).exists():
@@ -58,37 +59,44 @@ def require_weights(config: TrainConfig) -> None:
 
 def how_to_fetch(config: TrainConfig, reason: str) -> str:
     """That the weights are missing, where they must lie, and what puts them there."""
-    preset = PRESETS[config.dataset]()
-    what = config.dataset if (preset.backbone, preset.pretrained) == (config.backbone, "timm") else config.backbone
     return (
         f"the pretrained weights of {config.backbone} must lie in {constants.HF_HUB_CACHE} ({reason}): "
-        f"run `python -m fsr.pretrained fetch {what}` where there is a network, such as the login node, with the same "
-        "HF_HOME, or name a file with --pretrained FILE"
+        f"run {fetch_command(config)} where there is a network, such as the login node, with the same HF_HOME, "
+        "or name a file with --pretrained FILE"
     )
 
 
-def fetch_weights(backbone: str) -> Path:
+def fetch_command(config: TrainConfig) -> str:
+    """The command that fetches the weights that `config` names."""
+    preset = PRESETS[config.dataset]()
+    is_presets = (preset.backbone, preset.pretrained) == (config.backbone, config.pretrained)
+    return f"`python -m fsr.pretrained fetch {config.dataset if is_presets else config.backbone}`"
+
+
+def fetch_weights(backbone: str, answer_s: float = PATIENT_S) -> Path:
     """Download the weights of a backbone into the cache, unless they are there and whole, and return their place.
 
-    Raises UserError if that cannot be done.
+    Raises UserError if that cannot be done, or if the hub does not answer in time.
     """
     repository, revision, name = hub_file(backbone)
     there = cached_file(backbone)
     if there is not None and _is_whole(there):
         return there
-    _ask(repository, revision, name)
+    _ask(repository, revision, name, answer_s)
+    again = there is not None
     try:
-        path = Path(
-            huggingface_hub.hf_hub_download(repository, name, revision=revision, force_download=there is not None)
-        )
+        path = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision, force_download=again))
     except Exception as error:
         raise UserError(f"{repository}/{name} cannot be fetched: {_reason(error)}") from error
     if not _is_whole(path):
-        raise UserError(f"{path} was fetched, but its SHA-256 is not the one that the hub names; fetch it again")
+        path.resolve().unlink()
+        raise UserError(
+            f"{repository}/{name} was fetched, but its SHA-256 is not the one that the hub names; try again"
+        )
     return path
 
 
-def _ask(repository: str, revision: str | None, name: str) -> None:
+def _ask(repository: str, revision: str | None, name: str, answer_s: float) -> None:
     """Raise UserError if the hub does not answer. A name server that is silent can hold a process for a minute."""
     problems: list[Exception] = []
     answered = threading.Event()
@@ -96,14 +104,14 @@ def _ask(repository: str, revision: str | None, name: str) -> None:
     def ask() -> None:
         url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
         try:
-            huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER_S)
+            huggingface_hub.get_hf_file_metadata(url, timeout=answer_s)
         except Exception as error:
             problems.append(error)
         answered.set()
 
     threading.Thread(target=ask, daemon=True).start()
-    if not answered.wait(ANSWER_S):
-        raise UserError(f"{constants.ENDPOINT} does not answer within {ANSWER_S:.0f} s")
+    if not answered.wait(answer_s):
+        raise UserError(f"{constants.ENDPOINT} does not answer within {answer_s:g} s")
     if problems:
         raise UserError(f"{constants.ENDPOINT} cannot be asked: {_reason(problems[0])}") from problems[0]
 
@@ -123,7 +131,7 @@ def _is_whole(path: Path) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(iter(str(error).splitlines()), "").partition(". ")[0] or type(error).__name__
 
 
 def fetch(

@@ -16,7 +16,7 @@ from fsr import distributed
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
 from fsr.foreign_tensors import State, flat_tensors, network_in, read_foreign
-from fsr.pretrained import cached_file, how_to_fetch
+from fsr.pretrained import cached_file, fetch_command, how_to_fetch
 
 if TYPE_CHECKING:
     from fsr.models.encoder import Encoder
@@ -46,7 +46,13 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
         raise UnreadableError(how_to_fetch(config, "they are not there"))
     if not path.exists():
         raise UnreadableError(f"pretrained must be timm, none or a file, and {path} does not exist")
-    weights, notes = encoder_weights(read_foreign(path, WHAT), encoder, path, config.backbone)
+    try:
+        content = read_foreign(path, WHAT)
+    except UserError as error:
+        if config.pretrained != "timm":
+            raise
+        raise UserError(f"{error}; {fetch_command(config)} fetches it again") from error
+    weights, notes = encoder_weights(content, encoder, path, config.backbone)
     encoder.load_state_dict(weights, strict=False)
     if notes and distributed.rank() == 0:
         _tell(f"note: of {WHAT} {path} these have no use here: {notes}")
@@ -103,7 +109,7 @@ def resize_position(position: Tensor, tokens: int) -> Tensor:
 
 
 def _position(table: Tensor, others: int, tokens: int, path: Path) -> Tensor:
-    """A file's position table of so many `others` and then the patches, as [1, tokens, D]: the class token, the patches.
+    """A file's position table of so many `others` and then the patches, as [1, tokens, D]: the class token's, patches'.
 
     Raises UserError if the patches make no square grid. How many others there are must be known: a table of 196 may be
     that of 14 × 14 patches, or of the class token and 13 × 15. A grid such as 4 × 9 goes unseen.
