@@ -26,9 +26,16 @@ from fsr.score_names import is_score
 from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
+from launch.state.trial_identity import IDENTITY_FILE, stranger_in
 
 RUNS = Path("runs")
-READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of these changes, cached tables are stale
+READERS = (
+    Tables,
+    read_records,
+    is_score,
+    cost_shares,
+    stranger_in,
+)  # if the file of one of these changes, cached tables are stale
 
 
 def load(*studies: str, runs: Path = RUNS) -> Tables:
@@ -102,7 +109,7 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
 def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
     digest = hashlib.sha256(b"".join(Path(inspect.getfile(part)).read_bytes() for part in READERS))
-    names = ("metrics.jsonl", "quality.json", "attempts.json")
+    names = ("metrics.jsonl", "quality.json", "attempts.json", IDENTITY_FILE)
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
     paths: list[str | Path] = [folder.study_file, folder.folder / JOURNAL, *records]

@@ -16,6 +16,7 @@ from fsr.records import is_evaluation, read_records
 from fsr.run import Run
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.paths import StudyFolder
+from launch.state.trial_identity import stranger_in
 from launch.state.trials import CODE, REPEATS, SEED
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
@@ -66,7 +67,7 @@ def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) 
     """The tables by name; `base` is the configuration that the study's trials start from."""
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     for trial in study.get_trials(deepcopy=False):
-        files = RunFiles(folder.run(trial.number))
+        files = RunFiles(folder.run(trial.number), stranger_in(folder, trial, base["seed"]))
         shares = cost_shares(files.attempts, failed=trial.state == TrialState.FAIL)
         costs = dict.fromkeys(files.attempts, NO_COST) | {attempt: hours(share) for attempt, share in shares}
         tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base))
@@ -85,21 +86,26 @@ def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) 
 class RunFiles:
     """What the records of one run folder hold; what cannot be read is left out and named in `damage`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, stranger: str | None = None) -> None:
+        """`stranger` says that the folder belongs to another trial: nothing of it is read."""
         self.damage: list[str] = []
         self.steps: dict[int, dict[str, float]] = {}  # values by step
+        self.scores: dict[str, float] = {}  # of the last evaluation
+        self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
+        self.attempts: list[Attempt] = []
+        if stranger:
+            self.damage.append(stranger)
+            return
         records, problems = read_records(run.metrics_file)
         self.damage += problems
         for record in records:
             self.steps.setdefault(record.pop("step"), {}).update(record)
-        self.scores: dict[str, float] = next(filter(is_evaluation, reversed(records)), {})  # of the last evaluation
-        self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
+        self.scores = next(filter(is_evaluation, reversed(records)), {})
         if run.quality_file.exists():
             try:
                 self.quality = list(quality_rows(json.loads(run.quality_file.read_bytes())))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self.damage.append(f"{run.quality_file.name}: {error!r}")
-        self.attempts: list[Attempt] = []
         try:
             self.attempts = AttemptLog(run).attempts()
         except (ValueError, TypeError) as error:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fsr import distributed
 from fsr.background_writer import host_copy
+from fsr.checkpoint_content import Content, check_content
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
 from fsr.files import atomic_file
@@ -20,17 +22,16 @@ from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
-from fsr.released import architecture, check_heads, check_names, plain_state
+from fsr.released import architecture, check_heads, check_tensors, plain_state
 from fsr.run import Run, missing_checkpoint
+from fsr.tensor_file import read_tensors, write_tensors
 
 Weights: TypeAlias = Literal["student", "teacher"]
-
-# Nothing reads the checksums of a checkpoint, not even torch.load, and computing them takes longer than writing.
-torch.serialization.set_crc32_options(False)
 
 LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
 VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
+CHECKSUM = "checksum"  # in what a run saves: a file that says so, and has no checksum, has lost it
 
 
 class TrainState:
@@ -95,67 +96,84 @@ class TrainState:
         """Load the run's checkpoint, if there is one, and say whether there was.
 
         Where it is damaged or missing, loads the previous checkpoint. Rank 0 chooses, and the other ranks load what it
-        chose: none looks at a file that rank 0 may still remove. Raises UserError, on every rank, if no checkpoint can
-        be read, or if it belongs to another network.
+        chose: none looks at a file that rank 0 may still move. Raises UserError, on every rank, if there are
+        checkpoints, but none that is whole and of this network.
         """
-        path = state = None
+        path = content = None
         with distributed.shared_errors():
             if distributed.rank() == 0:
-                path, state = readable_checkpoint(run, device)
+                path, content = self._newest(run, device)
         chosen = distributed.from_first(None if path is None else str(path))
         if chosen is None:
             return False
-        path = Path(str(chosen))
         with distributed.shared_errors():
-            self._take(load_file(path, device) if state is None else state, path)
+            content = self._read(Path(str(chosen)), device) if content is None else content
+        self._take(content)
         return True
 
-    def _take(self, state: dict[str, Any], path: Path) -> None:
-        try:
-            for name in PARTS:
-                getattr(self, name).load_state_dict(state[name])
-            for name in VALUES:
-                setattr(self, name, state[name])
-        except (KeyError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"checkpoint {path} does not fit this configuration: {reason}") from error
+    def _newest(self, run: Run, device: torch.device) -> tuple[Path | None, Content | None]:
+        """The newest checkpoint that is whole, and what it holds; None and None where there is none at all.
+
+        A damaged one is set aside, or the next save would replace the previous one with it.
+        """
+        problems: dict[Path, UserError] = {}
+        for path in filter(os.path.lexists, (run.checkpoint_file, run.previous_checkpoint_file)):
+            try:
+                content = self._read(path, device)
+            except UnreadableError:  # this machine's fault, or of a right that is missing: nothing tells of damage
+                raise
+            except UserError as error:
+                problems[path] = error
+                continue
+            for damaged, problem in problems.items():
+                aside = run.set_aside(damaged)
+                print(f"{problem}; resuming from {path.name}, and it is called {aside.name} now", file=sys.stderr)
+            return path, content
+        if problems:
+            raise UserError("; ".join(map(str, problems.values())))
+        return None, None
+
+    def _read(self, path: Path, device: torch.device) -> Content:
+        """What a checkpoint of this network holds. Raises UserError if it is damaged, or of another one."""
+        content = check_content(load_file(path, device), self._content(), self.optimizer, path)
+        if CHECKSUM not in content:
+            tell_unchecked(path)
+        return content
+
+    def _take(self, content: Content) -> None:
+        for name in ("student", "teacher", "reinforcement"):
+            getattr(self, name).load_state_dict(content[name])
+        pairs = zip(self.optimizer.state_dict()["param_groups"], content["optimizer"]["param_groups"], strict=True)
+        settings = [own | {"lr": saved["lr"]} for own, saved in pairs]  # all others are the configuration's
+        self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})
+        for name in VALUES:
+            setattr(self, name, content[name])  # type: ignore[literal-required]
 
 
 def _write(content: dict[str, Any], run: Run) -> None:
     """Write a checkpoint. The one before becomes the previous checkpoint, in case this one gets damaged."""
     with atomic_file(run.checkpoint_file) as file:
-        torch.save(content, file)
+        write_tensors(content | {CHECKSUM: True}, file)
         if run.checkpoint_file.exists():
             os.replace(run.checkpoint_file, run.previous_checkpoint_file)
 
 
-def readable_checkpoint(run: Run, device: torch.device) -> tuple[Path | None, dict[str, Any] | None]:
-    """The newest checkpoint of a run that can be read, and what it holds; None and None where there is none.
-
-    Removes a damaged checkpoint, if there is one before it. Raises UserError if there are checkpoints, but none can be
-    read.
-    """
-    present = [path for path in (run.checkpoint_file, run.previous_checkpoint_file) if path.exists()]
-    for path in present:
-        try:
-            return path, load_file(path, device)
-        except UserError as error:
-            if path == present[-1]:
-                raise
-            print(f"{error}; resuming from {present[-1].name}", file=sys.stderr)
-            path.unlink()  # or the next save would replace the good previous checkpoint with it
-    return None, None
-
-
 def load_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Tensors and values of a checkpoint. Raises UserError if the file is missing or cannot be read."""
-    if not path.is_file():
+    """Tensors and values of a checkpoint. Raises UserError if the file is missing, damaged or no checkpoint."""
+    if not os.path.lexists(path):
         raise UnreadableError(missing_checkpoint(path))
-    try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return content
-    except Exception as error:
-        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    content, has_checksum = read_tensors(path, "checkpoint", device)
+    if not isinstance(content, dict):
+        raise UserError(f"checkpoint {path} cannot be read: it holds a {type(content).__name__}, not tensors by name")
+    if CHECKSUM in content and not has_checksum:
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged, for its checksum is missing")
+    return content
+
+
+@cache
+def tell_unchecked(path: Path) -> None:
+    """Say, once a file, that a run's checkpoint is of an earlier version."""
+    print(f"note: checkpoint {path} was written without a checksum, so damage in it may stay unseen", file=sys.stderr)
 
 
 def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[str, float]) -> None:
@@ -165,7 +183,8 @@ def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[s
         "teacher": state.teacher.state_dict(),
     }
     with atomic_file(path) as file:
-        torch.save(weights | {"step": state.step, "config": config.to_json(), "scores": scores}, file)
+        more = {"step": state.step, "config": config.to_json(), "scores": scores, CHECKSUM: True}
+        write_tensors(weights | more, file)
 
 
 def load_network(
@@ -182,15 +201,9 @@ def load_network(
     Raises UserError if the file cannot be read or does not fit its network.
     """
     content = load_file(path)
-    if isinstance(content, dict) and "student" in content:
-        if "config" not in content and not Run(path.parent).config_file.exists():
-            raise UserError(
-                f"checkpoint {path} does not hold its configuration, and its run's config.json is not beside it; "
-                "take it from the run's folder, or give best.pt, which holds both"
-            )
-        config = TrainConfig.from_json(content["config"]) if "config" in content else Run(path.parent).config()
+    if "student" in content:
+        config = dataclasses.replace(_config_of(content, path), pretrained="none")
         state = plain_state(content.get(weights or "student"), path)
-        config = dataclasses.replace(config, pretrained="none")
     else:
         state = plain_state(content, path)
         if weights is not None:
@@ -204,8 +217,21 @@ def load_network(
     with torch.device("meta"):  # allocates no memory and draws no weights: the checkpoint replaces them
         network = Network(config)
     own = network.state_dict()
-    check_names(state, own, path)
+    check_tensors(state, own, path, same_dtype=False)
     if "student" not in content:
         check_heads(config, path, heads)
     network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
+    if "student" in content and CHECKSUM not in content:
+        tell_unchecked(path)
     return network.eval(), config
+
+
+def _config_of(content: dict[str, Any], path: Path) -> TrainConfig:
+    """The configuration of a run's best.pt, which it holds, or checkpoint.pt, beside which it lies."""
+    run = Run(path.parent)
+    try:
+        return TrainConfig.from_json(content["config"]) if "config" in content else run.config()
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} tells no configuration, and {run.config_file} does not exist") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"checkpoint {path} holds no configuration of a run: {error}") from None

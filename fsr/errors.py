@@ -70,8 +70,8 @@ class UnreadableError(UserError):
 
 
 def unreadable(reason: Exception) -> type[UserError]:
-    """The class of a UserError with this reason: a damaged file is the same on every machine."""
-    return UnreadableError if isinstance(reason, OSError) and reason.errno is not None else UserError
+    """The class of a UserError with this reason: a damaged file, or a folder in its place, is one on every machine."""
+    return UnreadableError if isinstance(reason, OSError) and reason.errno else UserError
 
 
 class LostGpuError(RuntimeError):

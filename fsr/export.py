@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from fsr.checkpoint import load_network
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
+from fsr.tensor_file import write_tensors
 
 
 def export(
@@ -25,7 +25,7 @@ def export(
     for weights in ("student", "teacher"):
         network, _ = load_network(checkpoint, weights)
         with atomic_file(folder / f"{weights}.pth") as file:
-            torch.save(network.state_dict(), file)
+            write_tensors(network.state_dict(), file)
         print(folder / f"{weights}.pth")
 
 

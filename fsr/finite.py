@@ -1,4 +1,6 @@
-"""The guard against losses that are not finite."""
+"""The guard against losses that are not finite, and the search for weights that are not."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -33,3 +35,14 @@ class FiniteGuard:
             losses = zip(self.names, self.losses.tolist(), strict=True)
             wrong = ", ".join(f"{name} {loss}" for name, loss in losses if loss - loss)
             raise NotFiniteError(f"the loss is not finite at step {int(self.step)}: {wrong}")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity. One pass over each, which allocates nothing."""
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    if not floating:
+        return []
+    # NaN goes through both. The host waits for the device once.
+    extremes = torch.stack([torch.stack(torch.aminmax(tensor)).double() for tensor in floating.values()])
+    finite = extremes.isfinite().all(1).tolist()
+    return [name for name, sound in zip(floating, finite, strict=True) if not sound]

@@ -4,34 +4,13 @@ A network lies somewhere inside: under `model`, `teacher` or `state_dict`, behin
 its names. So each tensor is known by its whole path, and the network is found by a tensor that each network has.
 """
 
-import argparse
-import pathlib
-import types
-import warnings
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from fsr.errors import UnreadableError, UserError, unreadable
-from fsr.regular_file import open_regular
+from fsr.errors import UserError
 
 State = dict[str, Tensor]
-# What the programs of this field save beside tensors. To make one runs nothing, whatever it is made of.
-_numpy = np._core.multiarray  # type: ignore[attr-defined]  # where pickles of NumPy 2 find these functions
-HARMLESS: list[Any] = [
-    argparse.Namespace,
-    types.SimpleNamespace,
-    *((pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
-    *((_numpy.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_numpy._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)),
-]
 # Parts of a name that DDP, torch.compile, FSDP and activation checkpointing add.
 _SHELLS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Weight norm as torch spells it now, and as it did.
@@ -47,27 +26,6 @@ _MEANT = (
     "base_encoder.",  # MoCo v3
 )
 _DEEPEST = 8  # a pickle may hold itself
-
-
-def read_foreign(path: Path, what: str) -> object:
-    """What a file of torch's or safetensors' format holds, on the CPU; its name does not matter.
-
-    Nothing but tensors, plain values and HARMLESS types is unpickled. Raises UserError, which calls the file `what`, if
-    it is missing, damaged, or holds anything else.
-    """
-    if path.is_dir():
-        raise UnreadableError(f"{what} must be one file, and {path} is a folder")
-    try:
-        with open_regular(path) as file:
-            start = file.read(9)
-            if start[8:] == b"{":
-                return load_file(path)
-            file.seek(0)
-            with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused in the next moment
-                return torch.load(file, "cpu", weights_only=True)
-    except Exception as error:
-        raise unreadable(error)(f"{what} {path} cannot be read: {_reason(error)}") from error
 
 
 def flat_tensors(content: object, path: Path, what: str) -> State:
@@ -111,16 +69,3 @@ def _walk(content: object, place: tuple[str, ...]) -> list[tuple[str, Tensor]]:
     if not isinstance(content, dict) or len(place) > _DEEPEST:
         return []
     return [found for name, value in content.items() for found in _walk(value, (*place, str(name)))]
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong with a file, in a few words: torch goes on to say how to load it nevertheless."""
-    text = str(error)
-    if "Unsupported global" in text or "weights_only" in text or "Weights only" in text:
-        kind = text.partition("GLOBAL ")[2].split(" ")[0]
-        held = f"an object of {kind}" if kind else "something else than tensors and plain values"
-        return f"it holds {held}, or is damaged; save the network's state_dict() alone"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    said = next(iter(text.splitlines()), "").partition(". ")[0] or type(error).__name__
-    return f"it is damaged, or no file of tensors ({said})"

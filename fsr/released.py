@@ -7,10 +7,12 @@ Our networks use the same names (tests/golden/checkpoint_keys.txt). `fsr.checkpo
 import dataclasses
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
+from fsr.finite import not_finite
 from fsr.foreign_tensors import State, flat_tensors, network_in
 
 # Tensors that tell the architecture.
@@ -51,7 +53,11 @@ def architecture(state: State, path: Path, dataset: str, heads: int | None = Non
     Shapes do not tell the heads: without `heads` there are as many as in the preset, if that has this width, or else
     64 channels each (`check_heads`). Raises UserError where they tell no FSR network.
     """
-    missing = [name for name, ndim in _TELLING.items() if name not in state or state[name].ndim != ndim]
+    missing = [
+        name
+        for name, ndim in _TELLING.items()
+        if name not in state or state[name].ndim != ndim or not state[name].numel()
+    ]
     if missing:
         raise UserError(f"checkpoint {path} is not of an FSR network: it lacks {', '.join(missing)}")
     width, preset = state["encoder.cls_token"].shape[2], PRESETS[dataset]()
@@ -90,17 +96,29 @@ def check_heads(config: TrainConfig, path: Path, heads: int | None) -> None:
         )
 
 
-def check_names(state: State, own: State, path: Path) -> None:
-    """Raises UserError that lists the tensors that are missing, unknown, or of another shape than the network's own."""
+def check_tensors(state: State, own: State, path: Path, *, same_dtype: bool) -> None:
+    """Raises UserError that lists the tensors that are missing, unknown, of another shape or kind than the network's
+    own, or that hold NaN or infinity.
+
+    Other floating-point types are fine unless it must be the `same_dtype`.
+    """
+    shared = {name: (state[name], tensor) for name, tensor in own.items() if name in state}
     problems = {
         "lacks": [name for name in own if name not in state],
         "has unknown": [name for name in state if name not in own],
         "has of another shape": [
-            f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in state and state[name].shape != tensor.shape
+            f"{name} {tuple(found.shape)} instead of {tuple(tensor.shape)}"
+            for name, (found, tensor) in shared.items()
+            if found.shape != tensor.shape
+        ],
+        "has of another kind": [
+            f"{name} {_kind(found)} instead of {_kind(tensor)}"
+            for name, (found, tensor) in shared.items()
+            if not _is_alike(found, tensor, same_dtype)
         ],
     }
+    if not any(problems.values()):
+        problems["has NaN or infinity in"] = not_finite(state)
     texts = []
     for problem, names in problems.items():
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -108,6 +126,15 @@ def check_names(state: State, own: State, path: Path) -> None:
             texts.append(f"{problem} {', '.join(names[:_LISTED])}{more}")
     if texts:
         raise UserError(f"checkpoint {path} does not fit its network: it {'; it '.join(texts)}")
+
+
+def _is_alike(found: Tensor, own: Tensor, same_dtype: bool) -> bool:
+    dtypes = found.dtype == own.dtype or (not same_dtype and found.is_floating_point() and own.is_floating_point())
+    return dtypes and found.layout == torch.strided and not found.is_meta and not found.is_quantized
+
+
+def _kind(tensor: Tensor) -> str:
+    return " ".join(str(part).removeprefix("torch.") for part in (tensor.layout, tensor.dtype, tensor.device.type))
 
 
 def _blocks(state: State, prefix: str) -> int:

@@ -1,5 +1,6 @@
 """The folder of one run: every path and file in it, named once. Imports no torch."""
 
+import itertools
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ class Run:
         self.previous_checkpoint_file = self.folder / "checkpoint.previous.pt"
         self.best_file = self.folder / "best.pt"
         self.removed_file = self.folder / REMOVED_FILE
+        self.lock_file = self.folder / "training.lock"
 
     def check(self, config: TrainConfig) -> None:
         """Raise UserError if the folder belongs to a run with other settings; where the data lies may differ.
@@ -42,6 +44,11 @@ class Run:
         So does one whose checkpoints were removed before its last step: it would start anew over its own records.
         """
         if not self.config_file.exists():
+            there = [file for file in (self.result_file, *self.checkpoint_files()) if os.path.lexists(file)]
+            if there:
+                raise UserError(
+                    f"{there[0]} is there without {self.config_file.name}, so nothing tells of which run it is"
+                )
             return
         if self.removed_file.exists() and not self.has_checkpoint() and not self.result_file.exists():
             raise UserError(f"{missing_checkpoint(self.checkpoint_file)}; it cannot be resumed")
@@ -72,12 +79,24 @@ class Run:
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return self.checkpoint_file.exists() or self.previous_checkpoint_file.exists()
+        return any(map(os.path.lexists, self.checkpoint_files()))
+
+    def checkpoint_files(self) -> tuple[Path, Path]:
+        """The two checkpoints, the newer one first."""
+        return self.checkpoint_file, self.previous_checkpoint_file
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Give a damaged checkpoint a name that nothing loads, and return it."""
+        names = (self.folder / f"checkpoint.damaged_{number}.pt" for number in itertools.count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        os.replace(checkpoint, aside)
+        return aside
 
     def weight_files(self, best: bool) -> list[Path]:
-        """The files of weights that are there: checkpoints, those that were not finished, and, if wanted, best.pt."""
-        files = [self.checkpoint_file, self.previous_checkpoint_file, *self.folder.glob(".*.pt.*.part")]
-        return [file for file in (*files, *([self.best_file] if best else [])) if file.exists()]
+        """The files of weights that are there: checkpoints, also damaged or unfinished ones; if wanted, best.pt."""
+        others = (*self.folder.glob("checkpoint.damaged_*.pt"), *self.folder.glob(".*.pt.*.part"))
+        files = (*self.checkpoint_files(), *others, *([self.best_file] if best else []))
+        return [file for file in files if file.is_file()]
 
     def remove_weights(self, best: bool, why: str) -> int:
         """Remove checkpoints, and `best.pt` if wanted; the bytes that this frees. The run must have ended for good.

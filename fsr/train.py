@@ -3,8 +3,8 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,6 +29,7 @@ from fsr.evaluate import Evaluation, evaluate
 from fsr.exit_codes import ExitCode
 from fsr.graphs import Graphs
 from fsr.heartbeat import HEARTBEAT
+from fsr.lock import FileLock
 from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import set_learning_rates
@@ -43,6 +44,7 @@ from fsr.stop_signals import received_signals
 
 Outcome = Literal["finished", "stopped", "pruned"]
 Loaded = TypeVar("Loaded")
+LOCK_PATIENCE_S = 10.0
 
 
 def never(*_: object) -> bool:
@@ -70,6 +72,8 @@ def train(
     A new run folder belongs to this configuration once network, data and device are there, and no longer if the first
     step or the first checkpoint fails: a command whose mistake is mended may use the folder again.
 
+    Only one process trains a run at a time: another one raises UserError.
+
     Raises UserError for what the user must mend, on every rank. Raises NotFiniteError for a loss that is not finite;
     the weights do not change from that step on. A CPU raises it at once, a GPU at the next record, evaluation or
     checkpoint, because checking makes the host wait for the device. Raises LoaderError, on every rank, if the loader
@@ -80,10 +84,46 @@ def train(
     use_arithmetic(config.precision, deterministic=config.deterministic)
     config.micro_batches(distributed.world_size())  # refuses a number of processes that cannot share them
     source = open_run(config, run)
-    if distributed.from_first(distributed.rank() == 0 and run.result() is not None):
+    if is_finished(run):
         return "finished"
     with distributed.shared_errors():
         state = TrainState(config, device)
+    with alone_in(run):
+        return resume_and_train(config, run, source, state, device, stop_requested, prune)
+
+
+@contextmanager
+def alone_in(run: Run) -> Iterator[None]:
+    """Let no other process train this run meanwhile; rank 0 keeps them out.
+
+    Raises UserError, on every rank, if one does. It gets some time to end, as a job that was requeued may start before
+    a file server has noticed the end of the last one.
+    """
+    lock = FileLock(run.lock_file)
+    with distributed.shared_errors():
+        if distributed.rank() == 0:
+            lock.take(f"training in {run.folder}", patience_s=LOCK_PATIENCE_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def resume_and_train(
+    config: TrainConfig,
+    run: Run,
+    source: Source,
+    state: TrainState,
+    device: torch.device,
+    stop_requested: Callable[[], bool],
+    prune: Callable[[int, dict[str, float]], bool],
+) -> Outcome:
+    """What `train` does once everything is there, and nobody else trains the run."""
+    if is_finished(run):  # by the process that was waited for
+        return "finished"
+    with distributed.shared_errors():
+        if distributed.rank() == 0:
+            run.check(config)
     resumed = state.resume(run, device)
     student: Network | DistributedDataParallel = state.student.train()
     state.teacher.train()
@@ -186,6 +226,13 @@ def train(
             run.release()
     distributed.wait_for_all()
     return outcome
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the run has its final scores, as rank 0 sees it."""
+    with distributed.shared_errors():
+        finished = distributed.rank() == 0 and run.result() is not None
+    return bool(distributed.from_first(finished))
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:

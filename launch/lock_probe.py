@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fsr.errors import UserError
 from fsr.files import unfinished
+from fsr.lock import FileLock
 from launch.slurm import commands
-from launch.state.lock import FileLock
 
 PATIENCE_S = 60
 # One word each: what came of taking a lock that another process holds.

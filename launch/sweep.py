@@ -17,6 +17,7 @@ from rich.console import Console
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.lock import FileLock
 from fsr.pretrained import require_weights
 from launch.plan import (
     Options,
@@ -31,7 +32,6 @@ from launch.plan import (
 from launch.show.messages import announce, say
 from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
-from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.repeats import Repeats
 from launch.state.retention import Keep, Retention, clean_up_all, clean_up_announced

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
+from fsr.lock import FileLock
 from launch import local_workers
 from launch.local_workers import LocalWorker
 from launch.plan import Plan, cores, job_spec
@@ -18,7 +19,6 @@ from launch.show.table import Rows, table
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.queue import Queue
 from launch.state.code_snapshot import running_version
-from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
 from launch.state.target import reached
 from launch.state.trials import best_trial

@@ -7,13 +7,13 @@ from rich.console import Console
 
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
+from fsr.lock import FileLock
 from launch.plan import Plan, job_spec
 from launch.show.live import watch
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
 from launch.show.table import Rows, table
 from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
-from launch.state.lock import FileLock
 from launch.state.stop import StopRequest
 from launch.state.target import reached
 from launch.state.trials import best_trial

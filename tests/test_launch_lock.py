@@ -7,10 +7,10 @@ import os
 
 import pytest
 
+from fsr import lock as lock_module
 from fsr.errors import UserError
+from fsr.lock import FileLock
 from launch.lock_probe import GOT_IN, KEPT_OUT, UNSEEN, outcome, try_here, try_locks, verdict
-from launch.state import lock as lock_module
-from launch.state.lock import FileLock
 from launch.sweep import main
 
 spawn = multiprocessing.get_context("spawn")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from launch.state.lock import FileLock
+from fsr.lock import FileLock
 from launch.state.process import die_after
 from launch.state.stop import StopRequest
 
@@ -37,7 +37,7 @@ def test_a_sweep_that_holds_its_lock_continues_and_one_that_let_go_or_is_another
 
 HOLD = """
 import sys
-from launch.state.lock import FileLock
+from fsr.lock import FileLock
 lock = FileLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)

@@ -12,7 +12,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock, JournalStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
-from launch.state.lock import FileLock
+from fsr.lock import FileLock
 from launch.state.storage import JournalFile, open_storage
 
 LOCKS = {

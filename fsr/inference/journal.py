@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fsr.errors import UnreadableError, UserError
+from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.regular_file import open_regular
 from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
@@ -183,11 +184,14 @@ class Journal:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a checkpoint. Raises UserError if it is missing."""
-    if not path.is_file():
+    """SHA-256 of a checkpoint. Raises UserError if it is missing or cannot be read."""
+    if not os.path.lexists(path):
         raise UnreadableError(missing_checkpoint(path))
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise unreadable(error)(f"checkpoint {path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -15,8 +15,10 @@ from torch import Tensor
 from fsr import distributed
 from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
-from fsr.foreign_tensors import State, flat_tensors, network_in, read_foreign
+from fsr.finite import not_finite
+from fsr.foreign_tensors import State, flat_tensors, network_in
 from fsr.pretrained import cached_file, fetch_command, how_to_fetch
+from fsr.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from fsr.models.encoder import Encoder
@@ -47,7 +49,7 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
     if not path.exists():
         raise UnreadableError(f"pretrained must be timm, none or a file, and {path} does not exist")
     try:
-        content = read_foreign(path, WHAT)
+        content, _ = read_tensors(path, WHAT)
     except UserError as error:
         if config.pretrained != "timm":
             raise
@@ -83,7 +85,7 @@ def encoder_weights(content: object, encoder: "Encoder", path: Path, backbone: s
         texts = " and ".join(problem.format(_kinds(names)) for problem, names in problems.items() if names)
         raise UserError(f"{WHAT} {path} {texts}; expected those of backbone {backbone}, a plain ViT")
     weights = {name: state[name] for name in wanted}
-    wrong = [name for name, tensor in weights.items() if not _is_finite(tensor)]
+    wrong = [name for name, tensor in weights.items() if not tensor.is_floating_point()] or not_finite(weights)
     if wrong:
         raise UserError(f"{WHAT} {path} have NaN, infinity or no numbers in {_kinds(wrong)}")
     others = 2 if "dist_token" in state else int(is_own or encoder.class_has_position)
@@ -122,10 +124,6 @@ def _position(table: Tensor, others: int, tokens: int, path: Path) -> Tensor:
         )
     first = table[:, :1] if others else torch.zeros_like(table[:, :1])
     return resize_position(torch.cat([first, table[:, others:]], dim=1), tokens)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def _kinds(names: Iterable[str]) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from fsr.errors import UserError
 from fsr.files import make_folder, write_atomically, write_json
 from fsr.inference.journal import Results
+from fsr.lock import FileLock
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
 from launch.state.code_snapshot import CodeFolder
-from launch.state.lock import FileLock
 
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
 
@@ -97,6 +97,7 @@ class StudyFolder(LaunchFolder):
         self.target_file = self.folder / "target.json"
         self.keep_file = self.folder / "keep.json"
         self.ended = self.folder / "ended"
+        self.set_aside = self.folder / "set_aside"
 
     @classmethod
     def in_runs(cls, runs: Path, study: str) -> "StudyFolder":

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from launch.state.lock import FileLock
+from fsr.lock import FileLock
 
 STOP_FILE_S = 1.0
 

@@ -13,8 +13,8 @@ from optuna.storages.journal import BaseJournalBackend, JournalStorage
 
 from fsr.errors import UserError
 from fsr.files import naming, open_file
+from fsr.lock import FileLock
 from fsr.system_errors import nearest
-from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.storage_url import parse_url, secrets_of, without_password
 

@@ -9,13 +9,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.config import TrainConfig
+from fsr.lock import FileLock
 from fsr.run import Run
 from launch.slurm import bad_nodes, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.requeue_rules import blames_setting, given_up, still_runs
 from launch.state.attempts import AttemptLog
 from launch.state.hparams import write_hparams
-from launch.state.lock import FileLock
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced

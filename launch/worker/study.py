@@ -1,6 +1,7 @@
 """The worker of a study: claims a trial, trains it, tells its score; then the next, until the target is reached."""
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
+from launch.state.trial_identity import TrialIdentity, take_folder
 from launch.state.trials import SEED
 from launch.study import Study
 from launch.worker.claim import Claim, claim, close_lost
@@ -104,6 +106,10 @@ class StudyWorker:
         except UserError as error:
             claimed.fail(f"impossible settings: {error}")
             return True
+        own = TrialIdentity.of(self.folder, trial, self.base.seed)
+        stranger = take_folder(self.folder, own, config)
+        if stranger:
+            print(f"note: {stranger}", file=sys.stderr, flush=True)
         reported = set(claimed.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
         def prune(step: int, scores: dict[str, float]) -> bool:

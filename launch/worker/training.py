@@ -36,8 +36,9 @@ def attempt(
     """Train a run as far as it goes (rank 0; the run's lock must be held).
 
     Does not return from a stop that Slurm is to bring back. "broken" is an exception, whose traceback is in the run's
-    error.txt; a UserError is raised on.
+    error.txt; a UserError is raised on. So is that of a folder that belongs to a run with other settings.
     """
+    run.check(config)  # before anything of another run is added to, or taken for a result
     log = AttemptLog(run)
     HEARTBEAT.start("starting")
     try:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class FileLock:
     def take(self, doing: str, patience_s: float = 1.0) -> None:
         """Take the lock to do something; raises UserError that names the process which holds it longer than that."""
         if not self.try_acquire(patience_s):
-            raise UserError(f"process {self.holder()} is {doing} already; wait until it has ended")
+            raise UserError(f"process {self.holder()} is {doing} already, on {self.host()}; wait until it has ended")
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
@@ -61,10 +62,20 @@ class FileLock:
 
     def holder(self) -> int | None:
         """Process that took the lock last, if it is known. Not to be called by the holder."""
+        number = self._written()[0]
+        return int(number) if number.isdecimal() else None
+
+    def host(self) -> str:
+        """The machine of that process. Not to be called by the holder."""
+        return self._written()[1] or "an unknown machine"
+
+    def _written(self) -> tuple[str, str]:
+        """The number of the process that took the lock last, and its machine; empty where they are not known."""
         try:
-            return int(self.path.read_text())
-        except (FileNotFoundError, PermissionError, ValueError):
-            return None
+            number, _, host = self.path.read_text(errors="replace").partition(" ")
+        except (FileNotFoundError, PermissionError):
+            return "", ""
+        return number, host
 
     def __enter__(self) -> "FileLock":
         self.acquire()
@@ -82,7 +93,7 @@ class FileLock:
                 fcntl.lockf(file, how)
                 with naming(self.path):
                     os.ftruncate(file, 0)
-                    os.write(file, str(os.getpid()).encode())
+                    os.write(file, f"{os.getpid()} {platform.node()}".encode())
                 self._file, file = file, -1
             except OSError as error:
                 if error.filename:  # it is locked, and its holder cannot be written down
