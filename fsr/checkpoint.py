@@ -22,7 +22,7 @@ from fsr.finite import FiniteGuard
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
-from fsr.released import architecture, check_tensors, plain_state
+from fsr.released import architecture, check_heads, check_tensors, plain_state
 from fsr.run import Run, missing_checkpoint
 from fsr.tensor_file import read_tensors, write_tensors
 
@@ -208,7 +208,10 @@ def load_network(
     else:
         state = plain_state(content, path)
         if weights is not None:
-            raise UserError(f"checkpoint {path} holds one network, so --weights {weights} must be left out")
+            raise UserError(
+                f"checkpoint {path} holds one network, as fsr.export writes it, not a run's student and teacher "
+                f"(--weights {weights} must be left out)"
+            )
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
         config = architecture(state, path, dataset, heads)
@@ -216,6 +219,8 @@ def load_network(
         network = Network(config)
     own = network.state_dict()
     check_tensors(state, own, path, same_dtype=False)
+    if "student" not in content:
+        check_heads(config, path, heads)
     network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
     if "student" in content and CHECKSUM not in content:
         tell_unchecked(path)

@@ -49,7 +49,7 @@ class TrainConfig:
     backbone: str = "vit_base_patch16_224"
     """Any plain ViT of timm, by name."""
     pretrained: str = "timm"
-    """`timm` (downloaded by timm), `none`, or a local file in timm's, DINO's or jx_vit_base_p16_224's format."""
+    """`timm` (from Hugging Face's cache or hub), `none`, or a local file: timm's, DINO's, MAE's or a run's."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     embed_dim: int | None = None

@@ -13,8 +13,8 @@ from torch import Tensor
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 from fsr.finite import not_finite
+from fsr.foreign_tensors import State, flat_tensors, network_in
 
-State = dict[str, Tensor]
 # Tensors that tell the architecture.
 _TELLING = {
     "encoder.cls_token": 3,
@@ -27,27 +27,31 @@ _TELLING = {
     "projector.last_layer.weight_v": 2,
 }
 # Heads of ViTs by their width; timm's and the released ones have 64 channels a head, except the largest.
+_HEAD_WIDTH = 64
 _WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}
 _LISTED = 20  # names in an error
 
 
 def plain_state(content: object, path: Path) -> State:
-    """The tensors of a released checkpoint, the prefix of DDP taken off. Raises UserError if it holds anything else."""
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
+    """The tensors of a network in a checkpoint, whatever it is wrapped in.
+
+    Raises UserError if there are no tensors, or those of several networks.
+    """
+    if not isinstance(content, dict) or not any(isinstance(value, (Tensor, dict)) for value in content.values()):
         raise UserError(
             f"checkpoint {path} must be a run's best.pt or checkpoint.pt, or a plain state dict "
             "such as the released student.pth, and is neither"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    tensors = flat_tensors(content, path, "checkpoint")
+    prefix = network_in(tensors, "encoder.patch_embed.proj.weight", path, "checkpoint")
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def architecture(state: State, path: Path, dataset: str, heads: int | None = None) -> TrainConfig:
     """The configuration of the network that these weights belong to, as shapes tell it, on `dataset`'s preset.
 
-    Shapes do not tell the heads: 64 channels each, unless `heads` is given. Raises UserError where they tell no FSR
-    network.
+    Shapes do not tell the heads: without `heads` there are as many as in the preset, if that has this width, or else
+    64 channels each (`check_heads`). Raises UserError where they tell no FSR network.
     """
     missing = [
         name
@@ -56,15 +60,20 @@ def architecture(state: State, path: Path, dataset: str, heads: int | None = Non
     ]
     if missing:
         raise UserError(f"checkpoint {path} is not of an FSR network: it lacks {', '.join(missing)}")
-    width = state["encoder.cls_token"].shape[2]
+    width, preset = state["encoder.cls_token"].shape[2], PRESETS[dataset]()
+    if heads is None and preset.embed_dim == width:
+        heads = preset.heads
+    heads = heads or _WIDE_HEADS.get(width, max(1, width // _HEAD_WIDTH))
+    if heads < 1 or width % heads:
+        raise UserError(f"checkpoint {path} is {width} wide, which {heads} heads cannot share (--heads)")
     patch = state["encoder.patch_embed.proj.weight"].shape[2]
     crop = patch * round((state["encoder.pos_embed"].shape[1] - 1) ** 0.5)
     return dataclasses.replace(
-        PRESETS[dataset](),
+        preset,
         pretrained="none",
         embed_dim=width,
         depth=_blocks(state, "encoder.blocks."),
-        heads=heads or _WIDE_HEADS.get(width, max(1, width // 64)),
+        heads=heads,
         patch_size=patch,
         crop_size=crop,
         block_size=patch,
@@ -75,6 +84,16 @@ def architecture(state: State, path: Path, dataset: str, heads: int | None = Non
         projector_bottleneck=state["projector.mlp.4.weight"].shape[0],
         out_dim=state["projector.last_layer.weight_v"].shape[0],
     )
+
+
+def check_heads(config: TrainConfig, path: Path, heads: int | None) -> None:
+    """Raises UserError where `heads` were not given, and nothing tells how many `architecture` had to take."""
+    width, preset = config.embed_dim or 0, PRESETS[config.dataset]()
+    if heads is None and preset.embed_dim != width and width not in _WIDE_HEADS and width % _HEAD_WIDTH:
+        raise UserError(
+            f"checkpoint {path} is {width} wide, which heads of {_HEAD_WIDTH} channels cannot share; "
+            "say how many there are with --heads"
+        )
 
 
 def check_tensors(state: State, own: State, path: Path, *, same_dtype: bool) -> None:

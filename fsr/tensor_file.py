@@ -4,17 +4,21 @@ torch writes a ZIP archive. Its comment (`unzip -z`) is the CRC-32 of everything
 torch's files reads ours.
 """
 
+import argparse
+import pathlib
 import pickle
 import re
+import types
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from fsr.errors import unreadable
 from fsr.regular_file import open_regular
@@ -22,6 +26,18 @@ from fsr.regular_file import open_regular
 # The archive's own checksums, one an entry, are read by nobody, not even by torch.load, and take longer than writing.
 torch.serialization.set_crc32_options(False)
 
+# What the programs of this field save beside tensors. To make one runs nothing, whatever it is made of.
+_numpy = np._core.multiarray  # type: ignore[attr-defined]  # where pickles of NumPy 2 find these functions
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    types.SimpleNamespace,
+    *((pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    *((_numpy.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_numpy._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)),
+]
 _NO_COMMENT = b"\0\0"  # the length of the comment, with which a ZIP archive without one ends
 _COMMENT = re.compile(rb"\x12\x00fsr crc32 ([0-9a-f]{8})")
 _COMMENT_BYTES = 20
@@ -40,20 +56,20 @@ def write_tensors(content: dict[str, Any], file: IO[bytes]) -> None:
 def read_tensors(path: Path, what: str, device: torch.device | str = "cpu") -> tuple[Any, bool]:
     """What a file of tensors holds, on `device`, and whether it has a checksum: other programs' files have none.
 
-    Nothing but tensors and plain values is unpickled. Raises UserError, which calls the file `what`, if it is missing,
+    It is of torch's or safetensors' format, whatever its name. Nothing but tensors, plain values and HARMLESS types is
+    unpickled. Raises UserError, which calls the file `what`, if it is missing,
     damaged, or holds anything else.
     """
     with _one_sentence(path, what):
         with open_regular(path) as file:
             has_checksum = _verify(file)
-        with _only_damage():
+            file.seek(0)
+            is_safetensors = file.read(9)[8:] == b"{"
+        with _only_damage(), torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused in the next moment
+            if is_safetensors:
+                return load_file(path, str(device)), False
             return torch.load(path, map_location=device, weights_only=True), has_checksum
-
-
-def read_safetensors(path: Path, what: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, by name. Raises UserError, which calls the file `what`."""
-    with _one_sentence(path, what), open_regular(path), _only_damage():
-        return load_file(path)
 
 
 @contextmanager
@@ -72,7 +88,9 @@ def _only_damage() -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:  # torch goes on to say how to load it nevertheless
-        raise _DamagedError("it holds something else than tensors and plain values, or is damaged") from error
+        kind = str(error).partition("GLOBAL ")[2].split(" ")[0]
+        held = f"an object of {kind}" if kind else "something else than tensors and plain values"
+        raise _DamagedError(f"it holds {held}, or is damaged; save the network's state_dict() alone") from error
     except EOFError as error:
         raise _DamagedError("it is empty or cut") from error
     except Exception as error:

@@ -34,6 +34,7 @@ from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.optim import set_learning_rates
 from fsr.prefetch import Prefetcher
+from fsr.pretrained import require_weights
 from fsr.run import Run
 from fsr.run_log import RunLog
 from fsr.schedules import teacher_momentum
@@ -115,7 +116,7 @@ def resume_and_train(
     state: TrainState,
     device: torch.device,
     stop_requested: Callable[[], bool],
-    prune: Callable[[int, dict[str, float]], bool],
+    prune: Callable[[int, dict[str, float | None]], bool],
 ) -> Outcome:
     """What `train` does once everything is there, and nobody else trains the run."""
     if is_finished(run):  # by the process that was waited for
@@ -235,11 +236,15 @@ def is_finished(run: Run) -> bool:
 
 
 def open_run(config: TrainConfig, run: Run) -> Source:
-    """Open the data; check it and the run folder on rank 0. Every rank raises the UserError of any rank."""
+    """Open the data; check it, the run folder and the pretrained weights on rank 0.
+
+    Every rank raises the UserError of any rank.
+    """
     with distributed.shared_errors():
         source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
         if distributed.rank() == 0:
             run.check(config)
+            require_weights(config)
             if not run.has_checkpoint():
                 check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
                 check_files(source, config.val_set, source.items(config.val_set), with_masks=True)

@@ -18,6 +18,7 @@ from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
+from fsr.pretrained import require_weights
 from launch.plan import (
     Options,
     Plan,
@@ -64,6 +65,7 @@ def sweep(options: Options) -> ExitCode:
     if options.dry_run:
         return dry_run(options, planned, console)
     check_rights(planned.folder)
+    require_weights(planned.base)  # here, for the nodes may have no network
     with StopRequest() as stop, sweeping(planned) as lock:
         with undone_if_refused(planned):
             check_space_for(planned)

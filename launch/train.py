@@ -7,6 +7,7 @@ from fsr.config import PLACES, TrainConfig
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.pretrained import require_weights
 from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.job_logs import why_nobody_works
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     check_rights(folder)
+    require_weights(config)  # here, for the nodes may have no network
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fsr.checkpoint import TrainState, load_file, load_network
 from fsr.errors import UserError
 from fsr.export import export
 from fsr.infer import main as infer
-from fsr.models.pretrained import read_weights
+from fsr.models.pretrained import load_pretrained
 from fsr.run import Run
 from fsr.train import main as train
 
@@ -220,7 +221,7 @@ def test_pretrained_weights_that_are_no_numbers_are_refused_by_name(original, ru
     assert end.value.code == 2 and "norm.weight" in capsys.readouterr().err
     torch.save([1, 2], file)
     with pytest.raises(UserError, match="holds no tensors by name"):
-        read_weights(file)
+        load_pretrained(TrainState(config, CPU).student.encoder, replace(config, pretrained=str(file)))
 
 
 def mutations(whole, draw, torn, marker):

@@ -53,7 +53,7 @@ class InferConfig:
     num_classes: int | None = None
     """Classes, background included; by default the data set's."""
     heads: int | None = None
-    """Attention heads of a released checkpoint; by default 64 channels each."""
+    """Attention heads of a released checkpoint; by default the preset's if it has this width, else 64 channels each."""
     scales: tuple[float, ...] = (1.0, 1.25, 1.5)
     """Scales of the image; each scale runs with and without horizontal flip."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"

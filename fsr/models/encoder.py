@@ -97,10 +97,11 @@ def plain_vit(name: str, **options: Any) -> VisionTransformer:
     vit = timm.create_model(name, num_classes=0, **options)
     if (
         not isinstance(vit, VisionTransformer)
+        or vit.cls_token is None
         or vit.num_prefix_tokens != 1
         or not isinstance(vit.norm_pre, nn.Identity)
         or vit.pos_embed is None
-        or any(type(block) is not Block for block in vit.blocks)
+        or any(type(block) is not Block or not isinstance(block.attn, Attention) for block in vit.blocks)
     ):
         raise UserError(f"backbone must be a plain ViT of timm (class token, no registers, no first norm), got {name}")
     return vit
@@ -127,6 +128,7 @@ class Encoder(nn.Module):
         self.dim = vit.embed_dim
         self.patch_size = config.patch_size
         self.drop_path = config.drop_path
+        self.class_has_position = not vit.no_embed_class  # in the position tables of this backbone
         self.attends_unmasked = config.cls_attends == "unmasked"
         heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
