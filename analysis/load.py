@@ -3,6 +3,11 @@
 python analysis/load.py --study mask_ratio block_size --out FOLDER
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import dataclasses
 import hashlib
 import inspect
@@ -14,10 +19,10 @@ from typing import Any
 
 import optuna
 import pandas as pd
-import tyro
 
 from analysis import cache
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
+from fsr.command import parse_flags
 from fsr.csv_cells import cell
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import open_file
@@ -143,7 +148,7 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     tables = load(*options.study, runs=options.runs)
     for field in dataclasses.fields(tables):
         table = for_spreadsheets(getattr(tables, field.name))

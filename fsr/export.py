@@ -1,6 +1,10 @@
 """Saves a run's networks in the released implementation's format: `python -m fsr.export BEST.PT FOLDER`."""
 
-import sys
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +12,7 @@ import torch
 import tyro
 
 from fsr.checkpoint import load_network
+from fsr.command import call
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 
@@ -32,7 +37,7 @@ def export(
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    tyro.cli(export, prog="python -m fsr.export", args=sys.argv[1:] if arguments is None else arguments)
+    call(export, "python -m fsr.export", arguments)
 
 
 if __name__ == "__main__":

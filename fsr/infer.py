@@ -4,6 +4,11 @@ Images pass in a stream, a few at a time, from the network through the CRF to th
 memory, or written to disk in between.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import dataclasses
 import os
 import sys

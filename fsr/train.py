@@ -1,5 +1,10 @@
 """Training, top to bottom: `python -m fsr.train {voc,coco,synthetic} --data_folder DIR --run_folder DIR`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import signal
 import sys
 import time

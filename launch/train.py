@@ -1,5 +1,10 @@
 """One long run through Slurm: `python launch/train.py voc --run_folder DIR --gpus 4 …`, which loses nothing."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import sys
 
 from fsr.command import parse_with
