@@ -18,6 +18,7 @@ from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.score_names import SEG_MIOU
+from fsr.writable import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = parse_flags(Options, None, arguments)
+    check_folder(options.out, "--out")
     matplotlib.use("agg")
     begin()
     tables = load(*options.study, runs=options.runs)

@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin(torch=True)
 
 import itertools
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from fsr.data.source import open_source
 from fsr.errors import reports_user_errors
 from fsr.pictures import COLUMNS, draw
 from fsr.run import Run
+from fsr.writable import check_file
 
 TITLE_HEIGHT = 14
 
@@ -46,6 +47,7 @@ class Options(Bounded):
 def main(arguments: list[str] | None = None) -> None:
     """Draw and save."""
     options = parse_flags(Options, None, arguments)
+    check_file(options.out, "--out")
     network, config = load_network(Run(options.run).best_file)
     config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
     source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)

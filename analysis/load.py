@@ -28,6 +28,7 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.files import open_file
 from fsr.records import read_records
 from fsr.score_names import is_score
+from fsr.writable import check_folder
 from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
@@ -149,6 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = parse_flags(Options, None, arguments)
+    check_folder(options.out, "--out")
     tables = load(*options.study, runs=options.runs)
     for field in dataclasses.fields(tables):
         table = for_spreadsheets(getattr(tables, field.name))

@@ -25,6 +25,7 @@ from fsr.command import parse_flags
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 from fsr.progress import with_progress
+from fsr.writable import check_file
 
 FOLDER = Path(__file__).parent
 NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
@@ -86,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_flags(Options, None, arguments)
     folders = [study_folder(study, options.runs) for study in options.study]
     out = options.out or folders[0].folder / "report.html"
+    check_file(out, "--out")
     notebook = together()
     try:
         execute(notebook, options.study, options.runs)

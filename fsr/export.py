@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin(torch=True)
 
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from fsr.checkpoint import load_network
 from fsr.command import call
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
+from fsr.writable import check_folder
 
 
 def export(
@@ -27,6 +28,7 @@ def export(
         checkpoint: A run's best.pt or checkpoint.pt.
         folder: Where to write; made if it does not exist.
     """
+    check_folder(folder, "FOLDER")
     for weights in ("student", "teacher"):
         network, _ = load_network(checkpoint, weights)
         with atomic_file(folder / f"{weights}.pth") as file:

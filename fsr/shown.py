@@ -52,6 +52,7 @@ class NamedStream(io.TextIOWrapper):
             write_through=True,  # two of them share one buffer, and what is written first comes first
         )
         self.called = called
+        self._below = stream  # which would close the buffer if nobody held it
 
     def write(self, text: str) -> int:
         """Write a text; the number of its characters."""

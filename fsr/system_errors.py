@@ -19,10 +19,12 @@ WRONG_PATHS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, err
 NO_MEMORY = "not enough memory: {0}; allow more (ulimit -v, --sbatch mem=…), or take smaller batches, fewer workers"
 NO_FILES = "no more files can be opened: {0}; allow more (ulimit -n, now {files}), or take fewer workers"
 NO_PROCESSES = "no more processes or threads can be started: {0}; allow more (ulimit -u), or take fewer workers"
+NO_TEMPORARY = "no temporary file can be made: {0}; set TMPDIR to a folder that can be written"
 # What a process cannot get here, by what its error says: Python's, torch's and the dynamic linker's words.
 SHORTAGES = {
     NO_MEMORY: ("annot allocate memory", "can't allocate memory", "out of memory", "failed to map segment"),
     NO_FILES: (os.strerror(errno.EMFILE), os.strerror(errno.ENFILE)),
+    NO_TEMPORARY: ("No usable temporary directory",),
     NO_PROCESSES: ("can't start new thread", os.strerror(errno.EAGAIN)),
 }
 
@@ -49,6 +51,8 @@ def sentence_of(error: BaseException) -> str | None:
         return f"{path} cannot be written, as it lies on a file system that is mounted read-only; take another folder"
     if path is not None and isinstance(error, OSError) and error.errno in WRONG_PATHS:
         return f"{path} cannot be used: {os.strerror(error.errno)}; take another one"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, before Python 3.13
+        return f"a path cannot be used: {error}; take another one"
     return _shortage(error)
 
 

@@ -3,8 +3,9 @@
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin(torch=True)
 
+import os
 import signal
 import sys
 import time
@@ -44,6 +45,7 @@ from fsr.schedules import teacher_momentum
 from fsr.score_names import SEG_MIOU
 from fsr.step import Batch, step_losses, temperature_of
 from fsr.stop_signals import received_signals
+from fsr.writable import check_folder
 
 Outcome = Literal["finished", "stopped", "pruned"]
 Loaded = TypeVar("Loaded")
@@ -314,6 +316,8 @@ def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
     def read() -> dict[str, Any]:
         try:
             config, run_folder = parse_command("python -m fsr.train", arguments)
+            if not os.path.exists(Run(run_folder).result_file):
+                check_folder(run_folder, "--run_folder")
         except UserError as error:
             return {"mistake": str(error)}
         except SystemExit as end:

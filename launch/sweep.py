@@ -65,6 +65,7 @@ def sweep(options: Options) -> ExitCode:
     if planned.storage:
         os.environ[STORAGE_VARIABLE] = planned.storage  # for the workers
     if options.verify_resume:
+        check_rights(planned.folder)
         return verify_resume(planned, console)
     if options.dry_run:
         return dry_run(options, planned, console)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 from dataclasses import replace
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_file_at_home_is_found(tmp_path):
     ],
 )
 def test_a_wrong_file_is_told_in_one_sentence(tmp_path, text, sentence):
-    with pytest.raises(UserError, match=sentence.replace("[", r"\[")):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         from_file(tmp_path, text)
 
 

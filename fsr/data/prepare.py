@@ -31,6 +31,7 @@ from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
+from fsr.writable import check_folder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,9 +55,14 @@ def prepare(
     if dataset == "voc":
         if write_masks:
             raise UserError("--write_masks is for coco: VOC comes with masks")
-        prepare_voc(VocSource(data_folder, list_folder))
+        source: VocSource | CocoSource = VocSource(data_folder, list_folder)
     else:
-        prepare_coco(CocoSource(data_folder, list_folder), write_masks)
+        source = CocoSource(data_folder, list_folder)
+    check_folder(source.list_folder, "--list_folder")
+    if isinstance(source, VocSource):
+        prepare_voc(source)
+    else:
+        prepare_coco(source, write_masks)
 
 
 def prepare_voc(source: VocSource) -> None:

@@ -26,6 +26,7 @@ from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
+from fsr.writable import check_folder
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
@@ -52,6 +53,7 @@ def synthesise(
         print(f"{root} already holds this set")
         return
 
+    check_folder(root, "DIR")
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
     writer = VocWriter(root) if format == "voc" else CocoWriter(root)
