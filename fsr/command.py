@@ -7,6 +7,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -103,11 +104,11 @@ def call(function: Callable[..., Answer], program: str, arguments: Sequence[str]
 
 
 def reason_of(complaint: str) -> str:
-    """The reason in the box that tyro draws around it: what stands above the first rule, in one line."""
-    lines = [line.strip("│╭╮╰╯|+ ") for line in complaint.splitlines()]
-    inside = [line for line in lines[1:] if line]
-    rule = next((index for index, line in enumerate(inside) if not line.strip("─-")), len(inside))
-    return f"{' '.join(inside[:rule])} (all flags: --help)"
+    """The reason in the box that tyro draws around it, in one line: what stands between title and next rule."""
+    lines = [line.strip("│╭╮╰╯ ") for line in complaint.splitlines()]
+    inside = [line for line in lines if line][1:]
+    parts = groupby(inside, key=lambda line: bool(line.strip("─-")))
+    return f"{' '.join(next(part for is_text, part in parts if is_text))} (all flags: --help)"
 
 
 def flags_of(kind: type) -> list[str]:
