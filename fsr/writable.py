@@ -12,6 +12,7 @@ from fsr.errors import UserError
 from fsr.files import open_file, unfinished
 from fsr.system_errors import no_right, sentence_of
 
+TOO_LONG = " … cannot be written: a name may have {0} bytes, and a path 4096; take a shorter one"
 PROBE = bytes(4096)  # a block: an empty file needs no space
 
 
@@ -57,12 +58,13 @@ def _nearest(path: Path, said: str) -> Path:
         except PermissionError:
             raise UserError(no_right(there)) from None
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UserError(f"{said[:300]}{TOO_LONG.format(255)}") from None
             reason = "a link that leads in a circle" if error.errno == errno.ELOOP else error.strerror
-            raise UserError(f"{said} cannot be written: {there} is {reason}"[:1000]) from None
+            raise UserError(f"{said} cannot be written: {there} is {reason}") from None
         longest = os.pathconf(there, "PC_NAME_MAX")
-        for name in missing:
-            if len(os.fsencode(name)) > longest:
-                raise UserError(f"{said[:300]} cannot be written: a name may have {longest} bytes; take a shorter one")
+        if any(len(os.fsencode(name)) > longest for name in missing):
+            raise UserError(f"{said[:300]}{TOO_LONG.format(longest)}")
         return there
     raise UserError(f"{said} cannot be written: nothing of its path is there")
 
