@@ -1,14 +1,19 @@
 """A study or a run in TensorBoard: `python analysis/board.py --study NAME --runs DIR`, for this machine's browser."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import tyro
+from typing import Annotated, Any
 
 from analysis.guard import READING, Application, Guard, Server
+from fsr.bounds import PORT, Bounded
+from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
 from fsr.run import Run
 from launch.state.paths import StudyFolder
@@ -19,7 +24,7 @@ SAMPLES = "scalars=100000,images=1000"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Bounded):
     """Show the curves, pictures and hyper-parameters of a study, or of a single run, in the browser. Ctrl-C ends it.
 
     It answers whoever has the address that it prints.
@@ -29,7 +34,7 @@ class Options:
     """Name of the study, or of the run's folder."""
     runs: Path = Path("runs")
     """Folder of all studies."""
-    port: int = 6006
+    port: Annotated[int, PORT] = 6006
     """Port of this machine to listen on."""
 
 
@@ -44,7 +49,7 @@ def folder_of(options: Options) -> Path:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     folder = folder_of(options)
     from tensorboard import default
     from tensorboard.program import TensorBoard

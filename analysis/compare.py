@@ -1,5 +1,10 @@
 """Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +19,7 @@ from analysis.intervals import difference, half_width, mean_and_interval, verdic
 from analysis.load import RUNS, definition_of, load, study_folder
 from analysis.ranking import ranking, setting_name
 from analysis.tables import Tables
+from fsr.command import parse_flags
 from fsr.console import console
 from fsr.errors import UserError, reports_user_errors
 from fsr.score_names import MAIN_SCORES, title_of
@@ -92,7 +98,7 @@ def differences(best: dict[str, Best]) -> Table:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     if len(set(options.study)) < 2:
         raise UserError(f"name at least two different studies, got --study {' --study '.join(options.study)}")
     tables = load(*options.study, runs=options.runs)

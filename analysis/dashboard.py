@@ -1,20 +1,27 @@
 """A study in optuna-dashboard: `python analysis/dashboard.py --study NAME --runs DIR`, for this machine's browser."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import optuna_dashboard
-import tyro
 
 from analysis.guard import READING, Guard, Server
+from fsr.bounds import PORT, Bounded
+from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
 from launch.state.paths import StudyFolder
 from launch.state.storage import open_launched
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Bounded):
     """Show a study's search in the browser: history, importance of parameters, slices. Ctrl-C ends it.
 
     It answers whoever has the address that it prints, and changes nothing without --writable.
@@ -26,7 +33,7 @@ class Options:
     """The study's name."""
     runs: Path = Path("runs")
     """Folder of all studies."""
-    port: int = 8080
+    port: Annotated[int, PORT] = 8080
     """Port of this machine to listen on."""
     writable: bool = False
     """Let the browser change the study, too: notes, names, and its deletion."""
@@ -35,7 +42,7 @@ class Options:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     storage = open_launched(StudyFolder.in_runs(options.runs, options.study))
     try:
         number = storage.get_study_id_from_name(options.study)

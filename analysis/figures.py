@@ -1,18 +1,24 @@
 """The main plots of studies as PNG files: `python analysis/figures.py --study mask_ratio momentum --out FOLDER`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import tyro
 
 from analysis import plots
 from analysis.load import RUNS, load
 from analysis.notebook import begin
 from analysis.ranking import ranking
+from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.score_names import SEG_MIOU
+from fsr.writable import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,8 @@ class Options:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
+    check_folder(options.out, "--out")
     matplotlib.use("agg")
     begin()
     tables = load(*options.study, runs=options.runs)

@@ -1,44 +1,53 @@
 """One picture of what a trained network sees: `python analysis/gallery.py --run RUN_FOLDER --out gallery.png`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin(torch=True)
+
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image, ImageDraw
 
+from fsr.bounds import Bounded, Bounds
 from fsr.checkpoint import load_network
+from fsr.command import parse_flags
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import open_source
 from fsr.errors import reports_user_errors
 from fsr.pictures import COLUMNS, draw
 from fsr.run import Run
+from fsr.writable import check_file
 
 TITLE_HEIGHT = 14
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Bounded):
     """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, ground truth."""
 
     run: Path
     """Run folder with a best.pt."""
     out: Path
     """PNG file to write."""
-    images: int = 4
+    images: Annotated[int, Bounds(1, 1000)] = 4
     """Rows."""
-    first: int = 0
+    first: Annotated[int, Bounds(0, 10**9)] = 0
     """Number of the first image in the validation list."""
     data_folder: Path | None = None
     """Where the data lies now; by default where the run found it."""
 
 
 @reports_user_errors
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Draw and save."""
-    options = tyro.cli(Options)
+    options = parse_flags(Options, None, arguments)
+    check_file(options.out, "--out")
     network, config = load_network(Run(options.run).best_file)
     config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
     source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)

@@ -3,6 +3,11 @@
 python analysis/load.py --study mask_ratio block_size --out FOLDER
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import dataclasses
 import hashlib
 import inspect
@@ -14,15 +19,16 @@ from typing import Any
 
 import optuna
 import pandas as pd
-import tyro
 
 from analysis import cache
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
+from fsr.command import parse_flags
 from fsr.csv_cells import cell
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import open_file
 from fsr.records import read_records
 from fsr.score_names import is_score
+from fsr.writable import check_folder
 from launch.state.attempts import cost_shares
 from launch.state.paths import StudyFolder
 from launch.state.storage import JOURNAL, open_launched
@@ -150,7 +156,8 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
+    check_folder(options.out, "--out")
     tables = load(*options.study, runs=options.runs)
     for field in dataclasses.fields(tables):
         table = for_spreadsheets(getattr(tables, field.name))

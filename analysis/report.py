@@ -3,6 +3,11 @@
 The page needs nothing else: no network, no scripts of others.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import os
 import sys
 from dataclasses import dataclass
@@ -10,16 +15,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
-import tyro
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from analysis.load import RUNS, study_folder
+from fsr.command import parse_flags
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 from fsr.progress import with_progress
+from fsr.writable import check_file
 
 FOLDER = Path(__file__).parent
 NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
@@ -78,9 +84,10 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     folders = [study_folder(study, options.runs) for study in options.study]
     out = options.out or folders[0].folder / "report.html"
+    check_file(out, "--out")
     notebook = together()
     try:
         execute(notebook, options.study, options.runs)

@@ -1,8 +1,13 @@
-"""The command line of a training run: a preset's name, then any field of TrainConfig as a flag."""
+"""Command lines: of a training run, a preset's name, then any field of TrainConfig as a flag; and how any is read."""
 
-from collections.abc import Iterable, Sequence
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, make_dataclass
 from difflib import get_close_matches
+from functools import partial, wraps
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -13,6 +18,7 @@ from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 
 More = TypeVar("More")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ def parse_with(more: type[More], program: str, arguments: Sequence[str]) -> tupl
         print(f"usage: {program} DATASET --run_folder DIR [--FIELD VALUE ...]   (DATASET: {presets}; each has --help)")
         raise SystemExit(ExitCode.DONE)
     check_flags(arguments, flags)
-    _, others = tyro.cli(more, args=arguments, return_unknown_args=True, add_help=False)  # which may stand before it
+    # Other flags may stand before the preset.
+    _, others = parse_flags(more, program, arguments, return_unknown_args=True, add_help=False)
     preset = others[0] if others else "nothing"
     if preset not in PRESETS:
         raise UserError(f"{program} expects a data set as its first argument, got {preset}; allowed: {presets}")
@@ -62,16 +69,46 @@ def parse_both(
     """The flags of two dataclasses from one command line, as the attributes `method` and `cluster` of the answer."""
     omit = tyro.conf.OmitArgPrefixes
     both = make_dataclass("Both", [("method", omit[method]), ("cluster", omit[cluster])])
-    words = {"true": "True", "false": "False"}  # the released flags' spelling
     if default is not tyro.MISSING:
         options["default"] = both(default, cluster())
-    return tyro.cli(
-        both,
-        prog=program,
-        args=[words.get(argument, argument) for argument in arguments],
-        config=(tyro.conf.FlagConversionOff,),
-        **options,
-    )
+    return parse_flags(both, program, arguments, config=(tyro.conf.FlagConversionOff,), **options)
+
+
+def parse_flags(kind: Callable[..., Any], program: str | None, arguments: Sequence[str] | None, **options: Any) -> Any:
+    """What a command line says as a dataclass, or as the answer of a function with these flags.
+
+    `arguments` are by default the process's own. Raises UserError, with tyro's reason, for a line that it does not
+    accept; other options are tyro's.
+    """
+    words = {"true": "True", "false": "False"}  # the released flags' spelling
+    given = [words.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    complaint, help_page = io.StringIO(), getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    try:
+        with redirect_stderr(complaint), redirect_stdout(help_page):
+            return tyro.cli(kind, prog=program, args=given, **options)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(reason_of(complaint.getvalue())) from None
+
+
+def call(function: Callable[..., Answer], program: str, arguments: Sequence[str] | None, **options: Any) -> Answer:
+    """Call a function whose parameters are the flags of a command line. Raises UserError as `parse_flags` does."""
+
+    @wraps(function)
+    def read(*args: Any, **kwargs: Any) -> Callable[[], Answer]:
+        return partial(function, *args, **kwargs)
+
+    work: Callable[[], Answer] = parse_flags(read, program, arguments, **options)
+    return work()
+
+
+def reason_of(complaint: str) -> str:
+    """The reason in the box that tyro draws around it, in one line: what stands between title and next rule."""
+    lines = [line.strip("│╭╮╰╯ ") for line in complaint.splitlines()]
+    inside = [line for line in lines if line][1:]
+    parts = groupby(inside, key=lambda line: bool(line.strip("─-")))
+    return f"{' '.join(next(part for is_text, part in parts if is_text))} (all flags: --help)"
 
 
 def flags_of(kind: type) -> list[str]:

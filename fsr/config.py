@@ -3,11 +3,32 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from typeguard import TypeCheckError
+
+from fsr.bounds import (
+    COUNT,
+    FACTOR,
+    FRACTION,
+    FRACTION_BELOW_1,
+    POSITIVE,
+    POSITIVE_FRACTION,
+    PROCESSES,
+    SEED,
+    SIDE,
+    STEPS,
+    WIDTH,
+    Bounds,
+    check_bounds,
+)
 from fsr.errors import UserError
+from fsr.json_file import typed
+
+Config = TypeVar("Config")
 
 # Where the data lies and how it is loaded: fields that may change while the run stays the same.
 PLACES = ("data_folder", "list_folder", "workers")
@@ -42,7 +63,7 @@ class TrainConfig:
     """List to train on."""
     val_set: str = "val"
     """List to evaluate on."""
-    num_classes: int = 21
+    num_classes: Annotated[int, Bounds(2, 255)] = 21
     """Classes, background included (C = K + 1)."""
 
     # Network
@@ -50,45 +71,45 @@ class TrainConfig:
     """Any plain ViT of timm, by name."""
     pretrained: str = "timm"
     """`timm` (from Hugging Face's cache or hub), `none`, or a local file: timm's, DINO's, MAE's or a run's."""
-    patch_size: int = 16
+    patch_size: Annotated[int, SIDE] = 16
     """Side of a patch in pixels."""
-    embed_dim: int | None = None
+    embed_dim: Annotated[int | None, WIDTH] = None
     """Width of the encoder; by default the backbone's own."""
-    depth: int | None = None
+    depth: Annotated[int | None, Bounds(1, 1000)] = None
     """Blocks of the encoder; by default the backbone's own."""
-    heads: int | None = None
+    heads: Annotated[int | None, WIDTH] = None
     """Attention heads; by default the backbone's own."""
     weight_init: Literal["vit", "fan_in"] = "vit"
     """Linear weights without pretraining: `vit` truncated normal of std .02, `fan_in` normal of std 1/sqrt(fan in)."""
-    cls_depth: int = 2
+    cls_depth: Annotated[int, Bounds(1, 1000)] = 2
     """Cross-attention blocks that aggregate the patches into the class token."""
     cls_attends: Literal["all", "unmasked"] = "all"
     """Patches that the class token of the masked view sees: `all` as released, `unmasked` as the abstract says."""
-    decoder_width: int = 512
+    decoder_width: Annotated[int, WIDTH] = 512
     """Channels of the LargeFOV decoder."""
-    decoder_dilation: int = 5
+    decoder_dilation: Annotated[int, SIDE] = 5
     """Dilation of its 3x3 convolutions."""
-    projector_hidden: int = 2048
+    projector_hidden: Annotated[int, WIDTH] = 2048
     """Hidden width of the projector."""
-    projector_bottleneck: int = 256
+    projector_bottleneck: Annotated[int, WIDTH] = 256
     """Width of the projector before its last layer."""
-    out_dim: int = 4096
+    out_dim: Annotated[int, WIDTH] = 4096
     """Outputs of the projector: the prototypes on which student and teacher are compared."""
-    drop_path: float = 0.1
+    drop_path: Annotated[float, FRACTION_BELOW_1] = 0.1
     """Highest rate of stochastic depth."""
     drop_path_in_targets: bool = True
     """Keep drop path active in the CAMs and the teacher, as released; False is the sounder choice."""
 
     # Views
-    crop_size: int = 448
+    crop_size: Annotated[int, SIDE] = 448
     """Side of the two training views in pixels."""
-    crop_area: tuple[float, float] = (0.32, 1.0)
+    crop_area: Annotated[tuple[float, float], POSITIVE_FRACTION] = (0.32, 1.0)
     """Smallest and largest fraction of the image that a view covers."""
-    local_crops: int = 0
+    local_crops: Annotated[int, Bounds(0, 1000)] = 0
     """Small extra views of the student."""
-    local_crop_size: int = 96
+    local_crop_size: Annotated[int, SIDE] = 96
     """Their side in pixels."""
-    local_crop_area: tuple[float, float] = (0.05, 0.32)
+    local_crop_area: Annotated[tuple[float, float], POSITIVE_FRACTION] = (0.05, 0.32)
     """Smallest and largest fraction of the image that a local crop covers."""
     use_aa: bool = False
     """timm's rand-m9-mstd0.5-inc1 with random erasing .25 on the views."""
@@ -102,13 +123,13 @@ class TrainConfig:
     the local crops."""
 
     # CAMs and labels
-    cam_scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    cam_scales: Annotated[tuple[float, ...], Bounds(0.0, 8.0, above=True)] = (1.0, 0.5, 1.5)
     """Scales of the multi-scale CAM."""
-    high_threshold: float = 0.7
+    high_threshold: Annotated[float, FRACTION] = 0.7
     """CAM above this is foreground in pseudo labels."""
-    low_threshold: float = 0.25
+    low_threshold: Annotated[float, FRACTION] = 0.25
     """CAM up to this is background in pseudo labels; between the two is ignored."""
-    bkg_threshold: float = 0.5
+    bkg_threshold: Annotated[float, FRACTION] = 0.5
     """CAM up to this is background in evaluation."""
     image_levels: Literal["truncate", "round"] = "truncate"
     """How the refinement takes the view back to 8 bits: `truncate` as released, `round` is the sounder choice."""
@@ -116,60 +137,60 @@ class TrainConfig:
     # Masking
     use_mim: bool = True
     """Mask blocks of the student's second view."""
-    block_size: int = 64
+    block_size: Annotated[int, SIDE] = 64
     """Side of a masked block in pixels: a multiple of the patch that divides the crop."""
-    mask_ratio: float = 0.4
+    mask_ratio: Annotated[float, POSITIVE_FRACTION] = 0.4
     """Fraction of the blocks that are masked, in (0, 1]."""
-    uncertain: tuple[float, float] = (0.2, 0.7)
+    uncertain: Annotated[tuple[float, float], FRACTION] = (0.2, 0.7)
     """CAM values strictly between these are uncertain; such blocks are masked first."""
     block_uncertainty: Literal["pixel", "area"] = "pixel"
     """A block is uncertain by its top-left `pixel` as released, or if at least half its `area` is."""
 
     # Losses
-    w_class: float = 0.1
+    w_class: Annotated[float, FACTOR] = 0.1
     """Weight of class self-reinforcement."""
-    w_patch: float = 0.1
+    w_patch: Annotated[float, FACTOR] = 0.1
     """Weight of patch self-reinforcement."""
-    w_aff: float = 0.2
+    w_aff: Annotated[float, FACTOR] = 0.2
     """Weight of the affinity loss."""
-    w_seg: float = 0.1
+    w_seg: Annotated[float, FACTOR] = 0.1
     """Weight of the segmentation loss."""
-    w_reg: float = 0.05
+    w_reg: Annotated[float, FACTOR] = 0.05
     """Weight of the dense energy loss."""
-    fsr_from: float = 0.0
+    fsr_from: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Fraction of the run from which class and patch self-reinforcement count."""
-    aff_from: float = 0.0
+    aff_from: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Fraction of the run from which the affinity loss counts."""
-    seg_from: float = 0.1
+    seg_from: Annotated[float, FRACTION_BELOW_1] = 0.1
     """Fraction of the run from which the segmentation loss counts."""
-    reg_from: float = 0.1
+    reg_from: Annotated[float, FRACTION_BELOW_1] = 0.1
     """Fraction of the run from which the energy loss counts."""
-    student_temp: float = 0.1
+    student_temp: Annotated[float, POSITIVE] = 0.1
     """Temperature of the student's softmax."""
-    teacher_temp: tuple[float, float] = (0.04, 0.07)
+    teacher_temp: Annotated[tuple[float, float], POSITIVE] = (0.04, 0.07)
     """Temperature of the teacher's softmax: start, and end of its warm-up over the first eighth of the run."""
 
     # Optimisation
-    iterations: int = 20_000
+    iterations: Annotated[int, STEPS] = 20_000
     """Optimizer steps."""
-    batch_size: int = 2
+    batch_size: Annotated[int, COUNT] = 2
     """Images of a micro-batch: what a process computes at a time."""
-    ranks: int = 4
+    ranks: Annotated[int, COUNT] = 4
     """Micro-batches of one optimizer step, by default one on each of the paper's 4 GPUs. The global batch has ranks ·
     batch_size images. W processes accumulate the gradients of ranks / W micro-batches each, and learn the same."""
-    lr: float = 6e-5
+    lr: Annotated[float, POSITIVE] = 6e-5
     """Peak learning rate of the encoder."""
-    head_lr_factor: float = 10.0
+    head_lr_factor: Annotated[float, POSITIVE] = 10.0
     """Times lr for decoder, projector and classifiers."""
-    cls_lr_factor: float = 1.0
+    cls_lr_factor: Annotated[float, POSITIVE] = 1.0
     """Times lr for the randomly initialised cross-attention blocks; 1 as released."""
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, FACTOR] = 0.05
     """AdamW's decay; none on 1-D tensors, biases, tokens and position embedding."""
-    warmup: float = 0.075
+    warmup: Annotated[float, FRACTION_BELOW_1] = 0.075
     """Fraction of the run over which the learning rate rises."""
-    momentum: float = 0.9995
+    momentum: Annotated[float, FRACTION] = 0.9995
     """EMA momentum of the teacher at the start; it rises to 1 along a cosine."""
-    fsr_iters: int | None = None
+    fsr_iters: Annotated[int | None, STEPS] = None
     """Steps with class and patch self-reinforcement; by default all."""
     precision: Literal["fp32", "tf32", "bf16"] = "tf32"
     """Of a GPU's products: fp32 exact, tf32 with factors of 10 bits, bf16 autocast of the networks with the losses in
@@ -182,17 +203,17 @@ class TrainConfig:
     """Record a GPU's work for a micro-batch as a CUDA graph and replay it: faster where the host is the bottleneck."""
 
     # Running
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Every random draw is a function of (seed, micro-batch, step)."""
-    eval_every: int = 2_000
+    eval_every: Annotated[int, STEPS] = 2_000
     """Steps between evaluations; the last step is always evaluated."""
-    log_every: int = 50
+    log_every: Annotated[int, STEPS] = 50
     """Steps between two records of the losses."""
-    save_every: int = 500
+    save_every: Annotated[int, STEPS] = 500
     """Steps between two checkpoints; a killed run loses at most that many."""
-    workers: int = 4
+    workers: Annotated[int, PROCESSES] = 4
     """Data loading processes of each process."""
-    pictures: int = 4
+    pictures: Annotated[int, Bounds(0, 10**6)] = 4
     """Validation images drawn in TensorBoard at each evaluation."""
 
     def __post_init__(self) -> None:
@@ -200,47 +221,19 @@ class TrainConfig:
             if not allowed:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)}")
 
-        for field in (
-            "num_classes",
-            "depth",
-            "embed_dim",
-            "heads",
-            "patch_size",
-            "crop_size",
-            "local_crop_size",
-            "cls_depth",
-        ):
-            value = getattr(self, field)
-            check(field, value is None or value >= 1, "at least 1")
-        for field in ("out_dim", "decoder_width", "decoder_dilation", "projector_hidden", "projector_bottleneck"):
-            check(field, getattr(self, field) >= 1, "at least 1")
-        for field in ("iterations", "batch_size", "ranks", "eval_every", "log_every", "save_every"):
-            check(field, getattr(self, field) >= 1, "at least 1")
-        for field in ("local_crops", "workers", "pictures", "seed"):
-            check(field, getattr(self, field) >= 0, "at least 0")
-        check("num_classes", 2 <= self.num_classes <= 255, "between 2 and 255, background included")
+        check_bounds(type(self), vars(self))
         check("depth", self.depth is None or self.depth >= 3, "at least 3: aux features are the third-last block's")
         check("crop_size", self.crop_size % self.patch_size == 0, f"a multiple of the patch size {self.patch_size}")
-        for field in ("w_class", "w_patch", "w_aff", "w_seg", "w_reg", "weight_decay"):
-            check(field, math.isfinite(getattr(self, field)) and getattr(self, field) >= 0, "at least 0")
-        for field in ("lr", "head_lr_factor", "cls_lr_factor", "student_temp"):
-            check(field, math.isfinite(getattr(self, field)) and getattr(self, field) > 0, "above 0")
-        for field in ("warmup", "fsr_from", "aff_from", "seg_from", "reg_from", "drop_path"):
-            check(field, 0 <= getattr(self, field) < 1, "in [0, 1)")
-        for field in ("momentum", "bkg_threshold", "low_threshold", "high_threshold"):
-            check(field, 0 <= getattr(self, field) <= 1, "in [0, 1]")
         check(
             "low_threshold", self.low_threshold <= self.high_threshold, f"at most high_threshold {self.high_threshold}"
         )
-        check("uncertain", 0 <= self.uncertain[0] < self.uncertain[1] <= 1, "two rising numbers in [0, 1]")
+        check("uncertain", self.uncertain[0] < self.uncertain[1], "two rising numbers")
         for field in ("crop_area", "local_crop_area"):
             low, high = getattr(self, field)
-            check(field, 0 < low <= high <= 1, "two rising numbers in (0, 1]")
+            check(field, low <= high, "two rising numbers")
         timm_or_blur = self.use_aa or self.use_gauss
         check("augment", self.augment == "workers" or not timm_or_blur, "workers where use_aa or use_gauss is on")
-        check("teacher_temp", min(self.teacher_temp) > 0, "above 0")
-        check("cam_scales", len(self.cam_scales) > 0 and min(self.cam_scales) > 0, "one or more numbers above 0")
-        check("mask_ratio", 0 < self.mask_ratio <= 1, "in (0, 1]")
+        check("cam_scales", len(self.cam_scales) > 0, "one or more numbers")
         check(
             "block_size",
             self.block_size >= self.patch_size
@@ -249,7 +242,6 @@ class TrainConfig:
             f"a multiple of the patch size {self.patch_size} that divides the crop size {self.crop_size} "
             f"(allowed: {', '.join(map(str, self.block_sizes()))})",
         )
-        check("fsr_iters", self.fsr_iters is None or self.fsr_iters >= 1, "at least 1")
 
     def block_sizes(self) -> list[int]:
         """The values of block_size that this crop and patch allow."""
@@ -341,7 +333,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_json`. Raises UserError for a field that does not exist.
+        """The inverse of `to_json`. Raises UserError for a field that does not exist, or a value of another kind.
 
         Version 0.1.0 wrote no `ranks`: its global batch was that of the processes that happened to run. Where nothing
         tells how many there were (`fsr.run.Run.config` knows where to look), `ranks` is the preset's.
@@ -353,14 +345,16 @@ class TrainConfig:
         unknown = sorted(set(fields) - set(hints))
         if unknown:
             raise UserError(f"a training configuration has no field {', '.join(unknown)}; allowed: {', '.join(hints)}")
-        values = {}
-        for name, value in fields.items():
-            if isinstance(value, list):
-                value = tuple(value)
-            elif isinstance(value, str) and name in ("data_folder", "list_folder"):
-                value = Path(value)
-            values[name] = value
-        return cls(**values)
+        return typed_config(cls, fields, ("data_folder", "list_folder"))
+
+
+def typed_config(kind: type[Config], fields: dict[str, Any], paths: Sequence[str]) -> Config:
+    """A configuration from JSON values. Raises UserError for one of another kind than its field."""
+    places = {name: Path(fields[name]) for name in paths if isinstance(fields.get(name), str)}
+    try:
+        return typed(fields | places, kind)
+    except TypeCheckError as error:
+        raise UserError(f"a configuration ({kind.__name__}) is damaged: {error}") from error
 
 
 def voc(data_folder: Path = Path("data")) -> TrainConfig:

@@ -1,13 +1,40 @@
 """Where commands print their tables."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from fsr.shown import shown
 
 
-def console() -> Console:
-    """The console of standard output: as wide as the terminal, or 140 columns where there is none.
+class ShowingConsole(Console):
+    """A console that prints text as it is: `[red]` and `:smile:` are letters, control characters are shown."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text as it may be shown, before its width is measured."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is drawn, in segments: their text is data, only the console's own controls are sent."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command end as it does when it prints: `fsr.errors` knows how."""
+        raise
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The console of standard output or error: as wide as the terminal, or 140 columns where there is none.
 
     Rich takes 80 columns for a file or a pipe, and would cut the tables of this project, which need more.
     """
-    return Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 140)
+    stream = sys.stderr if stderr else sys.stdout
+    return ShowingConsole(width=None if stream is not None and stream.isatty() else 140, stderr=stderr)

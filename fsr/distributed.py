@@ -11,7 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fsr import promised_gpu
+from fsr.bounds import PORT, Bounds
 from fsr.errors import LoaderError, LostLoaderError, SilentLoaderError, UnreadableError, UserError
+from fsr.variables import whole_number
 
 STORE_FILE = "FSR_STORE_FILE"  # the file through which ranks find each other, where torchrun would name host and port
 SHARED: dict[str, type[UserError] | type[LoaderError]] = {
@@ -36,13 +38,27 @@ def join() -> None:
     """
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if own_device().type == "cuda" else "gloo"
+        number, count = own_number()
         if STORE_FILE not in os.environ:
+            whole_number("MASTER_PORT", None, PORT)
+            if not os.environ.get("MASTER_ADDR"):
+                raise UserError(
+                    "the variable MASTER_ADDR must name the host of rank 0, as torchrun does, and is not set"
+                )
             dist.init_process_group(backend)
             return
-        number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store = dist.FileStore(os.environ[STORE_FILE], count)  # type: ignore[attr-defined]
         store.set_timeout(dist.default_pg_timeout)  # as torch waits for the ranks of torchrun
         dist.init_process_group(backend, store=store, rank=number, world_size=count)
+
+
+def own_number() -> tuple[int, int]:
+    """Rank of this process, and the number of ranks, as the environment says; alone where it says nothing.
+
+    Raises UserError for variables that cannot be.
+    """
+    count = whole_number("WORLD_SIZE", 1, Bounds(1, 10**6))
+    return whole_number("RANK", None if count > 1 else 0, Bounds(0, count - 1)), count
 
 
 def own_device() -> torch.device:
@@ -57,7 +73,7 @@ def own_device() -> torch.device:
             raise promised_gpu.none_visible(promise)
         return torch.device("cpu")
     alone = len(promised_gpu.visible() or ()) == 1
-    number, seen = 0 if alone else int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    number, seen = 0 if alone else whole_number("LOCAL_RANK", 0, Bounds(0, 10**6)), torch.cuda.device_count()
     if number >= seen:
         raise promised_gpu.none_of_its_own(number, seen)
     device = torch.device("cuda", number)

@@ -1,15 +1,21 @@
 """Saves a run's networks in the released implementation's format: `python -m fsr.export BEST.PT FOLDER`."""
 
-import sys
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin(torch=True)
+
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from fsr.checkpoint import load_network
+from fsr.command import call
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 from fsr.tensor_file import write_tensors
+from fsr.writable import check_folder
 
 
 def export(
@@ -22,6 +28,7 @@ def export(
         checkpoint: A run's best.pt or checkpoint.pt.
         folder: Where to write; made if it does not exist.
     """
+    check_folder(folder, "FOLDER")
     for weights in ("student", "teacher"):
         network, _ = load_network(checkpoint, weights)
         with atomic_file(folder / f"{weights}.pth") as file:
@@ -32,7 +39,7 @@ def export(
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    tyro.cli(export, prog="python -m fsr.export", args=sys.argv[1:] if arguments is None else arguments)
+    call(export, "python -m fsr.export", arguments)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 HOST = re.sub(r"[^\w-]", "_", platform.node())
-UNFINISHED = re.compile(r"\..*\.(?P<host>[\w-]*)\.(?P<pid>\d+)\.\d+\.part")
+UNFINISHED = re.compile(r"\..*\.(?P<host>[\w-]*)\.(?P<pid>\d+)\.\d+\.part", re.DOTALL)
 LONG_DEAD_S = 24 * 3600.0  # longer than clocks differ, and than any file takes to be written
 ACL_GROUP, ACL_MASK = 0x04, 0x10  # tags of entries in a POSIX ACL
 _numbers = itertools.count()
@@ -142,7 +142,8 @@ def _without_umask(most: int) -> int:
 
 def unfinished(path: Path) -> Path:
     """A name beside `path` for what this process writes and then moves there; nobody else has the same."""
-    return path.with_name(f".{path.name[:100]}.{HOST}.{os.getpid()}.{next(_numbers)}.part")
+    name = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name may have 255 bytes, not letters
+    return path.with_name(f".{name}.{HOST}.{os.getpid()}.{next(_numbers)}.part")
 
 
 def is_abandoned(path: Path) -> bool:

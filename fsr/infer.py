@@ -4,8 +4,12 @@ Images pass in a stream, a few at a time, from the network through the CRF to th
 memory, or written to disk in between.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin(torch=True)
+
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -22,6 +26,7 @@ from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.source import Source, open_source
 from fsr.data.transforms import levels
+from fsr.distributed import own_number
 from fsr.errors import LoaderError, UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.heartbeat import HEARTBEAT
@@ -33,6 +38,7 @@ from fsr.inference.summary import summarise
 from fsr.models.network import Network
 from fsr.progress import with_progress
 from fsr.stop_signals import received_signals
+from fsr.writable import check_folder
 
 Outcome: TypeAlias = Literal["finished", "stopped", "shard done"]
 LOGITS_IN_A_FILE = 64  # images
@@ -58,6 +64,7 @@ class Inference:
         self.settings = identity(config)
         self.results.check(self.settings)
         self.items = self.source.items(config.infer_set)
+        check_folder(self.results.folder, "--output_folder")
         self._done = DoneImages(self.results)
         self._summarised = False
 
@@ -185,7 +192,7 @@ def write_down(finished: list[Finished], results: Results, journal: Journal) -> 
 
 def of_this_rank(config: InferConfig) -> InferConfig:
     """Under torchrun each rank takes its part of the shard. Ranks need no communication."""
-    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, ranks = own_number()
     return dataclasses.replace(config, shards=config.shards * ranks, shard=config.shard + config.shards * rank)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from fsr.console import console
 
 T = TypeVar("T")
 
@@ -25,11 +26,11 @@ class TrainProgress:
                 TextColumn("training"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
+                TextColumn("{task.fields[losses]}", markup=False),
             )
-            self.bar = Progress(*columns)
+            self.bar = Progress(*columns, console=console())
             self.task = self.bar.add_task("", total=iterations, completed=first_step, rate="", losses="")
             self.bar.start()
 
@@ -74,12 +75,18 @@ class TrainProgress:
 
 def with_progress(steps: Iterable[T], total: int, label: str, interval_s: float = 10.0) -> Iterator[T]:
     """The elements of `steps`, shown on stderr as they pass: a bar on a terminal, else a line every `interval_s`."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         yield from _with_lines(steps, total, label, interval_s)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as progress:
         yield from progress.track(steps, total=total, description=label)
 
 

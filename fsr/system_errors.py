@@ -1,9 +1,10 @@
-"""What the operating system refuses, in one sentence: no right to write, a full disk, a read-only file system."""
+"""What the operating system refuses, in one sentence: no right to write, a full disk, no memory, no more files."""
 
 import errno
 import grp
 import os
 import pwd
+import resource
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # What torch.save says of a write that failed; it does not tell why, and of whole files little else can fail.
 TORCHS_WORDS = ("unexpected pos", "enforce fail at inline_container", "file write failed")
 SYSTEMS_WORDS = tuple(os.strerror(number) for number in FULL)
+# Paths that are not what they have to be.
+WRONG_PATHS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV)
+NO_MEMORY = "not enough memory: {0}; allow more (ulimit -v, --sbatch mem=…), or take smaller batches, fewer workers"
+NO_FILES = "no more files can be opened: {0}; allow more (ulimit -n, now {files}), or take fewer workers"
+NO_PROCESSES = "no more processes or threads can be started: {0}; allow more (ulimit -u), or take fewer workers"
+NO_TEMPORARY = "no temporary file can be made: {0}; set TMPDIR to a folder that can be written"
+# What a process cannot get here, by what its error says: Python's, torch's and the dynamic linker's words.
+SHORTAGES = {
+    NO_MEMORY: ("annot allocate memory", "can't allocate memory", "out of memory", "failed to map segment"),
+    NO_FILES: (os.strerror(errno.EMFILE), os.strerror(errno.ENFILE)),
+    NO_TEMPORARY: ("No usable temporary directory",),
+    NO_PROCESSES: ("can't start new thread", os.strerror(errno.EAGAIN)),
+}
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -35,6 +49,22 @@ def sentence_of(error: BaseException) -> str | None:
         return no_right(path)
     if path is not None and isinstance(error, OSError) and error.errno == errno.EROFS:
         return f"{path} cannot be written, as it lies on a file system that is mounted read-only; take another folder"
+    if path is not None and isinstance(error, OSError) and error.errno in WRONG_PATHS:
+        return f"{path} cannot be used: {os.strerror(error.errno)}; take another one"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, before Python 3.13
+        return f"a path cannot be used: {error}; take another one"
+    return _shortage(error)
+
+
+def _shortage(error: BaseException) -> str | None:
+    """That memory, files or processes are used up; None for an error that is of another kind."""
+    for cause in _with_causes(error):
+        if not isinstance(cause, OSError | RuntimeError | ImportError | MemoryError):
+            continue
+        said = " ".join(str(cause).split()) or "an allocation failed"
+        for sentence, words in SHORTAGES.items():
+            if any(word in said for word in words) or (sentence is NO_MEMORY and isinstance(cause, MemoryError)):
+                return sentence.format(said[:200], files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     return None
 
 

@@ -1,5 +1,11 @@
 """Training, top to bottom: `python -m fsr.train {voc,coco,synthetic} --data_folder DIR --run_folder DIR`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin(torch=True)
+
+import os
 import signal
 import sys
 import time
@@ -41,6 +47,7 @@ from fsr.schedules import teacher_momentum
 from fsr.score_names import SEG_MIOU, score_text
 from fsr.step import Batch, step_losses, temperature_of
 from fsr.stop_signals import received_signals
+from fsr.writable import check_folder
 
 Outcome = Literal["finished", "stopped", "pruned"]
 Loaded = TypeVar("Loaded")
@@ -361,6 +368,8 @@ def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
     def read() -> dict[str, Any]:
         try:
             config, run_folder = parse_command("python -m fsr.train", arguments)
+            if not os.path.exists(Run(run_folder).result_file):
+                check_folder(run_folder, "--run_folder")
         except UserError as error:
             return {"mistake": str(error)}
         except SystemExit as end:

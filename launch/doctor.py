@@ -3,17 +3,22 @@
 With a study it also checks the study's folder and repairs what it safely can.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import optuna
-import tyro
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from fsr.command import parse_flags
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
@@ -52,7 +57,7 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exit code 1 if something is lost for good."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     console = new_console()
     check_cluster(options.partition, console)
     sound = check_locks(options.runs, options.partition, console)

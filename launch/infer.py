@@ -1,8 +1,15 @@
 """Inference on Slurm: `python launch/infer.py voc --checkpoint … --data_folder … --shards 32 --parallel 8`."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import sys
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from fsr.bounds import WORKERS
 from fsr.command import check_flags, flags_of, parse_both
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
@@ -22,7 +29,7 @@ from launch.worker.job_spec import JobSpec
 class Options(Resources):
     """Where an inference runs."""
 
-    parallel: int = 4
+    parallel: Annotated[int, WORKERS] = 4
     """Workers at the same time on Slurm, each with one GPU; they take the shards in turn."""
 
 
@@ -67,8 +74,6 @@ def resources_for(asked: Options, config: InferConfig) -> Options:
     resources = asked.resolved()
     count = resources.gpu_count
     gpus = count if count is not None else 0 if config.dataset == "synthetic" else 1
-    if asked.parallel < 1:
-        raise UserError(f"--parallel must be at least 1, got {asked.parallel}")
     if gpus > 1 or resources.nodes > 1:
         raise UserError(
             f"--gpus must be 0 or 1 and --nodes 1, as each worker infers alone (more of them: --parallel), "

@@ -6,8 +6,9 @@ import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fsr.bounds import COUNT, SEED, STEPS, WORKERS
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_json
@@ -35,17 +36,17 @@ class Options(Resources):
     """Folder of all studies."""
     dataset: Literal["voc", "coco", "synthetic"] | None = None
     """Preset to start from; by default the study's."""
-    trials: int | None = None
+    trials: Annotated[int | None, COUNT] = None
     """Trials wanted in all, finished or pruned; by default the study's number."""
-    parallel: int | None = None
+    parallel: Annotated[int | None, WORKERS] = None
     """Workers at a time; by default the study's number; on this machine no more than its cores."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, STEPS] = None
     """Steps of each run; by default the study's."""
-    repeat: int | None = None
+    repeat: Annotated[int | None, COUNT] = None
     """When the search is done: train the best settings, and trial 0's, again with so many fresh seeds each."""
-    best: int = 1
+    best: Annotated[int, COUNT] = 1
     """How many of the best settings --repeat takes, beside trial 0's."""
-    seed: int | None = None
+    seed: Annotated[int | None, SEED] = None
     """Seed of the runs and of the search; by default the preset's."""
     storage: str | None = None
     """URL of a database to use instead of the journal: postgresql://…, mysql://…, sqlite:///FILE. One with a password
@@ -81,10 +82,6 @@ class Plan:
 def plan(options: Options) -> Plan:
     """Work out what is to be done. Raises UserError for options that make no sense."""
     study = load(options.study)
-    for name in ("trials", "repeat", "best", "parallel", "iterations"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, got {value}")
     base = study.base(options.dataset or study.dataset, options.data_folder, options.iterations, options.seed)
     base = base.from_anywhere()
     if not base.data_folder.is_dir():

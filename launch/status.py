@@ -1,5 +1,10 @@
 """How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import gc
 import json
 import time
@@ -9,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import tyro
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from fsr.command import parse_flags
 from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
 from launch.show.messages import relative
@@ -187,7 +192,7 @@ def gpu_hours(rows: list[Row]) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=arguments)
+    options = parse_flags(Options, None, arguments)
     status = Status(StudyFolder.in_runs(options.runs, options.study))
     if options.json:
         print(json.dumps(status.as_json()))

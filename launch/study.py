@@ -7,11 +7,12 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 
+from fsr.bounds import COUNT, WORKERS, check_bounds
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 from fsr.score_names import SEG_MIOU
@@ -56,9 +57,9 @@ class Study:
     """The fields of the base configuration that this trial changes."""
     known: Callable[[TrainConfig], list[Settings]]
     """Parameters to try first, in this order. The first are the base's own, so that trial 0 is the paper's setting."""
-    trials: int
+    trials: Annotated[int, COUNT]
     """Trials that are to finish or be pruned."""
-    parallel: int = 4
+    parallel: Annotated[int, WORKERS] = 4
     """Workers at a time."""
     dataset: str = "voc"
     """Preset of fsr.config that the study is meant for."""
@@ -73,6 +74,7 @@ class Study:
 
     def __post_init__(self) -> None:
         check_study_name(self.name)
+        check_bounds(type(self), vars(self), f"study {self.name}: ")
 
     def base(self, dataset: str, data_folder: Path | None, iterations: int | None, seed: int | None) -> TrainConfig:
         """The configuration that every trial starts from. A shorter run is evaluated as often as a whole one."""

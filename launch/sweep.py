@@ -1,5 +1,10 @@
 """Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again resumes where it was."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import json
 import os
 import shutil
@@ -9,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import optuna
-import tyro
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from fsr.command import parse_flags
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
@@ -51,7 +56,7 @@ from launch.verify_resume import verify_resume
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = tyro.cli(Options, args=words(sys.argv[1:] if arguments is None else arguments))
+    options = parse_flags(Options, None, words(sys.argv[1:] if arguments is None else arguments))
     sys.exit(sweep(options))
 
 
@@ -61,6 +66,7 @@ def sweep(options: Options) -> ExitCode:
     if planned.storage:
         os.environ[STORAGE_VARIABLE] = planned.storage  # for the workers
     if options.verify_resume:
+        check_rights(planned.folder)
         return verify_resume(planned, console)
     if options.dry_run:
         return dry_run(options, planned, console)

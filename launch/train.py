@@ -1,5 +1,11 @@
 """One long run through Slurm: `python launch/train.py voc --run_folder DIR --gpus 4 …`, which loses nothing."""
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
+import os
 import sys
 
 from fsr.command import parse_with
@@ -8,6 +14,7 @@ from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.pretrained import require_weights
+from fsr.writable import check_folder
 from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.job_logs import why_nobody_works
@@ -38,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     if resources.cluster == "slurm":
         resources.processes_for(config)  # refuses a number of processes that cannot train this run
     folder.run.check(config)
+    if not os.path.exists(folder.run.result_file):
+        check_folder(folder.folder, folder.option)
     if resources.cluster != "slurm":
         sys.exit(train_here(config, folder))
     check_rights(folder)

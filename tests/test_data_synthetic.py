@@ -112,8 +112,8 @@ def test_a_real_data_set_is_never_touched(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--images", "0"], "--images must be at least 1, got 0"),
-        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--images", "0"], "--images must be from 1 to 1000000, got 0"),
+        (["--seed", "-1"], "--seed must be from 0 to 9223372036854775807, got -1"),
     ],
 )
 def test_a_bad_flag_ends_with_one_sentence_and_exit_code_2(tmp_path, capsys, flags, sentence):

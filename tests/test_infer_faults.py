@@ -53,8 +53,8 @@ def test_killed_at_random_moments_it_resumes_and_leaves_the_same_files(voc, chec
 
 
 def test_a_start_that_fails_leaves_the_folder_free_for_other_settings(voc, checkpoint, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="CUDA out of memory"):
-        patch.setattr("fsr.infer.Predictor", Mock(side_effect=RuntimeError("CUDA out of memory")))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="device-side assert"):
+        patch.setattr("fsr.infer.Predictor", Mock(side_effect=RuntimeError("CUDA error: device-side assert")))
         infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9)
     assert not (tmp_path / "settings.json").exists()
     infer("voc", checkpoint, voc, tmp_path, "--num_classes", 9, "--scales", "1.0")

@@ -263,8 +263,8 @@ def test_one_study_is_swept_by_one_process(study):
     [
         (["--study", "nonsense"], "there is no study 'nonsense'; allowed: block_size, joint, loss_weights, mask_ratio"),
         (["--study", "../smoke"], "there is no study '../smoke'; allowed: "),
-        (["--trials", "0"], "--trials must be at least 1, got 0"),
-        (["--parallel", "-1"], "--parallel must be at least 1, got -1"),
+        (["--trials", "0"], "--trials must be from 1 to 1000000, got 0"),
+        (["--parallel", "-1"], "--parallel must be from 1 to 100000, got -1"),
         (["--gpus", "3", "--nodes", "2"], "--gpus must be a multiple of the nodes, 2, or 0, got 3"),
         (["--time-limit", "soon"], "--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got 'soon'"),
         (["--partition", "a; rm -r /"], "--partition must be what Slurm calls one, without spaces, got 'a; rm -r /'"),

@@ -3,6 +3,11 @@
 Every picture and mask is decoded, and every bad file named. Nothing has to be downloaded beside the data set itself.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +19,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import tyro
 
+from fsr.command import call
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
 from fsr.data.images import read_image
@@ -25,6 +31,7 @@ from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
+from fsr.writable import check_folder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,9 +55,14 @@ def prepare(
     if dataset == "voc":
         if write_masks:
             raise UserError("--write_masks is for coco: VOC comes with masks")
-        prepare_voc(VocSource(data_folder, list_folder))
+        source: VocSource | CocoSource = VocSource(data_folder, list_folder)
     else:
-        prepare_coco(CocoSource(data_folder, list_folder), write_masks)
+        source = CocoSource(data_folder, list_folder)
+    check_folder(source.list_folder, "--list_folder")
+    if isinstance(source, VocSource):
+        prepare_voc(source)
+    else:
+        prepare_coco(source, write_masks)
 
 
 def prepare_voc(source: VocSource) -> None:
@@ -168,7 +180,7 @@ def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Itera
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    tyro.cli(prepare, prog="python -m fsr.data.prepare", args=arguments, use_underscores=True)
+    call(prepare, "python -m fsr.data.prepare", arguments, use_underscores=True)
 
 
 if __name__ == "__main__":

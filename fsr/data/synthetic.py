@@ -4,6 +4,11 @@ It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first eight
 those reads it unchanged. Equal seeds give equal bytes (with equal versions of NumPy and Pillow).
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin()
+
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +16,8 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
 
+from fsr.bounds import COUNT, SEED, check_bounds
+from fsr.command import call
 from fsr.data.coco import CocoSource
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
@@ -20,6 +27,7 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.json_file import read_json
 from fsr.progress import with_progress
+from fsr.writable import check_folder
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
@@ -28,8 +36,8 @@ _DESIGN = 1
 def synthesise(
     data_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
     format: Literal["voc", "coco"] = "voc",
-    images: int = 2000,
-    seed: int = 0,
+    images: Annotated[int, COUNT] = 2000,
+    seed: Annotated[int, SEED] = 0,
 ) -> None:
     """Make a data set of 128-pixel pictures with 8 classes, its ground truth and its lists.
 
@@ -39,16 +47,14 @@ def synthesise(
         images: Training images; a tenth as many, at least 2, are added for validation.
         seed: Equal seeds give equal files.
     """
-    if images < 1:
-        raise UserError(f"--images must be at least 1, got {images}")
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0, got {seed}")
+    check_bounds(synthesise, {"images": images, "seed": seed}, "--")
     root = data_folder / ("VOCdevkit/VOC2012" if format == "voc" else "COCO")
     settings: dict[str, int] = {"images": images, "seed": seed, "design": _DESIGN}
     if _is_finished(root, settings):
         print(f"{root} already holds this set")
         return
 
+    check_folder(root, "DIR")
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
     writer = VocWriter(root) if format == "voc" else CocoWriter(root)
@@ -106,7 +112,7 @@ def _write_marker(root: Path, content: dict[str, Any]) -> None:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    tyro.cli(synthesise, prog="python -m fsr.data.synthetic", args=arguments, use_underscores=True)
+    call(synthesise, "python -m fsr.data.synthetic", arguments, use_underscores=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from fsr.config import TrainConfig
+from fsr.bounds import COUNT, FRACTION, PROCESSES, WIDTH, Bounds, check_bounds
+from fsr.command import parse_flags
+from fsr.config import TrainConfig, typed_config
 from fsr.errors import UserError
 
 THREADS_ON_SLURM = 4
@@ -50,11 +52,11 @@ class InferConfig:
 
     weights: Literal["student", "teacher"] | None = None
     """Which network of a run; by default the student."""
-    num_classes: int | None = None
+    num_classes: Annotated[int | None, Bounds(2, 255)] = None
     """Classes, background included; by default the data set's."""
-    heads: int | None = None
+    heads: Annotated[int | None, WIDTH] = None
     """Attention heads of a released checkpoint; by default the preset's if it has this width, else 64 channels each."""
-    scales: tuple[float, ...] = (1.0, 1.25, 1.5)
+    scales: Annotated[tuple[float, ...], Bounds(0.0, 4.0, above=True)] = (1.0, 1.25, 1.5)
     """Scales of the image; each scale runs with and without horizontal flip."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Of the network's products: fp32 exact, tf32 with factors of 10 bits on a GPU, bf16 by autocast."""
@@ -63,11 +65,11 @@ class InferConfig:
     """Sharpen the segmentation with a dense CRF."""
     pseudo_labels: Literal["none", "par", "crf"] = "none"
     """Labels from the CAMs by two thresholds, refined by PAR or by a dense CRF."""
-    bkg_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--bkg_thre",))] = None
+    bkg_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--bkg_thre",))] = None
     """CAM up to this is background; by default the checkpoint's."""
-    high_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--high_thre",))] = None
+    high_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--high_thre",))] = None
     """CAM above this is foreground in pseudo labels; by default the checkpoint's."""
-    low_threshold: Annotated[float | None, tyro.conf.arg(aliases=("--low_thre",))] = None
+    low_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--low_thre",))] = None
     """CAM up to this is background in pseudo labels; by default the checkpoint's."""
 
     postprocess: Literal["device", "cpu"] = "device"
@@ -81,20 +83,20 @@ class InferConfig:
     """Save the segmentation logits of each scale, float16 on the patch grid."""
     report: bool = False
     """Write report.html: tables, curves and a gallery, in one file."""
-    report_images: int = 400
+    report_images: Annotated[int, COUNT] = 400
     """Largest number of images in its gallery: the worst of each class in turn."""
     skip_bad: bool = False
     """Leave out images whose files cannot be read, and report their names and number, instead of stopping."""
 
-    batch_size: int = 4
+    batch_size: Annotated[int, COUNT] = 4
     """Images of one size in a batch of the network."""
-    workers: Annotated[int, tyro.conf.arg(aliases=("--num_workers",))] = 2
+    workers: Annotated[int, PROCESSES, tyro.conf.arg(aliases=("--num_workers",))] = 2
     """Processes that read images."""
-    threads: int | None = None
+    threads: Annotated[int | None, Bounds(1, 1024)] = None
     """Threads that take batches from the network to the files, a core each; by default all cores (4 on Slurm)."""
-    shards: int = 1
+    shards: Annotated[int, COUNT] = 1
     """Shards of the list; each image is in exactly one. Ranks of torchrun divide a shard further."""
-    shard: int = 0
+    shard: Annotated[int, Bounds(0, 10**6)] = 0
     """Which shard, from 0."""
 
     def __post_init__(self) -> None:
@@ -102,15 +104,9 @@ class InferConfig:
             if not allowed:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)}")
 
-        for name in ("batch_size", "shards", "report_images"):
-            check(name, getattr(self, name) >= 1, "at least 1")
-        check("threads", self.threads is None or self.threads >= 1, "at least 1")
-        check("workers", self.workers >= 0, "at least 0")
+        check_bounds(type(self), vars(self))
         check("shard", 0 <= self.shard < self.shards, f"from 0 to {self.shards - 1}")
-        check("scales", len(self.scales) > 0 and 0 < min(self.scales) <= max(self.scales) <= 4, "numbers in (0, 4]")
-        for name in ("bkg_threshold", "high_threshold", "low_threshold"):
-            value = getattr(self, name)
-            check(name, value is None or 0 <= value <= 1, "in [0, 1]")
+        check("scales", len(self.scales) > 0, "one or more numbers")
         name = self.infer_set
         check("infer_set", name.replace("_", "").replace("-", "").isalnum(), "the name of a prepared list, such as val")
 
@@ -140,18 +136,13 @@ class InferConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "InferConfig":
-        """The inverse of `to_json`."""
-        places = {name: Path(fields[name]) for name in _PLACES if fields[name]}
-        return cls(**(fields | places | {"scales": tuple(fields["scales"])}))
+        """The inverse of `to_json`. Raises UserError for a value of another kind."""
+        return typed_config(cls, fields, _PLACES)
 
 
 def parse(program: str, arguments: Sequence[str]) -> InferConfig:
     """The configuration from a command line. Raises UserError for a value that is not allowed."""
-    words = {"true": "True", "false": "False"}  # the released flags' spelling
-    return tyro.cli(
-        InferConfig,
-        prog=program,
-        args=[words.get(argument, argument) for argument in arguments],
-        config=(tyro.conf.FlagConversionOff,),
-        use_underscores=True,
+    config: InferConfig = parse_flags(
+        InferConfig, program, arguments, config=(tyro.conf.FlagConversionOff,), use_underscores=True
     )
+    return config

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 import optuna
 from optuna.trial import FrozenTrial
 from rich.table import Table
+from rich.text import Text
 
 from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
 from launch.state.attempts import Attempt
@@ -105,7 +106,7 @@ def table(rows: list[Row], iterations: int, best: FrozenTrial | None = None) -> 
         drawn.add_row(
             str(row.number),
             row.parameters,
-            f"[{STYLES.get(row.state, 'dim')}]{row.state}[/]",
+            Text(row.state, STYLES.get(row.state, "dim")),
             f"{row.progress.step}/{iterations}",
             score(row, SEG_MIOU),
             score(row, CAM_MIOU),

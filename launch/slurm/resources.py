@@ -3,16 +3,19 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from fsr.bounds import Bounded, Bounds, check_bounds
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.inference.config import InferConfig
+from fsr.regular_file import read_regular
 from launch.slurm import answers, commands, sbatch_options
 from launch.slurm.commands import Silence
 from launch.slurm.sbatch_options import FLAGS, GPUS, Options, asks_for_gpus
@@ -42,16 +45,16 @@ ONE_NODE, NOTICE_S = _Number(1), _Number(120)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class Resources(Bounded):
     """Where and with what each trial is trained. On Slurm, what is not given here is the cluster's own default."""
 
     cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
     """Slurm, processes of this machine, or this very process; auto is slurm where its commands are, or where another
     flag asks for it, else local."""
-    gpus: int | str | None = None
+    gpus: Annotated[int | str | None, Bounds(0, 10**5)] = None
     """GPUs a trial, one process each, or type and number as in a100:4; by default one for each micro-batch of a step (4
     for voc and coco as in the paper), none for synthetic. Any number that divides them trains the same."""
-    nodes: int = ONE_NODE
+    nodes: Annotated[int, Bounds(1, 10**5)] = ONE_NODE
     """Nodes a trial. Without GPUs there is one process a node."""
     partition: str | None = None
     """Partition, or several separated by commas."""
@@ -63,7 +66,7 @@ class Resources:
     """Features that the nodes must have."""
     time_limit: str | None = None
     """Time limit of a job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A trial resumes in the next job."""
-    signal_before_s: int = NOTICE_S
+    signal_before_s: Annotated[int, Bounds(1, MOST_NOTICE_S)] = NOTICE_S
     """Seconds before the time limit at which a job saves and goes back into the queue."""
     sbatch: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Any further option of sbatch, as key=value or key; once for each. It replaces what this command would ask for;
@@ -77,8 +80,6 @@ class Resources:
     def resolved(self: R) -> R:
         """With the cluster file's values where no flag was given, all checked. Raises UserError."""
         resources = self._with_file()
-        if resources.nodes < 1:
-            raise UserError(f"--nodes must be at least 1, got {resources.nodes}")
         for name in ("partition", "account", "qos", "constraint"):
             value = getattr(resources, name)
             if value is not None and not re.fullmatch(r"[\w.,:&|*()\[\]@/+-]+", value):
@@ -86,8 +87,6 @@ class Resources:
         gpus = resources.gpu_count
         if gpus is not None and gpus % resources.nodes:
             raise UserError(f"--gpus must be a multiple of the nodes, {resources.nodes}, or 0, got {gpus}")
-        if not 1 <= resources.signal_before_s <= MOST_NOTICE_S:
-            raise UserError(f"--signal-before-s must be from 1 to {MOST_NOTICE_S}, got {resources.signal_before_s}")
         resources = replace(resources, cluster=resources._where(self._asking(resources)))
         resources._check_notice()
         return resources
@@ -206,25 +205,24 @@ class Resources:
         if file is None:
             return _Level({}, {})
         try:
-            content: dict[str, Any] = tomllib.loads(file.read_bytes().decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"cluster file {file} is no TOML: {error}") from error
+            content: dict[str, Any] = tomllib.loads(read_regular(file).decode("utf-8-sig"))  # some editors write a BOM
         except OSError as error:
             raise UserError(f"cluster file {file} cannot be read: {error.strerror}") from error
-        known = [f.name for f in fields(Resources) if f.name not in OF_ONE_CALL]
-        unknown = sorted(set(content) - set(known))
-        if unknown:
-            raise UserError(f"cluster file {file} has an unknown option {unknown[0]}; allowed: {', '.join(known)}")
+        except (ValueError, RecursionError) as error:  # also of texts that are not UTF-8, and numbers beyond any use
+            raise UserError(f"cluster file {file} is no TOML: {error}") from error
+        check_names(file, content)
         options = content.pop("sbatch", {})
         for name, value in content.items():
             kind = "number or type" if name == "gpus" else "number" if name in ("nodes", "signal_before_s") else "text"
             allowed = {"number": (int,), "text": (str,), "number or type": (int, str)}[kind]
             if not isinstance(value, allowed) or isinstance(value, bool):
                 raise UserError(f"cluster file {file}: {name} must be {KINDS[kind]}, got {value!r}")
+        check_bounds(Resources, content, f"cluster file {file}: ")
         sbatch_options.typed_number(str(content.get("gpus", 0)), f"cluster file {file}: gpus")
         clusters = ("auto", "slurm", "local", "debug")
         if content.get("cluster", "auto") not in clusters:
-            raise UserError(f"cluster file {file}: cluster must be one of {', '.join(clusters)}")
+            said = content["cluster"]
+            raise UserError(f"cluster file {file}: cluster must be one of {', '.join(clusters)}, got {said!r}")
         if not isinstance(options, dict):
             raise UserError(f"cluster file {file}: sbatch must be a table of names and values, got {options!r}")
         for name, value in options.items():
@@ -306,6 +304,15 @@ def _find(file: Path | None) -> Path | None:
     if not os.path.exists(file):
         raise UserError(f"there is no cluster file {file}")
     return file
+
+
+def check_names(file: Path, names: Iterable[str]) -> None:
+    """Raise UserError for a name that no flag has, with the nearest one: letters count, and so do tables around it."""
+    known = [f.name for f in fields(Resources) if f.name not in OF_ONE_CALL]
+    for name in sorted(set(names) - set(known)):
+        near = get_close_matches(name.lower().replace("-", "_"), known, n=1)
+        nearest = f" (nearest: {near[0]})" if near else ""
+        raise UserError(f"cluster file {file} has an unknown option {name}{nearest}; allowed: {', '.join(known)}")
 
 
 def words(arguments: Sequence[str]) -> list[str]:

@@ -142,7 +142,7 @@ def _is_gpu(entry: str) -> bool:
 
 def typed_number(text: str, said: str) -> tuple[str | None, int]:
     """Type and number of `a100:4` or `4`. Raises UserError, with `said` in its sentence."""
-    match = re.fullmatch(r"(?:([A-Za-z][\w.-]*):)?(\d+)", text)
+    match = re.fullmatch(r"(?:([A-Za-z][\w.-]*):)?([0-9]{1,6})", text)
     if match is None:
         raise UserError(f"{said} must be a number of GPUs, or type and number as in a100:4, got {text!r}")
     return match[1], int(match[2])

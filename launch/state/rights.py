@@ -7,13 +7,15 @@ from pathlib import Path
 
 from fsr.errors import UserError
 from fsr.system_errors import nearest, no_right
+from fsr.writable import check_folder
 from launch.state.paths import LaunchFolder, StudyFolder
 from launch.state.storage import JOURNAL
 
 
 def check_rights(folder: LaunchFolder) -> None:
-    """Raise UserError, with whose it is and what helps, unless this user may work in this folder."""
+    """Raise UserError, with whose it is and what helps, unless this user may and can work in this folder."""
     _check(folder, _places(folder))
+    check_folder(folder.folder, folder.option)
 
 
 def check_rights_to_trials(folder: StudyFolder, numbers: Iterable[int]) -> None:
