@@ -24,8 +24,9 @@ from fsr.files import open_file
 from fsr.records import read_records
 from fsr.score_names import is_score
 from launch.state.attempts import cost_shares
+from launch.state.journal import JOURNAL
 from launch.state.paths import StudyFolder
-from launch.state.storage import JOURNAL, open_launched
+from launch.state.storage import open_launched
 
 RUNS = Path("runs")
 READERS = (Tables, read_records, is_score, cost_shares)  # if the file of one of these changes, cached tables are stale
