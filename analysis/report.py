@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from analysis.load import RUNS, study_folder
+from analysis.load import RUNS, load, study_folder
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 from fsr.progress import with_progress
@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = tyro.cli(Options, args=arguments)
     folders = [study_folder(study, options.runs) for study in options.study]
+    load(*options.study, runs=options.runs)  # what cannot be read is said here, not by a notebook
     out = options.out or folders[0].folder / "report.html"
     notebook = together()
     try:

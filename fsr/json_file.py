@@ -83,7 +83,7 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
     if kind is Any or (kind in PLAIN and type(value) is kind):
         return value
     if kind is float:
-        return _finite(value, at)
+        return value if type(value) is float and math.isfinite(value) else _finite(value, at)
     origin, arguments = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind)):
         content = _members(value, *_fields(kind), at, newer)
@@ -91,13 +91,20 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: _typed(item, arguments[1], f"{at}.{key}" if at else key, newer) for key, item in value.items()}
     if origin is list and isinstance(value, list):
+        plain = _plain(arguments[0])
+        if set(map(type, value)) <= plain and (float not in plain or all(map(math.isfinite, filter(None, value)))):
+            return value
         return [_typed(item, arguments[0], f"{at}[{index}]", newer) for index, item in enumerate(value)]
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(value):
             raise TypeCheckError(f"{at or 'it'} has {len(value)} values, not {len(kinds)}")
+        if set(kinds) == {float} and all(type(item) is float and math.isfinite(item) for item in value):
+            return tuple(value)
         return tuple(_typed(value[index], one, f"{at}[{index}]", newer) for index, one in enumerate(kinds))
     if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
         wrong = []
         for one in arguments:
             try:
@@ -149,6 +156,13 @@ def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
         return get_type_hints(kind), kind.__required_keys__
     needed = (field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
     return get_type_hints(kind), frozenset(needed)
+
+
+@cache
+def _plain(kind: Any) -> frozenset[type]:
+    """The types of plain values that are of a kind as they are: what long lists mostly hold."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return frozenset(one for one in kinds if one in (*PLAIN, float))
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The records of a run, metrics.jsonl: one JSON object a line, of losses at a step or of an evaluation; its result."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def read_records(file: Path) -> tuple[list[Record], list[str]]:
     records, problems = [], []
     for number, line in enumerate(lines, 1):
         try:
-            record = parse_json(line, Record, f"{file.name}: line {number}")
+            record = parse_json(line, Record, f"line {number} of {file.name}")
             wrong = check_record(record)
             if wrong:
-                raise DamagedError(f"{file.name}: line {number} is damaged: {wrong}")
+                raise DamagedError(f"line {number} of {file.name} is damaged: {wrong}")
             records.append(record)
         except DamagedError as error:
             problems.append(str(error))
@@ -57,11 +58,11 @@ def check_record(record: Any) -> str | None:
 
 
 def check_values(values: dict[str, Any]) -> str | None:
-    """What is wrong with the values of a record or of a result: each is a number, a score one from 0 to 1 or NaN."""
+    """What is wrong with the values of a record or of a result: each is a number, a finite score one from 0 to 1."""
     for name, value in values.items():
         if type(value) is not float and (type(value) is not int or abs(value) > LARGEST):
             return f"{name[:60]} is {_shown(value)}, not a number"
-        if name.startswith(PREFIX) and not 0 <= value <= 1 and value == value:
+        if name.startswith(PREFIX) and not 0 <= value <= 1 and math.isfinite(value):
             return f"{name[:60]} is {_shown(value)}, not a score from 0 to 1"
     step = values.get("step", 0)
     return None if type(step) is int and step >= 0 else f"step is {_shown(step)}"

@@ -36,7 +36,7 @@ class Start(TypedDict):
     pid: int
     host: str
     first_step: int
-    device: str
+    device: NotRequired[str]
 
 
 class Provenance(TypedDict):

@@ -28,8 +28,9 @@ def naming_repair(folder: LaunchFolder) -> Iterator[None]:
 
 
 def in_words(error: Exception, folder: Path) -> str:
-    """What is wrong with a file of a run: its path from that folder, and why it cannot be read."""
+    """What is wrong with a file of a run: its name, and why it cannot be read."""
     if isinstance(error, OSError):
         name = Path(os.fsdecode(error.filename)).name if error.filename else "a file"
-        return f"{name} cannot be read: {error.strerror}"
-    return str(error).replace(f"{folder}/", "").replace(f"the records of run folder {folder} are damaged: ", "")
+        return f"{name}: it cannot be read: {error.strerror}"
+    said = str(error).removeprefix(f"the records of run folder {folder} are damaged: ").removeprefix(f"{folder}/")
+    return said.replace(" is damaged: ", ": ", 1)
