@@ -45,9 +45,9 @@ class Tables:
     """
 
     trials: pd.DataFrame
-    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted; damaged if the
-    storage tells of it what cannot be), `value` of
-    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
+    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted; damaged
+    if the storage tells what cannot be), `value` of the study's metric, `setting`
+    (the trial of the search that has these parameters: its own number, but for a repeat)
     and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
     `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
     `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its files could not be read."""
@@ -220,8 +220,8 @@ def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             by_class: dict[str, Any] = {name: values for name, values in quality.items() if name in ("iou", *ERRORS)}
             if any(len(values) != len(classes) for values in by_class.values()):
                 raise DamagedError(f"{file} is damaged: {kind} of {network} has not {len(classes)} classes")
-            values = [*sum(by_class.values(), []), *(miou for _, miou in quality.get("curve", ()))]
-            wrong = [value for value in values if value is not None and not 0 <= value <= 1]
+            fractions = [*by_class.values(), [miou for _, miou in quality.get("curve", ())]]
+            wrong = [value for part in fractions for value in part if value is not None and not 0 <= value <= 1]
             if wrong:
                 raise DamagedError(f"{file} is damaged: {kind} of {network} has a fraction of {wrong[0]}")
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}

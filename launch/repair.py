@@ -108,8 +108,8 @@ def alone(folder: StudyFolder) -> Iterator[None]:
         for lock in locks:
             if not lock.try_acquire(1.0):
                 raise UserError(
-                    f"process {lock.holder()} works on study {folder.name} and holds {lock.path.name}; --repair needs it "
-                    "to end first (Ctrl-C of the sweep, or scancel of its jobs: both save)"
+                    f"process {lock.holder()} works on study {folder.name} and holds {lock.path.name}; "
+                    "--repair needs it to end first (Ctrl-C of the sweep, or scancel of its jobs: both save)"
                 )
             stack.callback(lock.release)
         yield
@@ -289,10 +289,12 @@ def run_files(folder: StudyFolder, run: Run, trial: FrozenTrial | None, definiti
     if wrong:
         yield Repair(run.metrics_file, wrong, "it is set aside: the run records what it trains from now on")
     wrong = damage(run.config)
-    if wrong and trial:
-        yield Repair(
-            run.config_file, wrong, "restored from the trial's parameters", config_of(folder, trial, definition)
+    if wrong:
+        config = trial and config_of(folder, trial, definition)
+        remedy = (
+            "restored from the trial's parameters" if config else "it cannot be restored: its parameters are unknown"
         )
+        yield Repair(run.config_file, wrong, source, config, possible=config is not None)
     log = AttemptLog(run)
     starts_wrong, attempts_wrong = damage(run.starts), damage(log.attempts)
     if starts_wrong:

@@ -60,7 +60,7 @@ class Mended:
 
 
 def mend(content: bytes, folder: StudyFolder, definition: Definition) -> Mended:
-    """The journal of a study from what is left of it, an unfinished last line left out, and from the trials' folders."""
+    """The journal of a study from what is left of it (without an unfinished last line) and the trials' folders."""
     lines = content.split(b"\n")[:-1]
     makers = {number for number, line in enumerate(lines) if _is_damaged(line) and MADE_A_TRIAL.search(line)}
     while True:
@@ -104,7 +104,7 @@ def _keep_sound(lines: Sequence[bytes], makers: set[int], study: str) -> tuple[M
         trial = record.get("trial_id")
         lacks |= record.get("op_code") in OF_A_TRIAL and type(trial) is int and trial >= check.trials
         if number in makers:
-            made = _trial(None)
+            made = _trial()
             check.look(made)
             mended.records.append(made)
             mended.done.append(f"line {number + 1} made trial {check.trials - 1}, which is made again")
@@ -120,7 +120,7 @@ def _restore_trials(mended: Mended, folder: StudyFolder, definition: Definition)
     numbers = [int(path.name.removeprefix("trial_")) for path in folder.trial_folders()]
     missing = range(len(trials), max(numbers, default=-1) + 1)
     for number in missing:
-        mended.records.append(_trial(None))
+        mended.records.append(_trial())
         mended.done.append(f"trial {number} is made again")
     for number, told in enumerate([*trials, *({} for _ in missing)]):
         run = folder.run(number)
@@ -134,7 +134,8 @@ def _restore_trial(
     mended: Mended, number: int, told: dict[str, Any], run: Run, definition: Definition, new: bool
 ) -> None:
     space = {name: distribution_of(json.dumps(text)) for name, text in definition["space"].items() if text}
-    lost = [name for name in space if name not in told.get("params", {})]
+    suspect = new or bool(mended.damaged)  # else it has the parameters that its study asked for
+    lost = [name for name in space if suspect and name not in told.get("params", {})]
     ended = told.get("state") in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     try:
         values = _parameters(run, space)
@@ -244,20 +245,17 @@ def _study(name: str) -> Record:
     return {"op_code": CREATE_STUDY, **WRITER, "study_name": name, "directions": [MAXIMIZE]}
 
 
-def _trial(began: datetime | None) -> Record:
-    began = began or datetime.now(UTC)
-    return {
-        "op_code": CREATE_TRIAL,
-        **WRITER,
-        "study_id": 0,
-        "datetime_start": began.isoformat(timespec="microseconds"),
-    }
+def _trial() -> Record:
+    return {"op_code": CREATE_TRIAL, **WRITER, "study_id": 0, "datetime_start": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _state(number: int, state: TrialState, values: list[float] | None) -> Record:
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
     record = {"op_code": STATE_VALUES, **WRITER, "trial_id": number, "state": int(state), "values": values}
-    return record | {"datetime_complete": now}
+    return record | {"datetime_complete": _now()}
 
 
 def _attribute(number: int, name: str, value: Any) -> Record:
