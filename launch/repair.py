@@ -290,11 +290,11 @@ def run_files(folder: StudyFolder, run: Run, trial: FrozenTrial | None, definiti
         yield Repair(run.metrics_file, wrong, "it is set aside: the run records what it trains from now on")
     wrong = damage(run.config)
     if wrong:
-        config = trial and config_of(folder, trial, definition)
+        config = config_of(folder, trial, definition) if trial else None
         remedy = (
-            "restored from the trial's parameters" if config else "it cannot be restored: its parameters are unknown"
+            "restored from the trial's parameters" if config else "it cannot be restored, as its parameters are lost"
         )
-        yield Repair(run.config_file, wrong, source, config, possible=config is not None)
+        yield Repair(run.config_file, wrong, remedy, config, possible=config is not None)
     log = AttemptLog(run)
     starts_wrong, attempts_wrong = damage(run.starts), damage(log.attempts)
     if starts_wrong:

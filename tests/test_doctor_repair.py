@@ -252,7 +252,9 @@ def test_nothing_is_repaired_while_somebody_works(folder):
         f"from launch.state.lock import FileLock; FileLock('{folder.locks}/0003.lock').acquire(); print(flush=True); "
     )
     code += "input()"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=-1, stdout=-1) as worker:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder.locks / "0003.lock"], cwd=ROOT, stdin=-1, stdout=-1
+    ) as worker:
         worker.stdout.readline()
         with pytest.raises(UserError, match=f"process {worker.pid} works on study mask_ratio and holds 0003.lock"):
             told(folder)
