@@ -15,6 +15,8 @@ from fsr.regular_file import read_regular
 
 Kind = TypeVar("Kind")
 PLAIN = (str, int, bool, type(None))
+LARGEST = 2**63 - 1  # of integers
+NAMES = {dict: "an object", list: "a list", tuple: "a list"}
 SHOWN = 60  # characters of a wrong value
 
 
@@ -81,6 +83,8 @@ def typed(value: Any, kind: type[Kind]) -> Kind:
 
 def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
     if kind is Any or (kind in PLAIN and type(value) is kind):
+        if kind is int and abs(value) > LARGEST:
+            raise TypeCheckError(f"{at or 'it'} is an integer of {value.bit_length()} bits")
         return value
     if kind is float:
         return value if type(value) is float and math.isfinite(value) else _finite(value, at)
@@ -92,7 +96,11 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
         return {key: _typed(item, arguments[1], f"{at}.{key}" if at else key, newer) for key, item in value.items()}
     if origin is list and isinstance(value, list):
         plain = _plain(arguments[0])
-        if set(map(type, value)) <= plain and (float not in plain or all(map(math.isfinite, filter(None, value)))):
+        if (
+            int not in plain
+            and set(map(type, value)) <= plain
+            and (float not in plain or all(map(math.isfinite, filter(None, value))))
+        ):
             return value
         return [_typed(item, arguments[0], f"{at}[{index}]", newer) for index, item in enumerate(value)]
     if origin is tuple and isinstance(value, list):
@@ -121,7 +129,9 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
     try:
         check_type(value, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
-        raise TypeCheckError(f"{at or 'it'} is {_shown(value)}, not {getattr(kind, '__name__', kind)}") from None
+        raise TypeCheckError(
+            f"{at or 'it'} is {_shown(value)}, not {NAMES.get(origin) or getattr(kind, '__name__', kind)}"
+        ) from None
     return value
 
 

@@ -169,7 +169,8 @@ class Run:
         try:
             return TrainConfig.from_json(fields)
         except (UserError, TypeError, ValueError, OverflowError) as error:
-            raise DamagedError(f"{self.config_file} is damaged: {error}") from error
+            wrong = str(error).partition("; allowed: ")[0]
+            raise DamagedError(f"{self.config_file} is damaged: {wrong}") from error
 
     def result(self) -> Result | None:
         """Final scores, or None while the run is not finished. Raises DamagedError."""
