@@ -88,7 +88,7 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
         return value
     if kind is float:
         return value if type(value) is float and math.isfinite(value) else _finite(value, at)
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments = _parts(kind)
     if isinstance(kind, type) and (is_dataclass(kind) or is_typeddict(kind)):
         content = _members(value, *_fields(kind), at, newer)
         return kind(**content) if is_dataclass(kind) else content
@@ -102,6 +102,8 @@ def _typed(value: Any, kind: Any, at: str, newer: bool) -> Any:
             and (float not in plain or all(map(math.isfinite, filter(None, value))))
         ):
             return value
+        if _parts(arguments[0])[0] is tuple and _are_points(value, _parts(arguments[0])[1]):
+            return list(map(tuple, value))
         return [_typed(item, arguments[0], f"{at}[{index}]", newer) for index, item in enumerate(value)]
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
@@ -166,6 +168,19 @@ def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
         return get_type_hints(kind), kind.__required_keys__
     needed = (field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
     return get_type_hints(kind), frozenset(needed)
+
+
+def _are_points(values: list[Any], kinds: tuple[Any, ...]) -> bool:
+    """Whether all are lists of as many finite floats: a curve, which has many of them."""
+    if set(kinds) != {float} or set(map(type, values)) != {list} or set(map(len, values)) != {len(kinds)}:
+        return False
+    numbers = [number for point in values for number in point]
+    return set(map(type, numbers)) == {float} and all(map(math.isfinite, numbers))
+
+
+@cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
 
 
 @cache

@@ -225,7 +225,7 @@ def test_cached_tables_with_a_flipped_bit_are_read_anew(all_states, monkeypatch,
 def test_a_folder_that_verify_resume_did_not_make_is_refused(tmp_path):
     (tmp_path / "verify").mkdir()
     (tmp_path / "verify" / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="holds thesis.tex"):
+    with pytest.raises(UserError, match=r"holds thesis\.tex"):
         remove_earlier(tmp_path / "verify")
     assert (tmp_path / "verify" / "thesis.tex").exists()
     (tmp_path / "link").symlink_to(tmp_path / "verify")
@@ -239,6 +239,9 @@ def test_a_folder_that_verify_resume_did_not_make_is_refused(tmp_path):
     remove_earlier(tmp_path / "made")
     remove_earlier(tmp_path / "made")
     assert not (tmp_path / "made").exists() and (tmp_path / "verify" / "thesis.tex").exists()
+
+
+# Removals: only what the program made.
 
 
 def test_unfinished_files_of_living_processes_and_of_users_stay(tmp_path):
