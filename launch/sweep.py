@@ -211,10 +211,10 @@ def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) ->
 
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:
     """Say where the checkout differs from the study's code, which workers run; or take it as a new code version."""
-    before = planned.folder.code.versions()[-1]
+    before = planned.folder.code.versions()[-1:]  # none, if somebody removed the list
     names = list(definition_changes(planned.folder.definition(), definition_of(planned)))
     redefined = f", and defines {listed(names)} in another way" if names else ""
-    if choose_code(planned.folder, renew, redefined, console) != before:
+    if choose_code(planned.folder, renew, redefined, console) not in before:
         renew_definition(planned)
 
 

@@ -85,7 +85,7 @@ def test_curves_and_quality_have_a_row_an_observation(all_states):
         ),
         ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20\n"val/seg_miou": 1}\n', "line 2 of metrics"),
         ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n7\n', "line 2 of metrics.jsonl: it is 7, not an object"),
-        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.7}\n{"step": 20, "val/', None),  # being written
+        ("metrics.jsonl", '{"step": 10, "val/seg_miou": 0.25}\n{"step": 20, "val/', None),  # being written
         ("quality.json", '{"step": 1', "quality.json: "),
         (
             "quality.json",
