@@ -4,16 +4,22 @@ $XDG_CACHE_HOME/fsr/tables, or ~/.cache/fsr/tables; where there is no home, noth
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Collection
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
+from fsr.files import write_json
+from fsr.json_file import DamagedError, read_json, read_whole
+
+DIGESTS = "sha256.json"  # of each table
 KEPT = 16  # studies
 ABANDONED_S = 86_400.0  # after which nobody is still writing an entry
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}(\.[a-z0-9_]+)?")  # study, state; what a killed process left unfinished
@@ -37,9 +43,13 @@ def cached(study: str, state: str, names: Collection[str]) -> dict[str, pd.DataF
         return None
     entry = folder / f"{study}-{state}"
     try:
-        tables = {name: pd.read_parquet(entry / f"{name}.parquet") for name in names}
+        digests = read_json(entry / DIGESTS, dict[str, str])
+        contents = {name: read_whole(entry / f"{name}.parquet") for name in names}
+        if any(hashlib.sha256(content).hexdigest() != digests.get(name) for name, content in contents.items()):
+            return None  # a flipped bit, which the format itself would not notice
+        tables = {name: pd.read_parquet(BytesIO(content)) for name, content in contents.items()}
         os.utime(entry)  # it was of use, so it is kept longer
-    except (OSError, ValueError):  # never cached, damaged, or just removed by another process
+    except (OSError, ValueError, DamagedError):  # never cached, damaged, or just removed by another process
         return None
     return tables
 
@@ -57,6 +67,9 @@ def keep(study: str, state: str, tables: dict[str, pd.DataFrame]) -> None:
         try:
             for name, table in tables.items():
                 table.to_parquet(unfinished / f"{name}.parquet")
+            files = {name: (unfinished / f"{name}.parquet").read_bytes() for name in tables}
+            digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+            write_json(unfinished / DIGESTS, digests)
             for old in outdated(folder, study):
                 shutil.rmtree(old, ignore_errors=True)
             unfinished.rename(entry)

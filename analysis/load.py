@@ -11,11 +11,9 @@ if __name__ == "__main__":
 import dataclasses
 import hashlib
 import inspect
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -30,8 +28,10 @@ from fsr.records import read_records
 from fsr.score_names import is_score
 from fsr.writable import check_folder
 from launch.state.attempts import cost_shares
-from launch.state.paths import StudyFolder
-from launch.state.storage import JOURNAL, open_launched
+from launch.state.damage import naming_repair
+from launch.state.journal import JOURNAL
+from launch.state.paths import Definition, StudyFolder
+from launch.state.storage import load_launched, open_launched
 from launch.state.trial_identity import IDENTITY_FILE, stranger_in
 
 RUNS = Path("runs")
@@ -74,40 +74,36 @@ def load(*studies: str, runs: Path = RUNS) -> Tables:
 def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
     """The study as Optuna knows it, for its own plots. Raises UserError as `load` does."""
     folder = study_folder(study, runs)
-    definition_of(folder)
-    try:
-        return optuna.load_study(study_name=study, storage=open_launched(folder))
-    except (ValueError, KeyError) as error:
-        raise UserError(f"the storage of study {study} in {folder.folder} cannot be read: {error!r}") from None
+    with naming_repair(folder):
+        folder.definition()
+        return load_launched(folder)
 
 
 def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
     """The folder of a study. Raises UserError if there is none."""
     folder = StudyFolder.in_runs(Path(runs), study)
     if not folder.study_file.exists():
-        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+        with naming_repair(folder):
+            open_launched(folder)  # which says what is there instead
     return folder
 
 
-def definition_of(folder: StudyFolder) -> dict[str, Any]:
-    """What study.json says. Raises UserError if it is damaged."""
-    try:
-        definition: dict[str, Any] = json.loads(folder.study_file.read_text())
-        return definition | {"base": dict(definition["base"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder.study_file} is damaged: {error!r}") from None
+def definition_of(folder: StudyFolder) -> Definition:
+    """What study.json says. Raises DamagedError that names the command which restores it."""
+    with naming_repair(folder):
+        return folder.definition()
 
 
 def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
     definition = definition_of(folder)
     if definition.get("storage", JOURNAL) != JOURNAL:
-        return read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        return read_tables(folder, load_study(folder.name, folder.folder.parent), definition)
     # The stamp is taken before anything is read: if a file changes meanwhile, the tables that are cached now carry the
     # stamp of its old state, and the next call reads it again.
     place, stamp = hashlib.sha256(os.fsencode(folder.folder)).hexdigest()[:16], _stamp(folder)
     tables = cache.cached(place, stamp, COLUMNS)
     if tables is None:
-        tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition["base"])
+        tables = read_tables(folder, load_study(folder.name, folder.folder.parent), definition)
         cache.keep(place, stamp, tables)
     return tables
 
@@ -115,14 +111,14 @@ def _load_study(folder: StudyFolder) -> dict[str, pd.DataFrame]:
 def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
     digest = hashlib.sha256(b"".join(Path(inspect.getfile(part)).read_bytes() for part in READERS))
-    names = ("metrics.jsonl", "quality.json", "attempts.json", IDENTITY_FILE)
+    names = ("metrics.jsonl", "quality.json", "attempts.json", "result.json", "config.json", IDENTITY_FILE)
     trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
     records = (f"{trial}/{name}" for trial in trials for name in names)
     paths: list[str | Path] = [folder.study_file, folder.folder / JOURNAL, *records]
     for path in paths:
         try:
             seen = os.stat(path)
-        except FileNotFoundError:
+        except OSError:  # none; or one whose reader says what is wrong
             continue
         digest.update(f"{path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

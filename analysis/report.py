@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from analysis.load import RUNS, study_folder
+from analysis.load import RUNS, load, study_folder
 from fsr.command import parse_flags
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = parse_flags(Options, None, arguments)
     folders = [study_folder(study, options.runs) for study in options.study]
+    load(*options.study, runs=options.runs)  # what cannot be read is said here, not by a notebook
     out = options.out or folders[0].folder / "report.html"
     check_file(out, "--out")
     notebook = together()

@@ -3,21 +3,25 @@
 What is damaged is marked, the rest is read.
 """
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from fsr.json_file import UNREADABLE, DamagedError, read_json
 from fsr.records import is_evaluation, read_records
 from fsr.run import Run
+from fsr.score_names import is_score
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
-from launch.state.paths import StudyFolder
+from launch.state.damage import in_words
+from launch.state.paths import Definition, StudyFolder
 from launch.state.trial_identity import stranger_in
-from launch.state.trials import CODE, REPEATS, SEED
+from launch.state.trials import CODE, ERROR, REPEATS, SEED, damage_of, summary_of
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
 NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
@@ -42,8 +46,9 @@ class Tables:
     """
 
     trials: pd.DataFrame
-    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted), `value` of
-    the study's metric, `setting` (the trial of the search that has these parameters: its own number, but for a repeat)
+    """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted; damaged
+    if the storage tells what cannot be), `value` of the study's metric, `setting`
+    (the trial of the search that has these parameters: its own number, but for a repeat)
     and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
     `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
     `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its files could not be read."""
@@ -63,14 +68,43 @@ class Tables:
         return finished
 
 
-def read_tables(folder: StudyFolder, study: optuna.Study, base: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables by name; `base` is the configuration that the study's trials start from."""
+class Quality(TypedDict):
+    """What quality.json says of the last evaluation: by network and kind of label map, its quality."""
+
+    step: int
+    class_names: list[str]
+    networks: dict[str, dict[str, "KindQuality"]]
+
+
+class KindQuality(TypedDict):
+    """Fractions, of each class in the order of the names; None where undefined."""
+
+    miou: float | None
+    iou: list[float | None]
+    pixel_accuracy: NotRequired[float | None]
+    precision: NotRequired[list[float | None]]
+    recall: NotRequired[list[float | None]]
+    false_positive: NotRequired[list[float | None]]
+    false_negative: NotRequired[list[float | None]]
+    foreground_precision: NotRequired[float | None]
+    foreground_recall: NotRequired[float | None]
+    threshold: NotRequired[float]
+    best_miou: NotRequired[float]
+    best_threshold: NotRequired[float]
+    curve: NotRequired[list[tuple[float, float]]]
+    """Threshold and mIoU."""
+
+
+def read_tables(folder: StudyFolder, study: optuna.Study, definition: Definition) -> dict[str, pd.DataFrame]:
+    """The tables by name."""
+    base, metric = definition["base"], definition["metric"]
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     for trial in study.get_trials(deepcopy=False):
         files = RunFiles(folder.run(trial.number), stranger_in(folder, trial, base["seed"]))
+        files.compare(trial, metric)
         shares = cost_shares(files.attempts, failed=trial.state == TrialState.FAIL)
         costs = dict.fromkeys(files.attempts, NO_COST) | {attempt: hours(share) for attempt, share in shares}
-        tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base))
+        tables["trials"].add(trial=trial.number, **trial_row(trial, files, costs, base, metric))
         for number, attempt in enumerate(files.attempts):
             row = vars(attempt) | costs[attempt] | {"seconds": attempt.seconds if attempt.ended else None}
             tables["attempts"].add(trial=trial.number, attempt=number, **row)
@@ -90,26 +124,51 @@ class RunFiles:
         """`stranger` says that the folder belongs to another trial: nothing of it is read."""
         self.damage: list[str] = []
         self.steps: dict[int, dict[str, float]] = {}  # values by step
+        self.run = run
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.quality: list[tuple[str, int, dict[str, Any]]] = []  # table, number of rows, columns
         self.attempts: list[Attempt] = []
+        self.result: dict[str, Any] | None = None
+        self.config: dict[str, Any] = {}
         if stranger:
             self.damage.append(stranger)
             return
-        records, problems = read_records(run.metrics_file)
-        self.damage += problems
+        records: list[dict[str, Any]] = []
+        with self._naming_damage():
+            records, problems = read_records(run.metrics_file)
+            self.damage += [problem.replace(" is damaged: ", ": ", 1) for problem in problems]
         for record in records:
             self.steps.setdefault(record.pop("step"), {}).update(record)
         self.scores = next(filter(is_evaluation, reversed(records)), {})
-        if run.quality_file.exists():
-            try:
-                self.quality = list(quality_rows(json.loads(run.quality_file.read_bytes())))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self.damage.append(f"{run.quality_file.name}: {error!r}")
-        try:
+        with self._naming_damage():
+            self.quality = list(quality_rows(run.quality_file))
+        with self._naming_damage():
             self.attempts = AttemptLog(run).attempts()
-        except (ValueError, TypeError) as error:
-            self.damage.append(f"attempts.json: {error!r}")
+        with self._naming_damage():
+            self.result = run.result()
+        with self._naming_damage():
+            self.config = read_json(run.config_file, dict[str, Any])
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except UNREADABLE as error:
+            self.damage.append(in_words(error, self.run.folder))
+
+    def compare(self, trial: FrozenTrial, metric: str) -> None:
+        """Name what the records say in another way than the study: files of another trial."""
+        if trial.state == TrialState.COMPLETE:
+            for name, scores in (("metrics.jsonl", self.scores), ("result.json", self.result or {})):
+                score = scores.get(metric, trial.value)
+                if score != trial.value:
+                    self.damage.append(f"{name}: its {metric} is {score}, but the study was told {trial.value}")
+                    self.scores = {}
+        for name, value in trial.params.items():
+            if self.config.get(name, value) != value:
+                self.damage.append(f"config.json: its {name} is {self.config[name]}, but the trial's {value}")
 
     def last(self, name: str) -> float | None:
         """The last value of that name, if there is one."""
@@ -117,11 +176,17 @@ class RunFiles:
 
 
 def trial_row(
-    trial: FrozenTrial, files: RunFiles, costs: dict[Attempt, dict[str, float]], base: dict[str, Any]
+    trial: FrozenTrial, files: RunFiles, costs: dict[Attempt, dict[str, float]], base: dict[str, Any], metric: str
 ) -> dict[str, Any]:
     """One row of `trials`, without the number."""
-    summary = trial.user_attrs.get("summary", {})  # of a trial that has ended; its folder may be gone
+    damage = damage_of(trial)
+    if damage:  # no word of it can be trusted
+        return {"state": "damaged", "iterations": base["iterations"], "damage": "; ".join([damage, *files.damage])}
+    summary = summary_of(trial)  # of a trial that has ended; its folder may be gone
     attempts = files.attempts
+    scores = {name: value for name, value in files.scores.items() if is_score(name)}
+    if trial.state == TrialState.COMPLETE and (files.damage or not scores):
+        scores = summary.get("scores") or {metric: trial.value}
     return {
         "state": trial.state.name.lower(),
         "value": trial.value if trial.state == TrialState.COMPLETE else None,
@@ -137,10 +202,10 @@ def trial_row(
         "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),
         **{name: sum(cost[name] for cost in costs.values()) for name in NO_COST},
         "code": ", ".join(trial.user_attrs.get(CODE, ())),
-        "error": trial.user_attrs.get("error"),
+        "error": trial.user_attrs.get(ERROR),
         "damage": "; ".join(files.damage) or None,
         **{f"param/{name}": value for name, value in trial.params.items()},
-        **(files.scores or summary.get("scores") or {}),
+        **(scores or summary.get("scores") or {}),
     }
 
 
@@ -149,14 +214,22 @@ def hours(rank_seconds: dict[str, float]) -> dict[str, float]:
     return {f"{name}_h": seconds / 3600 for name, seconds in rank_seconds.items()}
 
 
-def quality_rows(content: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """What quality.json adds to `class_iou` and `cam_quality`: the table, how many rows, and their columns."""
+def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What quality.json adds to `class_iou` and `cam_quality`: the table, how many rows, and their columns.
+
+    Raises FileNotFoundError, OSError, DamagedError.
+    """
+    content = read_json(file, Quality)
     classes = content["class_names"]
     for network, kinds in content["networks"].items():
         for kind, quality in kinds.items():
-            by_class = {name: quality[name] for name in ("iou", *ERRORS) if name in quality}
+            by_class: dict[str, Any] = {name: values for name, values in quality.items() if name in ("iou", *ERRORS)}
             if any(len(values) != len(classes) for values in by_class.values()):
-                raise ValueError(f"{kind} has not {len(classes)} classes")
+                raise DamagedError(f"{file} is damaged: {kind} of {network} has not {len(classes)} classes")
+            fractions = [*by_class.values(), [miou for _, miou in quality.get("curve", ())]]
+            wrong = [value for part in fractions for value in part if value is not None and not 0 <= value <= 1]
+            if wrong:
+                raise DamagedError(f"{file} is damaged: {kind} of {network} has a fraction of {wrong[0]}")
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
             if "curve" in quality:
                 thresholds, mious = map(list, zip(*quality["curve"], strict=True))

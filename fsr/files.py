@@ -162,11 +162,26 @@ def is_abandoned(path: Path) -> bool:
         return False
 
 
+def is_unfinished_by_others(path: Path) -> bool:
+    """Whether a file is one that no living process of this machine is writing: another machine's may live.
+
+    For whoever knows that nobody writes in the folder any more.
+    """
+    found = UNFINISHED.fullmatch(path.name)
+    return found is not None and (found["host"] != HOST or not process_exists(int(found["pid"])))
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes that are gone had not finished writing in a folder, and nothing else."""
     for path in folder.glob(".*.part"):
         if is_abandoned(path):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def aside(path: Path) -> Path:
+    """Rename a file or folder that is damaged so that its name says so; the new name. Nothing is lost."""
+    number = next(n for n in itertools.count(1) if not os.path.lexists(path.with_name(f"{path.name}.damaged-{n}")))
+    return path.rename(path.with_name(f"{path.name}.damaged-{number}"))
 
 
 def process_exists(process: int) -> bool:

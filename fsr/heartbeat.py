@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fsr.errors import UserError
+from fsr.json_file import DamagedError, parse_json
 
 FSR_SILENCE_S = "FSR_SILENCE_S"
 """The variable that holds the least seconds of silence that count as hung."""
@@ -43,10 +44,10 @@ class Sign:
 
     @classmethod
     def of(cls, content: bytes) -> "Sign | None":
-        """The sign that a file holds; None where it is just being written."""
+        """The sign that a file holds; None where it is just being written, or holds none."""
         try:
-            return cls(**json.loads(content))
-        except ValueError:
+            return parse_json(content, cls, "the heartbeat")
+        except DamagedError:
             return None
 
 

@@ -10,16 +10,61 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
-from fsr.files import make_folder, naming, open_file, remove_abandoned, write_atomically, write_json
-from fsr.records import read_records
+from fsr.files import (
+    is_unfinished_by_others,
+    make_folder,
+    naming,
+    open_file,
+    remove_abandoned,
+    write_atomically,
+    write_json,
+)
+from fsr.json_file import DamagedError, parse_json, read_json, read_whole
+from fsr.records import Result, check_values, read_records
 from fsr.system_errors import disk_is_full
 
 REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
+
+
+class Start(TypedDict):
+    """What provenance.json says of one start: what a later one needs of it; the rest is for people."""
+
+    pid: int
+    host: str
+    first_step: int
+    device: NotRequired[str]
+
+
+class Provenance(TypedDict):
+    """What provenance.json holds."""
+
+    attempts: list[dict[str, Any]]
+
+
+class Starts(TypedDict):
+    """The same, with what every start has."""
+
+    attempts: list[Start]
+
+
+class Removed(TypedDict):
+    """What removed.json says: why weights were removed, and the bytes of each file by its name."""
+
+    why: str
+    bytes: dict[str, int]
+
+
+class SnapshotOrigin(TypedDict):
+    """What a snapshot of the code says of itself."""
+
+    version: str
+    git_commit: NotRequired[str | None]
+    git_dirty: NotRequired[bool | None]
 
 
 class Run:
@@ -94,8 +139,11 @@ class Run:
 
     def weight_files(self, best: bool) -> list[Path]:
         """The files of weights that are there: checkpoints, also damaged or unfinished ones; if wanted, best.pt."""
-        others = (*self.folder.glob("checkpoint.damaged_*.pt"), *self.folder.glob(".*.pt.*.part"))
-        files = (*self.checkpoint_files(), *others, *([self.best_file] if best else []))
+        weights = [*self.checkpoint_files(), self.best_file]
+        parts = [part for file in weights for part in self.folder.glob(f".{file.name}.*.part")]
+        unfinished = [part for part in parts if is_unfinished_by_others(part)]
+        damaged = self.folder.glob("checkpoint.damaged_*.pt")
+        files = (*self.checkpoint_files(), *damaged, *unfinished, *([self.best_file] if best else []))
         return [file for file in files if file.is_file()]
 
     def remove_weights(self, best: bool, why: str) -> int:
@@ -127,28 +175,39 @@ class Run:
 
     def _removed(self) -> dict[str, int]:
         """Bytes of each file that was removed before, by its name."""
-        if not self.removed_file.exists():
+        try:
+            return read_json(self.removed_file, Removed)["bytes"]
+        except FileNotFoundError:
             return {}
-        removed: dict[str, int] = json.loads(self.removed_file.read_text())["bytes"]
-        return removed
 
     def config(self) -> TrainConfig:
-        """The configuration that this run was started with."""
-        fields: dict[str, Any] = json.loads(self.config_file.read_text())
+        """The configuration that this run was started with. Raises FileNotFoundError, DamagedError."""
+        fields = read_json(self.config_file, dict[str, Any])
         starts = self.starts()
         if "ranks" not in fields and starts:  # of version 0.1.0: the processes of its first start made the global batch
             fields["ranks"] = int(starts[0]["device"].split(" × ")[0]) * fields.pop("accumulate", 1)
-        return TrainConfig.from_json(fields)
+        try:
+            return TrainConfig.from_json(fields)
+        except (UserError, TypeError, ValueError, OverflowError) as error:
+            wrong = str(error).partition("; allowed: ")[0]
+            raise DamagedError(f"{self.config_file} is damaged: {wrong}") from error
 
-    def result(self) -> dict[str, Any] | None:
-        """Final scores, or None while the run is not finished."""
-        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+    def result(self) -> Result | None:
+        """Final scores, or None while the run is not finished. Raises DamagedError."""
+        try:
+            result = read_json(self.result_file, dict[str, Any])
+        except FileNotFoundError:
+            return None
+        wrong = check_values({name: value for name, value in result.items() if value is not None})
+        if wrong:
+            raise DamagedError(f"{self.result_file} is damaged: {wrong}")
+        return result
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole records of metrics.jsonl, oldest first; raises UserError if one is damaged."""
         records, problems = read_records(self.metrics_file)
         if problems:
-            raise UserError(f"the records of run folder {self.folder} are damaged: {problems[0]}")
+            raise DamagedError(f"the records of run folder {self.folder} are damaged: {problems[0]}")
         return records
 
     def log(self, record: dict[str, Any]) -> None:
@@ -167,17 +226,22 @@ class Run:
         write_json(self.provenance_file, {"attempts": [*self.starts(), start]})
 
     def starts(self) -> list[dict[str, Any]]:
-        """What provenance.json says of each start, oldest first."""
-        if not self.provenance_file.exists():
+        """What provenance.json says of each start, oldest first. Raises DamagedError."""
+        place = self.provenance_file
+        try:
+            content = read_whole(place)
+        except FileNotFoundError:
             return []
-        attempts: list[dict[str, Any]] = json.loads(self.provenance_file.read_text())["attempts"]
-        return attempts
+        parse_json(content, Starts, str(place), newer=True)
+        return parse_json(content, Provenance, str(place))["attempts"]
 
 
 def missing_checkpoint(path: Path) -> str:
     """That there is no checkpoint, and why, where the run's folder tells it."""
-    record = path.parent / REMOVED_FILE
-    removed = json.loads(record.read_text()) if record.exists() else {"bytes": {}}
+    try:
+        removed = read_json(path.parent / REMOVED_FILE, Removed)
+    except FileNotFoundError:
+        removed = Removed(why="", bytes={})
     if path.name not in removed["bytes"]:
         return f"checkpoint {path} does not exist"
     best = path.with_name("best.pt")
@@ -206,8 +270,7 @@ def git_state() -> dict[str, Any]:
     tree = Path(__file__).resolve().parent.parent
     snapshot = tree / CODE_VERSION_FILE
     if snapshot.exists():
-        said: dict[str, Any] = json.loads(snapshot.read_text())
-        return said
+        return dict(read_json(snapshot, SnapshotOrigin, newer=True))
 
     def git(*arguments: str) -> str | None:
         try:

@@ -24,14 +24,17 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.system_errors import getuser, nearest
 from launch.lock_probe import try_locks
+from launch.repair import damage, repair
 from launch.show.messages import say
 from launch.slurm import answers, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
+from launch.state.damage import naming_repair
 from launch.state.paths import StudyFolder
-from launch.state.rights import may_write
-from launch.state.storage import NETWORK, file_system, open_launched
+from launch.state.rights import check_rights, may_write
+from launch.state.storage import NETWORK, file_system, load_launched
+from launch.state.trials import damage_of
 from launch.worker.claim import close_lost
 
 PREEMPTING = {
@@ -51,6 +54,8 @@ class Options:
     """Folder of all studies."""
     partition: str | None = None
     """Look at this partition alone."""
+    repair: bool = False
+    """Restore the study's damaged files from what else is known. The damaged ones stay beside them."""
 
 
 @reports_user_errors
@@ -62,7 +67,12 @@ def main(arguments: list[str] | None = None) -> None:
     check_cluster(options.partition, console)
     sound = check_locks(options.runs, options.partition, console)
     if options.study:
-        sound &= check_study(StudyFolder.in_runs(options.runs, options.study), console)
+        folder = StudyFolder.in_runs(options.runs, options.study)
+        if options.repair:
+            check_rights(folder)
+        whole = repair(folder, options.repair, console)
+        with naming_repair(folder):
+            sound &= check_study(folder, console) and whole
     sys.exit(ExitCode.DONE if sound else ExitCode.INCOMPLETE)
 
 
@@ -188,7 +198,7 @@ def check_locks(runs: Path, partition: str | None, console: Console) -> bool:
 
 def check_study(folder: StudyFolder, console: Console) -> bool:
     """Check a study's files; give every attempt that died its cause; say what was done."""
-    study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
+    study = load_launched(folder)
     repairs = may_write(folder)
     if not repairs:
         console.print(f"{getuser()} may only read {folder.folder}, so nothing is repaired", soft_wrap=True)
@@ -199,10 +209,14 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
     console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
     for trial in trials:
         run, attempt_log = folder.run(trial.number), AttemptLog(folder.run(trial.number))
-        if trial.state == TrialState.COMPLETE and run.result() is None:
-            console.print(f"trial {trial.number} is complete, but {run.result_file} is missing: its folder was touched")
+        wrong = damage_of(trial)
+        if wrong:
+            say(console, f"trial {trial.number} is damaged in the storage, and counts for nothing: {wrong}")
             sound = False
-        if trial.state != TrialState.RUNNING:
+        if trial.state == TrialState.COMPLETE and not run.result_file.exists():
+            say(console, f"trial {trial.number} is complete, but {run.result_file} is missing: its folder was touched")
+            sound = False
+        if trial.state != TrialState.RUNNING or damage(attempt_log.attempts):  # which was told of before
             continue
         attempts, lock = attempt_log.attempts(), folder.trial_lock(trial.number)
         if attempts and attempts[-1].cause is None:

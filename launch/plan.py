@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +15,10 @@ from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.run import provenance
 from launch.slurm.resources import Resources
-from launch.state.paths import StudyFolder, new_identity
+from launch.state.journal import JOURNAL
+from launch.state.paths import Definition, StudyFolder, new_identity
 from launch.state.retention import Keep
-from launch.state.storage import JOURNAL, STORAGE_VARIABLE, absolute_url, check_url
+from launch.state.storage import STORAGE_VARIABLE, absolute_url, check_url
 from launch.state.storage_url import secrets_of, without_password
 from launch.study import Study, load
 from launch.worker.job_spec import JobSpec
@@ -158,12 +160,16 @@ def definition_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def undefine(folder: StudyFolder) -> None:
-    """Remove what `define` and the start of a sweep made, because nothing was accepted. The sweep lock must be held."""
-    for file in (folder.study_file, folder.target_file, folder.keep_file, *folder.folder.glob(f"{JOURNAL}*")):
-        file.unlink(missing_ok=True)
-    for made in (folder.code.folder, folder.slurm, *folder.folder.glob("trial_*")):
-        shutil.rmtree(made, ignore_errors=True)
+def undefine(folder: StudyFolder, before: Collection[Path]) -> None:
+    """Remove what `define` and the start of a sweep made, because nothing was accepted; `before` is what lay in the
+    folder before them, and stays. The sweep lock must be held."""
+    journal = folder.folder / JOURNAL
+    for file in (folder.study_file, folder.target_file, folder.keep_file, journal, Path(f"{journal}.lock")):
+        if file not in before:
+            file.unlink(missing_ok=True)
+    for made in (folder.code.folder, folder.slurm, *folder.trial_folders()):
+        if made not in before:
+            shutil.rmtree(made, ignore_errors=True)  # which refuses a link
 
 
 def config_for_workers(plan: Plan) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def config_for_workers(plan: Plan) -> dict[str, Any]:
     A newer checkout may have more of them; they had their defaults when the study was defined. Where the data lies is
     this call's.
     """
-    defined: dict[str, Any] = json.loads(plan.folder.study_file.read_text())["base"]
+    defined = plan.folder.definition()["base"]
     now = plan.base.to_json()
     return defined | {name: now[name] for name in PLACES if name in defined}
 
@@ -190,7 +196,7 @@ def job_spec(plan: Plan) -> JobSpec:
 
 def renew_definition(plan: Plan) -> None:
     """Define the study as the new code version does. The sweep lock must be held."""
-    definition = json.loads(plan.folder.study_file.read_text())
+    definition = dict(plan.folder.definition())
     write_json(plan.folder.study_file, definition | definition_of(plan))
 
 
@@ -200,7 +206,7 @@ def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
     Where the checkout's code differs from the study's, so may what code defines: ranges, defaults, fields of a study's
     file. Workers run the study's code, so that changes nothing; `definition_changes` names it.
     """
-    before = json.loads(folder.study_file.read_text())
+    before = folder.definition()
     changes = definition_changes(before, definition)
     if folder.code.differences():
         changes = {name: change for name, change in changes.items() if name in OPTIONS}
@@ -211,7 +217,7 @@ def check_unchanged(folder: StudyFolder, definition: dict[str, Any]) -> None:
         )
 
 
-def definition_changes(before: dict[str, Any], definition: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def definition_changes(before: Definition, definition: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between a study's definition and another one: by its name, how it was and how it is."""
     now = json.loads(json.dumps(definition))
     # A setting that the study did not know yet had its default.
@@ -223,6 +229,7 @@ def definition_changes(before: dict[str, Any], definition: dict[str, Any]) -> di
             f"the range of {name}": (before["space"].get(name), now["space"].get(name))
             for name in before["space"] | now["space"]
         },
-        {f"the {name}": (before[name], now[name]) for name in ("metric", "storage")},
+        {"the metric": (before["metric"], now["metric"])},
+        {"the storage": (before.get("storage", JOURNAL), now["storage"])},
     ]
     return {name: (old, new) for part in parts for name, (old, new) in sorted(part.items()) if old != new}

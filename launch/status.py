@@ -22,15 +22,16 @@ from fsr.command import parse_flags
 from fsr.console import console as new_console
 from fsr.errors import reports_user_errors
 from launch.show.messages import relative
-from launch.show.table import Row, Rows, left, table
+from launch.show.table import Row, Rows, damaged, left, table
 from launch.slurm import job_logs, job_reasons
 from launch.slurm.answers import QueuedJob
 from launch.slurm.job_reasons import summary
 from launch.slurm.queue import Queue
+from launch.state.damage import naming_repair, repair_command
 from launch.state.paths import StudyFolder
 from launch.state.retention import Retention
 from launch.state.space import gigabytes
-from launch.state.storage import open_launched
+from launch.state.storage import load_launched
 from launch.state.target import Target, reached
 from launch.state.trials import best_trial
 
@@ -57,8 +58,8 @@ class Status:
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
-        self.study = optuna.load_study(study_name=folder.name, storage=open_launched(folder))
-        self.definition = json.loads(folder.study_file.read_text())
+        self.study = load_launched(folder)
+        self.definition = folder.definition()
         self.queue = Queue(folder, on_slurm=folder.slurm.exists())
         self._rows = Rows(self.study, folder, self.queue.holds)
 
@@ -71,7 +72,10 @@ class Status:
     @property
     def target(self) -> int:
         """Trials wanted in all."""
-        return Target.of(self.folder).trials if self.folder.target_file.exists() else self.definition["target"]
+        try:
+            return Target.of(self.folder).trials
+        except FileNotFoundError:
+            return self.definition.get("target", 0)
 
     def rows(self) -> list[Row]:
         """The trials by number."""
@@ -151,6 +155,11 @@ class Status:
         trials = self.study.get_trials(deepcopy=False)
         return [] if reached(self.target, trials) else job_logs.why_nobody_works(self.folder, self.queue)
 
+    def damage_lines(self, rows: list[Row]) -> list[str]:
+        """What cannot be read of damaged trials, and what restores it."""
+        lines = damaged(rows)
+        return [*lines, f"to restore what can be: {repair_command(self.folder)}"] if lines else []
+
     def picture(self) -> Group:
         """Everything, to be looked at."""
         rows = self.rows()
@@ -170,6 +179,7 @@ class Status:
             Text(f"hours of GPUs (or of ranks without one): {hours}"),
             Text(f"on the disk: {gigabytes(self.bytes(rows))} (--keep {Retention.of(self.folder).keep})"),
             *(Text(line) for line in code_lines(rows)),
+            *(Text(line) for line in self.damage_lines(rows)),
         )
 
 
@@ -193,7 +203,13 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = parse_flags(Options, None, arguments)
-    status = Status(StudyFolder.in_runs(options.runs, options.study))
+    folder = StudyFolder.in_runs(options.runs, options.study)
+    with naming_repair(folder):
+        show(Status(folder), options)
+
+
+def show(status: Status, options: Options) -> None:
+    """Print how the study stands, once or again and again."""
     if options.json:
         print(json.dumps(status.as_json()))
         return

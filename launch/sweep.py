@@ -5,9 +5,7 @@ if __name__ == "__main__":
 
     beginning.begin()
 
-import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,13 +35,15 @@ from launch.plan import (
 from launch.show.messages import announce, say
 from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
+from launch.state.damage import naming_repair
+from launch.state.journal import JOURNAL
 from launch.state.paths import StudyFolder
 from launch.state.repeats import Repeats
 from launch.state.retention import Keep, Retention, clean_up_all, clean_up_announced
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
-from launch.state.storage import STORAGE_VARIABLE, open_storage
+from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.submit import choose_code, scripts
@@ -63,6 +63,12 @@ def main(arguments: list[str] | None = None) -> None:
 def sweep(options: Options) -> ExitCode:
     """Train the missing trials and compare all."""
     planned, console = plan(options), new_console()
+    with naming_repair(planned.folder):
+        return sweep_planned(options, planned, console)
+
+
+def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode:
+    """The same, of options that make sense."""
     if planned.storage:
         os.environ[STORAGE_VARIABLE] = planned.storage  # for the workers
     if options.verify_resume:
@@ -71,6 +77,7 @@ def sweep(options: Options) -> ExitCode:
     if options.dry_run:
         return dry_run(options, planned, console)
     check_rights(planned.folder)
+    check_whole(planned.folder)
     require_weights(planned.base)  # here, for the nodes may have no network
     with StopRequest() as stop, sweeping(planned) as lock:
         with undone_if_refused(planned):
@@ -96,6 +103,12 @@ def sweep(options: Options) -> ExitCode:
         return sweep_on_slurm(planned, study, submission, ids, stop, lock, options.detach, console)
 
 
+def check_whole(folder: StudyFolder) -> None:
+    """Raise DamagedError if trials or a journal are there without the study.json that says what they are."""
+    if not folder.study_file.exists() and (folder.trial_folders() or (folder.folder / JOURNAL).exists()):
+        open_launched(folder)
+
+
 @contextmanager
 def sweeping(planned: Plan) -> Iterator[FileLock]:
     """Hold the sweep lock. Where it cannot even be made, nothing of a new study's folder stays."""
@@ -105,9 +118,14 @@ def sweeping(planned: Plan) -> Iterator[FileLock]:
         lock.take(f"sweeping {folder}")
         yield lock
     finally:
+        # Who could not take the lock may have met another sweep, whose folder it is.
+        mine = not was_there and (lock.held or lock.holder() is None)
         lock.release()  # the local workers' sign to save and leave, however this ends
-        if not was_there and not planned.folder.study_file.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        if mine and not planned.folder.study_file.exists():
+            lock.path.unlink(missing_ok=True)
+            for made in (lock.path.parent, folder):
+                with suppress(OSError):  # it is not there, or something else lies in it by now
+                    made.rmdir()
 
 
 @contextmanager
@@ -115,7 +133,7 @@ def undone_if_refused(planned: Plan) -> Iterator[None]:
     """If the work inside is refused, or cannot be written down, leave the study as it was. Holds the sweep lock."""
     folder = planned.folder
     target = Target.of(folder) if folder.target_file.exists() else None
-    is_new = not folder.study_file.exists()
+    is_new, before = not folder.study_file.exists(), set(folder.folder.iterdir())
     try:
         yield
     except (UserError, OSError):
@@ -123,7 +141,7 @@ def undone_if_refused(planned: Plan) -> Iterator[None]:
             if planned.storage:
                 with suppress(KeyError, UserError):  # it was not made, or cannot be reached
                     optuna.delete_study(study_name=planned.study.name, storage=open_the_storage(planned))
-            undefine(folder)
+            undefine(folder, before)
         elif target:  # what was accepted before is all that is wanted
             target.write(folder)
         raise
@@ -201,10 +219,10 @@ def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) ->
 
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:
     """Say where the checkout differs from the study's code, which workers run; or take it as a new code version."""
-    definition, before = json.loads(planned.folder.study_file.read_text()), planned.folder.code.versions()[-1]
-    names = list(definition_changes(definition, definition_of(planned)))
+    before = planned.folder.code.versions()[-1:]  # none, if somebody removed the list
+    names = list(definition_changes(planned.folder.definition(), definition_of(planned)))
     redefined = f", and defines {listed(names)} in another way" if names else ""
-    if choose_code(planned.folder, renew, redefined, console) != before:
+    if choose_code(planned.folder, renew, redefined, console) not in before:
         renew_definition(planned)
 
 
@@ -214,10 +232,12 @@ def open_the_storage(planned: Plan) -> BaseStorage:
 
 
 def open_study(planned: Plan) -> optuna.Study:
-    """The study in its storage, made if it is new."""
+    """The study in its storage, made if it is new. Raises DamagedError if the storage has lost trials."""
+    storage = open_the_storage(planned)
+    check_not_lost(planned.folder, storage)
     return optuna.create_study(
         study_name=planned.study.name,
-        storage=open_the_storage(planned),
+        storage=storage,
         direction="maximize",
         load_if_exists=True,
     )

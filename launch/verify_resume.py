@@ -24,6 +24,7 @@ from launch.state import code_snapshot
 from launch.worker.job_spec import JobSpec
 
 STEPS = 24
+RUNS = ("uninterrupted", "interrupted")
 KILLS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL)
 
 
@@ -31,7 +32,7 @@ def verify_resume(planned: Plan, console: Console) -> ExitCode:
     """Compare a run that is killed by each signal, at random steps, with one that is not; INCOMPLETE if they differ."""
     config = short(planned)
     folder = planned.folder.folder / "verify"
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_earlier(folder)
     console.print(f"{config.iterations} steps of trial 0 of study {planned.study.name}, on this machine, in {folder}")
     finish(folder / "uninterrupted", config, [])
     draw = random.Random()
@@ -45,10 +46,21 @@ def verify_resume(planned: Plan, console: Console) -> ExitCode:
     if difference:
         console.print(f"NOT EQUAL: {difference}")
         return ExitCode.INCOMPLETE
-    for name in ("interrupted", "uninterrupted"):
+    for name in RUNS:
         Run(folder / name).remove_weights(best=True, why="--verify-resume found them equal")
     console.print("BIT-IDENTICAL: weights, teacher, optimizer, centres, best weights, metrics and scores")
     return ExitCode.DONE
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove the runs of an earlier call. Raises UserError if something else lies there."""
+    for path in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and --verify-resume removes only what it made there; move it")
+        if path != folder and path.name not in RUNS:
+            raise UserError(f"{folder} holds {path.name}, and --verify-resume removes only what it made there; move it")
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def short(planned: Plan) -> TrainConfig:

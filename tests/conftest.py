@@ -135,7 +135,7 @@ def all_states(tmp_path: Path) -> Path:
     write_run(folder.run(1), 10, [attempt(0, 36, 0, 100, "pruned")])
     write_run(folder.run(2), 1, [attempt(0, 72, 0, 10, "not finite")])
     write_run(folder.run(3), 5, [attempt(0, None, None, None, None)])
-    write_run(folder.run(4), attempts=[attempt(9, 18, 0, 200, "finished")])
+    write_run(folder.run(4), attempts=[attempt(9, 18, 0, 200, "finished")], **{"val/seg_miou": 0.25})
     return tmp_path
 
 

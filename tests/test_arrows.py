@@ -17,7 +17,7 @@ ROOMS = (
     ("launch.slurm", "launch.show"),
     ("launch.worker",),
     ("launch.plan", "launch.local_workers"),
-    ("launch.submit", "launch.verify_resume", "launch.lock_probe"),
+    ("launch.submit", "launch.verify_resume", "launch.lock_probe", "launch.repair"),
     ("launch.sweep_local", "launch.sweep_slurm"),
     ("launch.sweep", "launch.train", "launch.infer", "launch.status", "launch.doctor"),
 )

@@ -81,16 +81,16 @@ def test_a_mended_bug_is_taken_on_request_and_every_trial_says_by_which_code_it_
     place.change(
         "launch/worker/method.py",
         'write_json(run.result_file, {"val/seg_miou": score',
-        'write_json(run.result_file, {"val/seg_miou": -score',
+        'write_json(run.result_file, {"val/seg_miou": score / 1000',
     )
     assert place.run("--trials", "2")[0] == 0
-    place.change("launch/worker/method.py", "-score", "score")
+    place.change("launch/worker/method.py", "score / 1000", "score")
     _, output = place.run("--trials", "3")
     assert "in launch/worker/method.py; workers run that version" in output
-    assert all(trial.value < 0 for trial in place.trials() if trial.state.name == "COMPLETE")
+    assert all(trial.value < 0.001 for trial in place.trials() if trial.state.name == "COMPLETE")
     assert place.run("--trials", "5", "--renew-code")[0] == 0
     finished = [trial for trial in place.trials()[3:] if trial.state.name == "COMPLETE"]
-    assert finished and all(trial.value > 0 for trial in finished)
+    assert finished and all(trial.value > 0.001 for trial in finished)
 
     old, new = place.versions()
     _, status = place.run(name="status.py")

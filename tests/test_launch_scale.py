@@ -37,7 +37,9 @@ def large_study(tmp_path_factory):
     folder = StudyFolder(tmp_path_factory.mktemp("runs") / "smoke")
     folder.folder.mkdir()
     base = load("smoke").base("synthetic", folder.folder, iterations=20, seed=None)
-    folder.study_file.write_text(json.dumps({"base": base.to_json(), "target": TRIALS}))
+    folder.study_file.write_text(
+        json.dumps({"base": base.to_json(), "target": TRIALS, "metric": "val/seg_miou", "space": {}})
+    )
     study = optuna.create_study(study_name="smoke", storage=open_storage(folder.folder), direction="maximize")
     trial = study.ask()
     trial.suggest_float("mask_ratio", 0.05, 0.95)

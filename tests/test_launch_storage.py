@@ -13,7 +13,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.testing.pytest_storages import StorageTestCase
 
 from fsr.lock import FileLock
-from launch.state.storage import JournalFile, open_storage
+from launch.state.journal import JournalFile
+from launch.state.storage import open_storage
 
 LOCKS = {
     "kernel": lambda path: FileLock(path.with_suffix(".lock")),
@@ -58,9 +59,9 @@ def append_slowly_for_ever(path):
                 write(self.file.fileno(), bytes([byte]))
                 time.sleep(0.0002)
 
-    import launch.state.storage
+    import launch.state.journal
 
-    launch.state.storage.open = lambda *arguments, **options: SlowFile(open(*arguments, **options))  # noqa: SIM115
+    launch.state.journal.open = lambda *arguments, **options: SlowFile(open(*arguments, **options))  # noqa: SIM115
     number = 0
     while True:
         journal.append_logs([{"writer": os.getpid(), "number": number, "padding": "x" * 100}])

@@ -1,20 +1,30 @@
 """The trials of a study as rows: read from Optuna's storage and the run folders alone, and drawn as a table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import FrozenTrial
 from rich.table import Table
 from rich.text import Text
 
+from fsr.json_file import UNREADABLE
 from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
 from launch.state.attempts import Attempt
+from launch.state.damage import in_words
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
-from launch.state.trials import CODE, SEED, is_repeat
+from launch.state.trials import CODE, ERROR, SEED, damage_of, is_repeat, summary_of
 
-STYLES = {"complete": "green", "pruned": "yellow", "fail": "red", "running": "cyan", "waiting": "magenta"}
+DAMAGED = "damaged"
+STYLES = {
+    "complete": "green",
+    "pruned": "yellow",
+    "fail": "red",
+    "running": "cyan",
+    "waiting": "magenta",
+    DAMAGED: "bold red",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,8 @@ class Row:
 
     number: int
     state: str
-    """Optuna's word in lower case; `waiting` is also a running trial that no worker holds."""
+    """Optuna's word in lower case; `waiting` is also a running trial that no worker holds, `damaged` one whose records
+    cannot be read: `error` says which, and why."""
     parameters: str
     progress: Progress
     causes: tuple[str, ...] = ()
@@ -61,28 +72,43 @@ class Rows:
         return rows
 
     def _row(self, trial: FrozenTrial) -> Row:
+        damage = damage_of(trial)
+        try:
+            if damage is None:
+                return self._sound_row(trial)
+        except UNREADABLE as error:
+            damage = in_words(error, self._folder.run(trial.number).folder)
+        return Row(trial.number, DAMAGED, "", Progress(), error=damage)
+
+    def _sound_row(self, trial: FrozenTrial) -> Row:
         state = trial.state.name.lower()
         parameters = "  ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
         if parameters and is_repeat(trial):  # one that nobody has claimed yet has no parameters
             parameters += f"  seed {trial.user_attrs[SEED]}"
         if trial.state.is_finished():
-            summary = trial.user_attrs.get("summary", {})
+            summary = summary_of(trial)
             return Row(
                 number=trial.number,
                 state=state,
                 parameters=parameters,
-                progress=Progress(**{f.name: summary[f.name] for f in fields(Progress) if f.name in summary}),
-                causes=tuple(summary.get("causes", ())),
+                progress=Progress(
+                    step=summary.get("step", 0),
+                    evaluated=summary.get("evaluated", 0),
+                    scores=summary.get("scores"),
+                    steps_per_s=summary.get("steps_per_s"),
+                ),
+                causes=tuple(cause or "unknown" for cause in summary.get("causes", ())),
                 node=summary.get("node", ""),
                 seconds=summary.get("seconds"),
                 gpu_seconds=summary.get("gpu_seconds", {}),
-                error=trial.user_attrs.get("error"),
+                error=trial.user_attrs.get(ERROR),
                 value=trial.value,
                 code=tuple(trial.user_attrs.get(CODE, ())),
                 bytes=summary.get("bytes", 0),
             )
         run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
         attempts = attempt_log.attempts()
+        run.result()
         works = bool(attempts) and attempts[-1].cause is None and self._held(attempts[-1])
         return Row(
             number=trial.number,
@@ -117,6 +143,11 @@ def table(rows: list[Row], iterations: int, best: FrozenTrial | None = None) -> 
             style="bold" if best is not None and row.number == best.number else "",
         )
     return drawn
+
+
+def damaged(rows: list[Row]) -> list[str]:
+    """A line for each damaged trial: what of it cannot be read, and why."""
+    return [f"trial {row.number} is damaged: {row.error}" for row in rows if row.state == DAMAGED]
 
 
 def left(row: Row, iterations: int) -> float | None:

@@ -66,7 +66,8 @@ def bad_nodes(folder: LaunchFolder) -> list[str]:
     """Nodes where at least two different trials died of such causes, or one found no GPU or could not read files."""
     if not folder.bad_nodes.exists():
         return []
-    marks = {place.name: {file.name for file in place.iterdir()} for place in folder.bad_nodes.iterdir()}
+    places = [place for place in folder.bad_nodes.iterdir() if place.is_dir()]
+    marks = {place.name: {file.name for file in place.iterdir()} for place in places}
     return sorted(node for node, names in marks.items() if len(names) >= MARKS or names & {LOST_GPU, LACKS})
 
 

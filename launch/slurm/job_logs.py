@@ -1,11 +1,13 @@
 """The logs of a folder's jobs, and jobs that left without a trace of their work."""
 
-import json
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsr.json_file import UNREADABLE, read_json
+from fsr.regular_file import open_regular
 from fsr.run import Run
 from launch.slurm import answers, commands, job_reasons
 from launch.slurm.answers import GONE
@@ -26,8 +28,7 @@ def error_log(folder: LaunchFolder, job_id: str) -> Path:
 def last_arrays(folder: LaunchFolder) -> list[str]:
     """Ids of the arrays of the last submission."""
     last = max(folder.slurm.glob("submission_????_arrays.json"), default=None)
-    ids: list[str] = json.loads(last.read_text()) if last else []
-    return ids
+    return read_json(last, list[str]) if last else []
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,11 @@ def why_nobody_works(folder: LaunchFolder, queue: Queue) -> list[str]:
 
 def attempted(folder: LaunchFolder) -> set[str]:
     """Ids of the jobs that made an attempt on the folder's run, or on any of its trials."""
-    runs = (Run(run) for run in (folder.folder, *folder.folder.glob("trial_*")))
-    return {attempt.job for run in runs for attempt in AttemptLog(run).attempts()}
+    jobs: set[str] = set()
+    for run in (folder.folder, *folder.folder.glob("trial_*")):
+        with suppress(*UNREADABLE):  # the trial's own row tells of it
+            jobs |= {attempt.job for attempt in AttemptLog(Run(run)).attempts()}
+    return jobs
 
 
 def left_without_work(folder: LaunchFolder, arrays: Collection[str], seen: Collection[str]) -> Left | None:
@@ -116,11 +120,11 @@ def end_of_log(folder: LaunchFolder, job_id: str) -> tuple[Path, list[str]] | No
 def last_lines(file: Path) -> list[str]:
     """The last lines of a file as they can be shown: of a line drawn over and over the last state, escapes as text."""
     try:
-        with open(file, "rb") as log:
+        with open_regular(file) as log:
             size = log.seek(0, 2)
             log.seek(max(0, size - END_OF_LOG))
             text = log.read().decode("utf-8", "replace")
-    except FileNotFoundError:
+    except OSError:  # none, or none that can be read
         return []
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
     return [answers.printable(line.replace("\t", "    "))[:LINE] for line in lines if line.strip()][-LINES:]

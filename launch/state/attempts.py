@@ -1,6 +1,5 @@
 """The attempts on a run: who worked on it, from when to when, and what ended each attempt."""
 
-import json
 import os
 import platform
 import time
@@ -9,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from fsr.files import write_json
+from fsr.json_file import read_json
 from fsr.run import Run
 
 Cause = Literal[
@@ -26,6 +26,7 @@ Cause = Literal[
     "cancelled",
 ]
 
+LARGEST = 1e12  # of steps, processes and Unix seconds
 COSTS = ("useful", "repeated", "lost")  # what becomes of the time that was worked on a run
 
 
@@ -52,6 +53,14 @@ class Attempt:
     """None while it works, or if it died and nobody has found its cause yet."""
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("restart", "pid", "started", "first_step", "reached", "ended"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < LARGEST:
+                raise ValueError(f"{name} must be from 0 to {LARGEST:g}, got {value:g}")
+        if not 1 <= self.ranks < LARGEST:
+            raise ValueError(f"ranks must be at least 1, got {self.ranks}")
+
     @property
     def seconds(self) -> float:
         """How long it took; until now if it still works. Never negative, though two machines' clocks may differ."""
@@ -63,13 +72,15 @@ class AttemptLog:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._file = run.folder / "attempts.json"
+        self.file = run.folder / "attempts.json"
+        """Where they are written down."""
 
     def attempts(self) -> list[Attempt]:
-        """All attempts, oldest first."""
-        if not self._file.exists():
+        """All attempts, oldest first. Raises DamagedError if the file holds something else."""
+        try:
+            return read_json(self.file, list[Attempt])
+        except FileNotFoundError:
             return []
-        return [Attempt(**fields) for fields in json.loads(self._file.read_text())]
 
     def begin(self, job: str, restart: int, node: str, ranks: int) -> None:
         """Record that this process starts to work on the run."""
@@ -118,11 +129,11 @@ class AttemptLog:
         return own[-1]["first_step"] if own else None
 
     def _last_sign_of_life(self, attempt: Attempt) -> float:
-        files = [file.stat().st_mtime for file in self._run.folder.iterdir() if file.name != self._file.name]
+        files = [file.stat().st_mtime for file in self._run.folder.iterdir() if file.name != self.file.name]
         return max([attempt.started, *files])
 
     def _write(self, attempts: list[Attempt]) -> None:
-        write_json(self._file, [asdict(attempt) for attempt in attempts])
+        write_json(self.file, [asdict(attempt) for attempt in attempts])
 
 
 def cost_shares(attempts: list[Attempt], failed: bool) -> list[tuple[Attempt, dict[str, float]]]:

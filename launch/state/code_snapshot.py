@@ -4,18 +4,20 @@ A changed checkout neither breaks a study nor changes what it means. `--renew-co
 """
 
 import hashlib
-import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from fsr.errors import UserError
-from fsr.files import naming, open_file, remove_abandoned, unfinished, write_json
-from fsr.run import CODE_VERSION_FILE, git_state
+from fsr.files import aside, naming, open_file, remove_abandoned, unfinished, write_json
+from fsr.json_file import DamagedError, read_json
+from fsr.run import CODE_VERSION_FILE, SnapshotOrigin, git_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("fsr", "launch", "sweeps")
+VERSION = re.compile(r"[0-9a-f]{12}")
 NAMED = 3  # files in a sentence
 
 Manifest = dict[str, str]
@@ -37,8 +39,7 @@ def running_version() -> str:
     """The code version that this process runs: a snapshot says its own, a checkout is hashed."""
     file = ROOT / CODE_VERSION_FILE
     if file.exists():
-        version: str = json.loads(file.read_text())["version"]
-        return version
+        return read_json(file, SnapshotOrigin, newer=True)["version"]
     return version_of(manifest_of(ROOT))
 
 
@@ -47,13 +48,18 @@ class CodeFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._versions_file = folder / "versions.json"
+        self.versions_file = folder / "versions.json"
+        """The list of versions."""
 
     def versions(self) -> list[str]:
         """The code versions that were taken, oldest first; the last is the one that workers run."""
-        if not self._versions_file.exists():
+        try:
+            versions = read_json(self.versions_file, list[str])
+        except FileNotFoundError:
             return []
-        versions: list[str] = json.loads(self._versions_file.read_text())
+        wrong = [version for version in versions if not VERSION.fullmatch(version)]
+        if wrong or not versions:  # they are names of folders
+            raise DamagedError(f"{self.versions_file} is damaged: {wrong[:1] or versions!s:.60} is no code version")
         return versions
 
     def snapshot(self, version: str) -> Path:
@@ -74,7 +80,7 @@ class CodeFolder:
         if not self.snapshot(version).exists() or manifest_of(self.snapshot(version)) != manifest:
             self._copy(version, manifest)
         if taken[-1:] != [version]:
-            write_json(self._versions_file, [*taken, version])
+            write_json(self.versions_file, [*taken, version])
         return version
 
     def differences(self) -> list[str]:
@@ -100,30 +106,32 @@ class CodeFolder:
             raise UserError(f"this worker runs the code of {ROOT}, not the snapshot {snapshot}; unset PYTHONPATH")
 
     def _copy(self, version: str, manifest: Manifest) -> None:
-        copy, damaged = unfinished(self.snapshot(version)), unfinished(self.snapshot(version))
+        copy = unfinished(self.snapshot(version))
         remove_abandoned(self.folder)
         try:
             for name in manifest:
                 with naming(copy / name), open(ROOT / name, "rb") as ours, open_file(copy / name, "wb") as theirs:
                     shutil.copyfileobj(ours, theirs)
             write_json(copy / CODE_VERSION_FILE, {"version": version, **git_state()})
-            write_json(self._manifest_file(version), manifest)
+            write_json(self.manifest_file(version), manifest)
             if self.snapshot(version).exists():
-                self.snapshot(version).replace(damaged)
+                aside(self.snapshot(version))  # what was changed in it may be somebody's work
             copy.replace(self.snapshot(version))
         finally:
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.rmtree(damaged, ignore_errors=True)
 
-    def _manifest_file(self, version: str) -> Path:
+    def manifest_file(self, version: str) -> Path:
+        """Where the manifest of a code version is written down."""
         return self.folder / f"{version}.json"
 
     def _manifest(self, version: str) -> Manifest:
-        file = self._manifest_file(version)
-        if not file.exists():
-            raise UserError(f"the list of files {file} of a code snapshot is gone; take a new one with --renew-code")
-        manifest: Manifest = json.loads(file.read_text())
-        return manifest
+        file = self.manifest_file(version)
+        try:
+            return read_json(file, Manifest)
+        except FileNotFoundError:
+            raise UserError(
+                f"the list of files {file} of a code snapshot is gone; take a new one with --renew-code"
+            ) from None
 
 
 def listed(names: list[str]) -> str:

@@ -4,10 +4,13 @@ import time
 from typing import Any
 
 import optuna
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.errors import DataLossError
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import (
     DATA_TYPE_BOOL,
@@ -66,6 +69,30 @@ def write_hparams(run: Run, trial: optuna.Trial, seed: int, state: TrialState) -
             described = metadata.create_summary_metadata(content)
             value = Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
             records.write(Event(wall_time=time.time(), summary=Summary(value=[value])).SerializeToString())
+
+
+def read_hparams(run: Run) -> dict[str, bool | float | str]:
+    """What `write_hparams` wrote of a trial: its parameters, `seed` and `state`; empty where there is no such file, or
+    a damaged one."""
+    file = run.folder / FILE
+    found: dict[str, bool | float | str] = {}
+    if not file.is_file():
+        return found
+    try:
+        for event in RawEventFileLoader(str(file)).Load():
+            for value in Event.FromString(event).summary.value:
+                content = value.metadata.plugin_data.content
+                if value.tag == metadata.SESSION_START_INFO_TAG and content:
+                    values = HParamsPluginData.FromString(content).session_start_info.hparams
+                    found |= {name: getattr(one, one.WhichOneof("kind")) for name, one in values.items()}
+    except (
+        DecodeError,
+        DataLossError,
+        ValueError,
+        TypeError,
+    ):  # of TensorBoard's records; others know less, but enough
+        return {}
+    return found
 
 
 def _plain(value: Any) -> bool | float | str:

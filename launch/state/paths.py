@@ -1,19 +1,50 @@
 """The folder of a study, or of one run that is put on machines: every path in it, named once."""
 
-import json
+import os
 import re
 import secrets
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from fsr.errors import UserError
 from fsr.files import make_folder, write_atomically, write_json
 from fsr.inference.journal import Results
+from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
 from launch.state.code_snapshot import CodeFolder
 
+IDENTITY = re.compile(r"[0-9a-f]{8}")
+TRIAL = re.compile(r"trial_\d{4,9}")
+MISTAKE = re.compile(r"\d+|(\d+(_\d+)?|local|import)_\d+")  # a job, mostly with a process
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
+
+
+class Identity(TypedDict):
+    """What the file of an id says, or study.json beside all else."""
+
+    id: NotRequired[str]
+
+
+class Definition(TypedDict):
+    """What study.json says: how the study was launched, which no later call may change."""
+
+    study: NotRequired[str]
+    id: NotRequired[str]
+    """None in a study of version 0.1.0, as of all that is not required."""
+    code: NotRequired[str]
+    """The code version that defined it."""
+    metric: str
+    base: dict[str, Any]
+    """The configuration that every trial starts from."""
+    space: dict[str, Any]
+    """The parameters and their ranges."""
+    storage: NotRequired[str]
+    """The journal, or a database's URL without its password."""
+    target: NotRequired[int]
+    launched: NotRequired[dict[str, Any]]
+    """Where and when, as in provenance.json."""
 
 
 class LaunchFolder:
@@ -40,10 +71,12 @@ class LaunchFolder:
     @property
     def identity(self) -> str | None:
         """The id by which its Slurm jobs are known, whatever path leads here; None before `identify`."""
-        file = self.identity_file
-        if not file.exists():
+        try:
+            identity = read_json(self.identity_file, Identity, newer=True).get("id")
+        except FileNotFoundError:
             return None
-        identity: str | None = json.loads(file.read_text()).get("id")
+        if identity is not None and not IDENTITY.fullmatch(identity):
+            raise DamagedError(f"{self.identity_file} is damaged: its id is {identity[:60]!r}")
         return identity
 
     def identify(self) -> str:
@@ -70,13 +103,18 @@ class LaunchFolder:
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""
-        return [file.read_text() for file in sorted(self.mistakes_folder.glob("[!.]*"))]
+        return [file.read_text("utf-8", "replace") for file in sorted(self._mistake_files())]
 
     def forget_mistakes(self) -> None:
         """Remove the sentences: workers are started anew. Jobs, which know no modes, find the folder there."""
         make_folder(self.mistakes_folder)
-        for file in self.mistakes_folder.glob("*"):
-            file.unlink()
+        for file in self._mistake_files():
+            file.unlink(missing_ok=True)
+
+    def _mistake_files(self) -> list[Path]:
+        """Those that workers left, and nothing else that may lie there."""
+        entries = os.scandir(self.mistakes_folder) if self.mistakes_folder.is_dir() else ()
+        return [Path(entry) for entry in entries if MISTAKE.fullmatch(entry.name) and entry.is_file()]
 
     def sweep_lock(self) -> FileLock:
         """Held by the one process that submits, or sweeps on this machine for as long as it lives."""
@@ -112,9 +150,23 @@ class StudyFolder(LaunchFolder):
         """The run folder of a trial."""
         return Run(self.folder / f"trial_{number:04d}")
 
+    def definition(self) -> Definition:
+        """What study.json says. Raises FileNotFoundError, DamagedError."""
+        definition = read_json(self.study_file, Definition, newer=True)
+        for name in ("iterations", "seed"):
+            if type(definition["base"].get(name)) is not int:
+                raise DamagedError(f"{self.study_file} is damaged: base.{name} is {definition['base'].get(name)!r:.60}")
+        if definition.get("study", self.name) != self.name:
+            raise DamagedError(f"{self.study_file} is damaged: it is of study {definition['study']!r:.60}")
+        return definition
+
+    def trial_folders(self) -> list[Path]:
+        """The folders of its trials that are there, by number."""
+        return sorted(path for path in self.folder.glob("trial_*") if TRIAL.fullmatch(path.name))
+
     def has_runs(self) -> bool:
         """Whether a trial has begun to train."""
-        return any(Run(folder).config_file.exists() for folder in self.folder.glob("trial_*"))
+        return any(Run(folder).config_file.exists() for folder in self.trial_folders())
 
     def attempt_log(self, number: int) -> AttemptLog:
         """The attempts on a trial."""

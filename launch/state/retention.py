@@ -1,6 +1,6 @@
 """Which weights a trial leaves behind: a finished run of ViT-B has 4.25 GB of them, and nobody needs most."""
 
-import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.files import open_file, write_json
+from fsr.json_file import read_json
 from fsr.run import Run
 from launch.state.paths import StudyFolder
 
@@ -30,10 +31,17 @@ class Retention:
     freed: int = 0
     """Bytes of trials that were removed after their summaries had told how many they have."""
 
+    def __post_init__(self) -> None:
+        if self.freed < 0:
+            raise ValueError(f"freed must be at least 0, got {self.freed}")
+
     @classmethod
     def of(cls, folder: StudyFolder) -> "Retention":
-        """What the study says; a study from before this could be said keeps all."""
-        return cls(**json.loads(folder.keep_file.read_text())) if folder.keep_file.exists() else cls("all")
+        """What the study says; a study from before this could be said keeps all. Raises DamagedError."""
+        try:
+            return read_json(folder.keep_file, cls, newer=True)
+        except FileNotFoundError:
+            return cls("all")
 
     def write(self, folder: StudyFolder) -> None:
         """Let all workers go by this from their next trial's end on. The sweep lock must be held."""
@@ -67,7 +75,7 @@ def clean_up(folder: StudyFolder, number: int, state: TrialState) -> int:
 
 def clean_up_announced(folder: StudyFolder, study: optuna.Study) -> None:
     """Finish what killed workers left: clean up after each trial whose end was announced and told."""
-    marks = [int(mark.name) for mark in folder.ended.glob("[0-9]*")]
+    marks = [int(mark.name) for mark in folder.ended.glob("[0-9]*") if re.fullmatch(r"[0-9]{1,9}", mark.name)]
     if marks:
         clean_up_all(folder, (trial for trial in study.get_trials(deepcopy=False) if trial.number in marks))
 

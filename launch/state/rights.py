@@ -8,8 +8,8 @@ from pathlib import Path
 from fsr.errors import UserError
 from fsr.system_errors import nearest, no_right
 from fsr.writable import check_folder
+from launch.state.journal import JOURNAL
 from launch.state.paths import LaunchFolder, StudyFolder
-from launch.state.storage import JOURNAL
 
 
 def check_rights(folder: LaunchFolder) -> None:

@@ -1,109 +1,34 @@
-"""Optuna's storage of a study: a journal file that survives writers killed in mid-append."""
+"""Optuna's storage of a study: its journal, or a database."""
 
 import gc
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NotRequired, TypedDict
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.storages.journal import BaseJournalBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 
 from fsr.errors import UserError
-from fsr.files import naming, open_file
+from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
 from fsr.system_errors import nearest
+from launch.state.journal import JOURNAL, StudyJournal
 from launch.state.paths import StudyFolder
 from launch.state.storage_url import parse_url, secrets_of, without_password
 
-JOURNAL = "journal.log"
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
 HIDDEN = "***"  # stands for the password in what is shown and written down
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "ceph", "9p", "afs")
 
 
-class Lock(Protocol):
-    """What FileLock and Optuna's JournalFileOpenLock and JournalFileSymlinkLock have in common."""
+class Stored(TypedDict):
+    """What study.json says of where the study is stored."""
 
-    def acquire(self) -> bool:
-        """Wait for the lock and take it."""
-
-    def release(self) -> None:
-        """Give the lock back."""
+    storage: NotRequired[str]
 
 
-class JournalFile(BaseJournalBackend):
-    """One JSON record a line; a record counts once its newline is there.
-
-    Optuna's own file backend appends behind what a killed writer left, and the line that this makes ruins the study
-    (optuna/optuna#5138). Here an unfinished tail is ignored by readers and cut off by the next writer, so the file
-    stays one that Optuna's backend and dashboard read as well.
-    """
-
-    def __init__(self, path: Path, lock: Lock) -> None:
-        self._path = path
-        self._lock = lock
-        self._offsets = [0]  # where record n begins, for all records seen so far
-        if not path.exists():  # who only reads leaves a study as it is
-            open_file(path, "ab").close()
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """All whole records from number `log_number_from` on."""
-        first = min(log_number_from, len(self._offsets) - 1)
-        lines = self._read(self._offsets[first]).splitlines(keepends=True)
-        for number, line in enumerate(lines, start=first):
-            if number + 1 == len(self._offsets):
-                self._offsets.append(self._offsets[number] + len(line))
-        records = json.loads(b"[" + b",".join(lines) + b"]")  # all at once, in half of the time that one by one takes
-        if len(records) != len(lines):
-            raise ValueError(f"{self._path} has {len(records)} records in {len(lines)} lines")
-        yield from records[log_number_from - first :]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records behind the last whole one."""
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._lock.acquire()
-        try:
-            with naming(self._path), open(self._path, "r+b") as file:
-                file.truncate(_end_of_records(file.fileno()))
-                file.seek(0, os.SEEK_END)
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            self._lock.release()
-
-    def _read(self, offset: int) -> bytes:
-        """The whole records from byte `offset` on.
-
-        Readers take no lock, so a writer may cut off and write over an unfinished tail while it is being read: only
-        what reads the same twice is taken.
-        """
-        with open(self._path, "rb", buffering=0) as file:
-            records = None
-            while True:
-                file.seek(offset)
-                again = file.read()
-                if records is not None and again.startswith(records):
-                    return records
-                records = again[: again.rfind(b"\n") + 1]
-
-
-def _end_of_records(file: int) -> int:
-    """Size of the file without an unfinished last line."""
-    end = os.fstat(file).st_size
-    while end > 0:
-        start = max(0, end - 4096)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
-def journal_storage(backend: JournalFile) -> JournalStorage:
+def journal_storage(backend: StudyJournal) -> JournalStorage:
     """Optuna's storage over this backend, which replays all records.
 
     Optuna would keep what it made of them as a pickle beside the journal, and to load a pickle is to run it: whoever
@@ -125,7 +50,7 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     """
     if not database:
         path = folder / JOURNAL
-        return journal_storage(JournalFile(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
+        return journal_storage(StudyJournal(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
     url = database_url(StudyFolder(folder))
     check_url(url)
     try:
@@ -140,17 +65,47 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
 def open_launched(folder: StudyFolder) -> BaseStorage:
     """The storage of a study that was launched before. Raises UserError if there is none, or it cannot be used."""
     if not folder.study_file.exists():
+        if folder.trial_folders() or (folder.folder / JOURNAL).exists():
+            raise DamagedError(f"{folder.study_file} is gone, although {folder.folder} holds trials or a journal")
         raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
     place = recorded_storage(folder)
     if place == JOURNAL and not (folder.folder / JOURNAL).exists():
-        raise UserError(f"the journal of the study, {folder.folder / JOURNAL}, is gone; nothing tells of its trials")
+        raise DamagedError(f"the journal of the study, {folder.folder / JOURNAL}, is gone; nothing tells of its trials")
     return open_storage(folder.folder, place != JOURNAL)
+
+
+def load_launched(folder: StudyFolder) -> optuna.Study:
+    """A study that was launched before. Raises as `open_launched`, and DamagedError if its storage has lost it."""
+    storage = open_launched(folder)
+    try:
+        return optuna.load_study(study_name=folder.name, storage=storage)
+    except KeyError:
+        raise DamagedError(f"{place_of(folder)} holds no study {folder.name}") from None
+
+
+def check_not_lost(folder: StudyFolder, storage: BaseStorage) -> None:
+    """Raise DamagedError if trials lie in the study's folder of which its storage does not know: a new study would take
+    them for its own."""
+    try:
+        known = storage.get_n_trials(storage.get_study_id_from_name(folder.name))
+    except KeyError:
+        known = 0
+    unknown = [path for path in folder.trial_folders() if int(path.name.removeprefix("trial_")) >= known]
+    if unknown:
+        raise DamagedError(
+            f"{unknown[0]} is there, but {place_of(folder)} knows {known or 'no'} trials of study {folder.name}"
+        )
+
+
+def place_of(folder: StudyFolder) -> str:
+    """The study's storage, in words."""
+    place = recorded_storage(folder)
+    return f"the journal {folder.folder / JOURNAL}" if place == JOURNAL else f"the storage {without_password(place)}"
 
 
 def recorded_storage(folder: StudyFolder) -> str:
     """Where study.json says that the study is stored: the journal, or a URL without its password."""
-    place: str = json.loads(folder.study_file.read_text()).get("storage", JOURNAL)
-    return place
+    return read_json(folder.study_file, Stored, newer=True).get("storage", JOURNAL)
 
 
 def database_url(folder: StudyFolder) -> str:

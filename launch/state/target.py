@@ -1,12 +1,12 @@
 """The target of a study: how many trials are wanted, which all its workers go by."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from optuna.trial import FrozenTrial
 
 from fsr.files import write_json
+from fsr.json_file import read_json
 from launch.state.paths import StudyFolder
 from launch.state.trials import DONE, count
 
@@ -21,14 +21,20 @@ class Target:
     trials: int
     limit: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.trials <= self.limit:
+            raise ValueError(
+                f"limit must be at least trials, and trials at least 0, got {self.limit} and {self.trials}"
+            )
+
     def write(self, folder: StudyFolder) -> None:
         """Make this the target that all workers of the study go by from their next claim on."""
         write_json(folder.target_file, asdict(self))
 
     @classmethod
     def of(cls, folder: StudyFolder) -> "Target":
-        """The target that was written last."""
-        return cls(**json.loads(folder.target_file.read_text()))
+        """The target that was written last. Raises FileNotFoundError before the first, DamagedError."""
+        return read_json(folder.target_file, cls, newer=True)
 
 
 def reached(target: int, trials: Sequence[FrozenTrial]) -> bool:

@@ -1,6 +1,6 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -20,11 +20,9 @@ from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
 from launch.state.target import Target
-from launch.state.trials import CODE, DONE, SEED, count
+from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, count, damage_of, summary_of
 from launch.study import Settings, Study
 from launch.worker.protocol import FindCause
-
-SUMMARY = "summary"  # user attribute of a trial that has ended: what it took
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,19 @@ class Claim:
 
     def tell(self, value: float | None = None, state: TrialState = TrialState.COMPLETE) -> None:
         """Record how the trial ended, and what it took; then remove the weights that the study does not keep."""
-        attempts = self.attempt_log.attempts()
-        summary = {
+        attempts, progress = self.attempt_log.attempts(), Progress.of(self.run)
+        summary: Summary = {
             "causes": [attempt.cause for attempt in attempts],
             "node": attempts[-1].node if attempts else "",
             "seconds": round(sum(attempt.seconds for attempt in attempts), 1),
             "gpu_seconds": self.attempt_log.gpu_seconds(failed=state == TrialState.FAIL),
             "bytes": Retention.of(self.folder).bytes_left(self.run, state),
-            **asdict(Progress.of(self.run)),
+            "step": progress.step,
+            "evaluated": progress.evaluated,
+            "scores": progress.scores,
+            "steps_per_s": progress.steps_per_s,
         }
-        self.trial.set_user_attr(SUMMARY, summary)  # so that nobody need open the folders of finished trials
+        self.trial.set_user_attr(SUMMARY, summary)
         seed = self.trial.user_attrs.get(SEED, self.base.seed)
         write_hparams(self.run, self.trial, seed, state)
         announce_end(self.folder, self.trial.number, state)
@@ -65,7 +66,7 @@ class Claim:
 
     def fail(self, reason: str) -> None:
         """Record that the trial is given up."""
-        self.trial.set_user_attr("error", reason)
+        self.trial.set_user_attr(ERROR, reason)
         self.tell(state=TrialState.FAIL)
 
     def let_go(self) -> None:
@@ -181,8 +182,9 @@ def _open(
 
 
 def _fails_again(trial: FrozenTrial, code: str) -> bool:
-    summary = trial.user_attrs.get(SUMMARY, {})
-    return trial.user_attrs.get(CODE, [])[-1:] == [code] and blames_setting(summary.get("causes", []))
+    if damage_of(trial):
+        return False
+    return trial.user_attrs.get(CODE, [])[-1:] == [code] and blames_setting(summary_of(trial).get("causes", []))
 
 
 def _running(session: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:

@@ -1,7 +1,6 @@
 """What a worker has to do, as a file that it reads: nothing depends on who started it, and nobody changes it."""
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import write_json
 from fsr.inference.config import InferConfig
+from fsr.json_file import read_json
 from launch.state.code_snapshot import running_version
 from launch.state.paths import LaunchFolder, ResultsFolder, RunFolder, StudyFolder
 from launch.study import load
@@ -43,10 +43,11 @@ class JobSpec:
 
     @classmethod
     def read(cls, path: Path) -> "JobSpec":
-        """The job spec in a file. What a newer submitter added to it, this version of the code does not need."""
-        content = json.loads(path.read_text())
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in content.items() if name in known})
+        """The job spec in a file. What a newer submitter added to it, this version of the code does not need.
+
+        Raises FileNotFoundError, DamagedError.
+        """
+        return read_json(path, cls, newer=True)
 
     def launch_folder(self) -> LaunchFolder:
         """The folder of the study, the run or the results."""

@@ -4,7 +4,6 @@ Rank 0 works, the others follow it. The exit code tells the batch script, or the
 """
 
 import faulthandler
-import json
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ try:
     from launch.slurm import bad_nodes, commands
     from launch.slurm.environment import Environment, current_environment
     from launch.slurm.error_causes import cause_of_error
+    from launch.state.damage import naming_repair
     from launch.state.paths import LaunchFolder
     from launch.state.process import die_after
     from launch.state.stop import StopRequest
@@ -35,7 +35,7 @@ except ImportError as error:
     sentence = f"the code snapshot {os.getcwd()} is not whole ({error}); take a new one with --renew-code"
     print(f"error: {sentence}", file=sys.stderr)
     if "SLURM_JOB_ID" not in os.environ:
-        mistakes = Path(json.loads(Path(sys.argv[1]).read_text())["folder"]) / "mistakes"
+        mistakes = Path(sys.argv[1]).parent.parent / "mistakes"  # the job spec lies in a folder of the study's
         mistakes.mkdir(exist_ok=True)
         (mistakes / f"import_{os.getpid()}").write_text(sentence, encoding="utf-8")
     sys.exit(2)
@@ -50,7 +50,11 @@ EXIT_CODES = {
 
 def main() -> None:
     """Work until nothing is left to do."""
-    spec = JobSpec.read(Path(sys.argv[1]))
+    try:
+        spec = JobSpec.read(Path(sys.argv[1]))
+    except (UserError, OSError) as error:
+        print(f"error: {sentence_of(error) or error}", file=sys.stderr)
+        sys.exit(ExitCode.MISTAKE)
     folder, environment = spec.launch_folder(), current_environment()
     rendezvous = Rendezvous(folder.locks)
     # Loader workers inherit it. Their stacks tell where a rank hangs.
@@ -62,7 +66,8 @@ def main() -> None:
         if spec.sweep_pid is None:
             HEARTBEAT.write_to(rendezvous.heartbeat_file(), environment.node)
             HEARTBEAT.start("starting")
-        worker = spec.worker()
+        with naming_repair(folder):
+            worker = spec.worker()
     except UserError as error:
         if rendezvous.rank == 0:
             report_mistake(folder, environment, error)
@@ -102,7 +107,8 @@ def lead(worker: Worker, stop: StopRequest, environment: Environment, rendezvous
     elif environment.node in bad_nodes.bad_nodes(worker.folder):
         leave_bad_nodes(worker.folder, environment)
     try:
-        outcome = worker.work(stop, environment, rendezvous)
+        with naming_repair(worker.folder):
+            outcome = worker.work(stop, environment, rendezvous)
     except Exception as error:
         if isinstance(error, UnreadableError) or cause_of_error(error)[0] == "node":
             leave_node_that_lacks(worker, environment, rendezvous, error)

@@ -4,24 +4,48 @@ They find each other through a second file (c10d's FileStore), for c10d's store 
 user who reaches the port could join the run. Both files lie in a folder that nobody else can enter.
 """
 
-import json
 import os
 import platform
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import make_folder, write_json
+from fsr.json_file import read_json
 from fsr.run import Run
 from launch.state.attempts import Cause
 
 POLL_S = 0.2
 PATIENCE_S = 2.0
 END_S = 60.0  # in which rank 0 tells of a mistake
+
+
+class Announcement(TypedDict):
+    """What rank 0 wrote last: a run to train, or the end."""
+
+    number: int
+    """Of its announcements, from 1."""
+    end: NotRequired[bool]
+    config: NotRequired[dict[str, Any]]
+    run: NotRequired[str]
+    store: NotRequired[str]
+
+
+class Failure(TypedDict):
+    """Why a rank died."""
+
+    cause: Cause
+    detail: str
+
+
+class Lack(TypedDict):
+    """Where a rank could not read something."""
+
+    node: str
 
 
 class Rendezvous:
@@ -89,7 +113,7 @@ class Rendezvous:
         deadline = time.monotonic() + patience_s
         while True:
             for file in sorted(self._folder.glob(f"{self._file.stem}.rank*.json")):
-                content = json.loads(file.read_text())
+                content = read_json(file, Failure)
                 if content["cause"] != "killed":  # else it only saw the others go
                     return content["cause"], f"{file.suffixes[-2][1:]}: {content['detail']}"
             if time.monotonic() >= deadline:
@@ -107,13 +131,13 @@ class Rendezvous:
         if self.count > 1:
             time.sleep(PATIENCE_S)
         files = self._folder.glob(f"{self._file.stem}.lack*.json")
-        return {json.loads(file.read_text())["node"] for file in files}
+        return {read_json(file, Lack)["node"] for file in files}
 
     def end_is_announced(self, patience_s: float = END_S) -> bool:
         """Whether rank 0 announces the end within `patience_s` (other ranks)."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            if self._file.exists() and "end" in json.loads(self._file.read_text()):
+            if self._file.exists() and "end" in read_json(self._file, Announcement):
                 return True
             time.sleep(POLL_S)
         return False
@@ -122,11 +146,11 @@ class Rendezvous:
         self._announcements += 1
         write_json(self._file, content | {"number": self._announcements})
 
-    def _read_next(self) -> dict[str, Any]:
+    def _read_next(self) -> Announcement:
         self._announcements += 1
         while True:
             if self._file.exists():
-                content: dict[str, Any] = json.loads(self._file.read_text())
+                content = read_json(self._file, Announcement)
                 if content["number"] >= self._announcements:
                     return content
             time.sleep(POLL_S)
