@@ -61,9 +61,9 @@ def check_values(values: dict[str, Any]) -> str | None:
     """What is wrong with the values of a record or of a result: each is a number, a finite score one from 0 to 1."""
     scores = [value for name, value in values.items() if name.startswith(PREFIX)]
     kinds, step = list(map(type, values.values())), values.get("step")
-    if type(step) is int and 0 <= step <= LARGEST and kinds.count(float) == len(kinds) - 1:
-        if not scores or 0 <= min(scores) <= max(scores) <= 1:
-            return None  # nearly all of them, at once
+    numbers = type(step) is int and 0 <= step <= LARGEST and kinds.count(float) == len(kinds) - 1
+    if numbers and (not scores or 0 <= min(scores) <= max(scores) <= 1):
+        return None  # nearly all of them, at once
     for name, value in values.items():
         if type(value) is not float and (type(value) is not int or abs(value) > LARGEST):
             return f"{name[:60]} is {_shown(value)}, not a number"
