@@ -62,8 +62,8 @@ def check_values(values: dict[str, Any]) -> str | None:
     None a score that could not be measured."""
     scores = [value for name, value in values.items() if name.startswith(PREFIX)]
     kinds, step = list(map(type, values.values())), values.get("step")
-    floats = kinds.count(float) == len(kinds) - 1
-    if type(step) is int and 0 <= step <= LARGEST and floats and (not scores or 0 <= min(scores) <= max(scores) <= 1):
+    numbers = type(step) is int and 0 <= step <= LARGEST and kinds.count(float) == len(kinds) - 1
+    if numbers and (not scores or 0 <= min(scores) <= max(scores) <= 1):
         return None  # nearly all of them, at once
     for name, value in values.items():
         if value is None and name.startswith(PREFIX):

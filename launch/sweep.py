@@ -43,7 +43,7 @@ from launch.state.retention import Keep, Retention, clean_up_all, clean_up_annou
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
-from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage
+from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage, recorded_storage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.submit import choose_code, scripts
@@ -104,8 +104,11 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
 
 
 def check_whole(folder: StudyFolder) -> None:
-    """Raise DamagedError if trials or a journal are there without the study.json that says what they are."""
-    if not folder.study_file.exists() and (folder.trial_folders() or (folder.folder / JOURNAL).exists()):
+    """Raise DamagedError if trials are there without study.json or the journal, which say what they are, or a journal
+    without study.json."""
+    defined, told = folder.study_file.exists(), (folder.folder / JOURNAL).exists()
+    lost = folder.trial_folders() if defined else told or folder.trial_folders()
+    if lost and not (defined and (told or recorded_storage(folder) != JOURNAL)):
         open_launched(folder)
 
 

@@ -59,7 +59,9 @@ class CodeFolder:
             return []
         wrong = [version for version in versions if not VERSION.fullmatch(version)]
         if wrong or not versions:  # they are names of folders
-            raise DamagedError(f"{self.versions_file} is damaged: {wrong[:1] or versions!s:.60} is no code version")
+            raise DamagedError(
+                f"{self.versions_file} is damaged: {next(iter(wrong), 'nothing'):.60} is no code version"
+            )
         return versions
 
     def snapshot(self, version: str) -> Path:
