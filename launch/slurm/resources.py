@@ -35,6 +35,9 @@ R = TypeVar("R", bound="Resources")
 class _Number(int):
     """A default, which can be told from the same number given by the user."""
 
+    def __hash__(self) -> int:  # another one: tyro finds a default's type by the default
+        return hash((_Number, int(self)))
+
 
 class _Text(str):
     """A default, which can be told from the same text given by the user."""
