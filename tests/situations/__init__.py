@@ -1,0 +1,11 @@
+"""Situations that a user's command may meet, as tables: bad input, damaged files, odd surroundings, other people.
+
+`situation.py` says what a situation is and what counts as handled, `stock.py` makes what they start from, `starter.py`
+and `commands.py` run their commands; each other file is a table of situations of one kind.
+"""
+
+from situations import data, flags, hostile, people, places, readers, results, runs, surroundings
+
+TABLES = tuple(
+    table.situations for table in (flags, readers, runs, results, data, places, hostile, people, surroundings)
+)

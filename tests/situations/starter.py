@@ -1,0 +1,116 @@
+"""Runs commands of the project in processes that have their imports behind them: forked from one.
+
+`python starter.py` reads one JSON object a line (see `become`), and answers with a process's id, then its status.
+A child becomes the command as if Python had just been started with it: same arguments, environment, folder, rights.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import resource
+import runpy
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+# What commands import, and each forked process then finds done.
+IMPORTED = (
+    *("torch", "torchvision.transforms.v2", "timm", "optuna", "sqlalchemy", "pandas", "pyarrow.parquet", "scipy.stats"),
+    *("matplotlib.pyplot", "pycocotools.mask", "rich.live", "tyro", "submitit", "tensorboard.program", "nbclient"),
+    *(
+        "nbconvert",
+        "optuna_dashboard",
+        "fsr.train",
+        "fsr.infer",
+        "fsr.export",
+        "fsr.data.prepare",
+        "fsr.data.synthetic",
+    ),
+    *("launch.sweep", "launch.status", "launch.doctor", "launch.train", "launch.infer", "fsr.data.synthetic"),
+    *("analysis.load", "analysis.compare", "analysis.figures", "analysis.board", "analysis.dashboard"),
+    "analysis.gallery",
+)
+
+
+def next_command() -> dict | None:
+    """Fork for each command that standard input names: the command in a child, None in the parent at the end."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # or each child would copy all that it looks through
+    print("ready", flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        child = os.fork()
+        if not child:
+            return json.loads(line)
+        print(child, flush=True)
+        print(os.waitpid(child, 0)[1], flush=True)
+    return None
+
+
+def become(command: dict) -> None:
+    """Take a command's `folder`, `environment`, `limits`, `user` and `groups`, and its files for output."""
+    os.setsid()
+    for number, name, mode in ((0, "/dev/null", os.O_RDONLY), (1, command["out"], os.O_WRONLY | os.O_CREAT)):
+        os.dup2(os.open(name, mode, 0o666), number)
+    os.dup2(os.open(command["err"], os.O_WRONLY | os.O_CREAT, 0o666), 2)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False)
+    os.environ.clear()
+    os.environ.update(command["environment"])
+    os.chdir(command["folder"])
+    os.umask(command["umask"])
+    for name, limit in command["limits"].items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    if command["user"] is not None:
+        os.setgroups(command["groups"])
+        os.setresgid(*[command["user"]] * 3)
+        os.setresuid(*[command["user"]] * 3)
+
+
+def run(program: str, *words: str) -> None:
+    """Run a file, or the module after -m, as Python does."""
+    if program == "-m":
+        module, *words = words
+        sys.argv = [module, *words]
+        sys.modules.pop(module, None)
+        sys.path[0] = os.getcwd()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [program, *words]
+        sys.path[0] = os.path.dirname(program)
+        runpy.run_path(program, run_name="__main__")
+
+
+def code_of(work: Callable[..., None], *words: str) -> int:
+    """The exit code with which Python would end after this work; what it would print is printed."""
+    code: object = 0
+    try:
+        work(*words)
+    except SystemExit as end:
+        code = end.code
+        if not isinstance(code, int | None):
+            print(code, file=sys.stderr)
+            code = 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(code or 0) & 255
+
+
+if __name__ == "__main__":
+    command = next_command()
+    if command is None:
+        os._exit(0)
+    become(command)
+    os._exit(code_of(run, *command["words"]))  # to take down all that was imported would take a second
