@@ -68,6 +68,8 @@ XML = {
     "<annotation><object><name>&x;</name></object></annotation>",
     "no name": "<annotation><object></object></annotation>",
 }
+
+
 def segmented(segmentation: object) -> Callable[[dict[str, Any]], None]:
     """The change of the first object's segmentation."""
     return lambda content: content["annotations"][0].update(segmentation=segmentation)
@@ -150,9 +152,8 @@ def bomb() -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    )
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(100))), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def first(folder: str, ending: str, split: str = "train") -> Callable[[Place], Path]:

@@ -37,11 +37,9 @@ ABSURD = {
     "depth": "1000000000",
     "batch_size": "1000000000000",
     "crop_size": "80000000",
-    "workers": "1000000000",
     "seed": "99999999999999999999999999",
     "iterations": "99999999999999999999999999",
     "num_classes": "1000000",
-    "local_crops": "1000000000",
     "heads": "7",
     "decoder_dilation": "1000000000",
     "teacher_temp": "1e-300 1e300",
@@ -334,7 +332,16 @@ def situations() -> list[Situation]:
                 limit_s=30,
             )
         )
-    found += [flag("train", TRAIN, bad) for bad in TRAINS]
+    too_many = Situation(
+        name="train --workers 1000000000",
+        kind="absurd value",
+        words=[*TRAIN, "--workers", "1000000000"],
+        expects=refused("workers"),
+        user=4007,
+        limits={"RLIMIT_NPROC": 40},  # or it would be the machine's end
+        limit_s=30,
+    )
+    found += [too_many, *(flag("train", TRAIN, bad) for bad in TRAINS)]
     found += [flag("launch train", LAUNCHED_TRAIN, (f"--{n}", v)) for n in ("lr", "momentum") for v in ("nan", "inf")]
     found += [
         flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--gpus", "--nodes", "--sbatch")

@@ -103,9 +103,7 @@ def judge(situation: Situation, place: Place, answer: Answer, before: dict[str, 
         return "exposure: the payload ran"
     for sign in BROKEN:
         if sign in answer.said:
-            lines = [
-                line for line in answer.said.splitlines() if re.match(r"^[\w.]+(Error|Exception|Interrupt)\b", line)
-            ]
+            lines = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", answer.said, re.MULTILINE)
             return f"traceback: {(lines or [sign])[-1][:160]}"
     if answer.code < 0 and situation.interrupt_s is None:
         return f"traceback: died of signal {-answer.code}"

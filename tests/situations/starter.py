@@ -27,7 +27,6 @@ IMPORTED = (
         "fsr.infer",
         "fsr.export",
         "fsr.data.prepare",
-        "fsr.data.synthetic",
     ),
     *("launch.sweep", "launch.status", "launch.doctor", "launch.train", "launch.infer", "fsr.data.synthetic"),
     *("analysis.load", "analysis.compare", "analysis.figures", "analysis.board", "analysis.dashboard"),
