@@ -4,8 +4,9 @@
 and `commands.py` run their commands; each other file is a table of situations of one kind.
 """
 
-from situations import data, flags, hostile, people, places, readers, results, runs, surroundings
+from situations import data, flags, hostile, makes, people, places, ranks, readers, results, runs, surroundings
 
 TABLES = tuple(
-    table.situations for table in (flags, readers, runs, results, data, places, hostile, people, surroundings)
+    table.situations
+    for table in (flags, readers, runs, results, data, places, hostile, people, ranks, makes, surroundings)
 )

@@ -19,6 +19,7 @@ from situations.situation import Answer, Place, Situation, digest_of, judge
 from situations.stock import Stock
 
 STARTER = Path(__file__).parent / "starter.py"
+MOST_MEMORY = 12 << 30  # bytes of a command, so that none takes the machine with it
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")  # of this process's environment
 
 
@@ -159,7 +160,7 @@ class Commands:
             "folder": place.fill(situation.cwd),
             "environment": self.environment(situation, place),
             "umask": situation.umask,
-            "limits": situation.limits,
+            "limits": {"RLIMIT_AS": MOST_MEMORY} | situation.limits,
             "user": situation.user,
             "groups": [GROUP],
             "out": str(out),

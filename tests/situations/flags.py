@@ -53,10 +53,10 @@ TRAINS = (
     ("--pretrained", "{here}/missing.pth"),
     ("--pretrained", "{data}"),
     ("--pretrained", "{checkout}/fsr/train.py"),
-    ("--train_set", "no_such_list"),
-    ("--train_set", "../../../../../etc/passwd"),
-    ("--val_set", ""),
-    ("--val_set", "{here}/x"),
+    ("--train_set", "no_such_list", "no_such_list"),
+    ("--train_set", "../../../../../etc/passwd", "passwd"),
+    ("--val_set", "", "list"),
+    ("--val_set", "{here}/x", "{here}/x"),
     ("--data_folder", "{here}/nowhere", "nowhere"),
     ("--data_folder", "{checkout}/fsr/train.py", "train.py"),
     ("--data_folder", "", "data"),
@@ -66,7 +66,7 @@ TRAINS = (
     ("--augment", "gpu"),
     ("--use_mim", "perhaps"),
     ("--patch_size", "0"),
-    ("--patch_size", "7"),
+    ("--patch_size", "7", "patch size 7"),
     ("--block_size", "33"),
     ("--num_classes", "3"),
     ("--num_classes", "300"),
@@ -76,7 +76,7 @@ TRAINS = (
     ("--graphs", "true"),
     ("--compile", "maybe"),
     ("--momentums", "0.5"),
-    ("--lr", "1e-5 1e-4", "lr"),
+    ("--lr", "1e-5 1e-4", "1e-4"),
     ("--lr", "fast"),
     ("--iterations", "0"),
     ("--iterations", "1.5"),
@@ -101,7 +101,6 @@ INFERS = (
     ("--workers", "-1"),
     ("--workers", "two"),
     ("--threads", "0"),
-    ("--threads", "99999999999"),
     ("--shards", "0"),
     ("--shards", "-5"),
     ("--shard", "1"),
@@ -113,7 +112,7 @@ INFERS = (
     ("--heads", "0"),
     ("--heads", "7"),
     ("--infer_set", "../val"),
-    ("--infer_set", "no_such_list"),
+    ("--infer_set", "no_such_list", "no_such_list"),
     ("--infer_set", ""),
     ("--weights", "best"),
     ("--precision", "int8"),
@@ -144,7 +143,6 @@ SWEEPS = (
     ("--iterations", "inf"),
     ("--iterations", "3", "iterations"),
     ("--repeat", "0"),
-    ("--repeat", "2", "repeat"),
     ("--best", "0"),
     ("--seed", "-1", "seed"),
     ("--seed", "99999999999999999999999999", "seed"),
@@ -379,7 +377,7 @@ def situations() -> list[Situation]:
 def absurd(name: str) -> Check:
     """It is refused, or the loss is said not to be finite; a long run is stopped by the one who started it."""
     checks = [refused(name), refused("memory", codes=(1, 2)), refused("finite", codes=(1, 2))]
-    if name in ("iterations", "pictures"):
+    if name in ("iterations", "pictures", "decoder_dilation"):
         checks.append(works(codes=(0, 130)))
     return either(*checks)
 

@@ -13,6 +13,8 @@ ESCAPE = "\x1b"
 PAYLOAD = "payload-ran"  # a file that only code from a hostile file would make
 # Signs that the program itself broke, wherever they stand in its output.
 BROKEN = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error", "Segmentation fault")
+# What torchrun prints of a rank that ends with a code other than 0, whatever the rank itself has said.
+OF_TORCHRUN = re.compile(r"Traceback(?:(?!Traceback).)*ChildFailedError:.*", re.DOTALL)
 
 
 @dataclass
@@ -101,9 +103,10 @@ def judge(situation: Situation, place: Place, answer: Answer, before: dict[str, 
         return f"hang: no end within {situation.limit_s:.0f} s"
     if list(place.folder.rglob(PAYLOAD)):
         return "exposure: the payload ran"
+    said = OF_TORCHRUN.sub("", answer.said)
     for sign in BROKEN:
-        if sign in answer.said:
-            lines = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", answer.said, re.MULTILINE)
+        if sign in said:
+            lines = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", said, re.MULTILINE)
             return f"traceback: {(lines or [sign])[-1][:160]}"
     if answer.code < 0 and situation.interrupt_s is None:
         return f"traceback: died of signal {-answer.code}"
@@ -150,7 +153,8 @@ def refused(*names: str, codes: Sequence[int] = (2,)) -> Check:
             return f"wrong result: exit code {answer.code}; {(answer.said.splitlines() or [''])[-1][:120]}"
         if said is None:
             return f"bad words: no sentence; {(answer.err.splitlines() or [''])[-1][:120]}"
-        missing = [place.fill(name) for name in names if place.fill(name) not in said]
+        flat = said.replace("_", "-")  # both spellings of a flag
+        missing = [name for name in map(place.fill, names) if name.replace("_", "-") not in flat]
         if missing:
             return f"bad words: the sentence does not name {', '.join(missing)}: {said[:160]}"
         return None

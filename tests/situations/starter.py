@@ -5,12 +5,14 @@ A child becomes the command as if Python had just been started with it: same arg
 """
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
 import os
 import resource
 import runpy
+import signal
 import sys
 import threading
 import traceback
@@ -49,9 +51,16 @@ def next_command() -> dict | None:
     return None
 
 
+def end_with_parent() -> None:
+    """Let this process be killed when its parent ends."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def become(command: dict) -> None:
     """Take a command's `folder`, `environment`, `limits`, `user` and `groups`, and its files for output."""
     os.setsid()
+    end_with_parent()
     for number, name, mode in ((0, "/dev/null", os.O_RDONLY), (1, command["out"], os.O_WRONLY | os.O_CREAT)):
         os.dup2(os.open(name, mode, 0o666), number)
     os.dup2(os.open(command["err"], os.O_WRONLY | os.O_CREAT, 0o666), 2)
@@ -108,6 +117,7 @@ def code_of(work: Callable[..., None], *words: str) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     command = next_command()
     if command is None:
         os._exit(0)

@@ -38,6 +38,8 @@ class Stock:
         for package in ("fsr", "launch", "sweeps", "analysis"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / package, self.paths["checkout"] / package, ignore=ignored)
+        shutil.copy(ROOT / "Makefile", self.paths["checkout"])
+        (self.paths["checkout"] / ".venv").symlink_to(sys.prefix)
         for make in PARTS.values():
             make(self)
         subprocess.run(["chmod", "-R", "a+rX", folder], check=True)

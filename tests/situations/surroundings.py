@@ -42,6 +42,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": COMPARE,
 }
 OTHERS = {"launch train": LAUNCHED_TRAIN, "launch infer": LAUNCHED_INFER, "figures": FIGURES, "gallery": GALLERY}
+EVERY = ("train", "infer", "sweep", "status", "load", "prepare")  # which meet everything; the others meet some of it
+SOME = (
+    *("standard output closed", "| true", "standard output full", "ulimit -n 24", "ulimit -f 0", "ulimit -v 1.5 GB"),
+    *("no HOME", "LANG=C", "COLUMNS a word", "brackets", "a closing tag", "an escape", "no UTF-8"),
+)
 TELLERS = ("status", "status --json", "doctor", "dry run", "compare")  # whose output is all that they are for
 NEEDS = ["runs", "data", "states", "run"]
 OUTPUTS = {
@@ -109,6 +114,9 @@ NAMES = {
     "a backslash": "a\\nb",
     "a colon": "a:b;c",
 }
+REFUSABLE = ("a leading dash", "a newline", "no UTF-8", "an escape")  # in a sentence, for what good is such a name?
+NAMED = dict.fromkeys(("train", "infer", "export", "synthetic", "launch train", "launch infer"), "out")
+NAMED |= {"prepare": "data", "compare": "states", "gallery": "run"}  # the folder of each command; else the runs folder
 CTRL_C = {
     "train": (0.05, 0.3, 1.0, 2.0, 4.0, 8.0),
     "infer": (0.05, 0.3, 1.0, 2.0, 4.0),
@@ -172,64 +180,32 @@ def situations() -> list[Situation]:
         options = {"needs": NEEDS} | more
         found.append(Situation(name=name, kind=kind, words=words, expects=expects, **options))
 
-    for command, words in COMMANDS.items():
-        for how, shell in OUTPUTS.items():
+    for command, words in (COMMANDS | OTHERS).items():
+
+        def met(parts: dict[str, Any], command: str = command) -> list[tuple[str, Any]]:
+            return [(name, part) for name, part in parts.items() if command in EVERY or name in SOME]
+
+        for how, shell in met(OUTPUTS):
             add(f"{command}: {how}", "odd output", words, output_check(command, how), shell=shell)
-        for how, limit in LIMITS.items():
+        for how, limit in met(LIMITS):
             # Whatever is too little is said in a sentence, unless the command needs no more.
             says = either(refused(), works()) if "-s" not in how else works()
             add(f"{command}: {how}", "limit", words, says, shell=f'{limit}; "$@"')
-        for how, variables in ENVIRONMENTS.items():
+        for how, variables in met(ENVIRONMENTS):
             alone = how in ("LANG=C", "ASCII output", "latin-1 output", "OMP_NUM_THREADS a word")
             add(f"{command}: {how}", "odd environment", words, works(), variables=variables, alone=alone)
-        add(
-            f"{command}: unknown user without HOME",
-            "odd environment",
-            words,
-            works(),
-            user=NOBODY,
-            variables={"HOME": None},
-            alone=command in ("status", "train", "load"),
-        )
-        gone = 'mkdir {here}/gone; cd {here}/gone; rmdir {here}/gone; "$@"'
-        add(
-            f"{command}: the working folder is gone",
-            "odd environment",
-            words,
-            either(works(), refused("folder")),
-            shell=gone,
-        )
-        processes = 'ulimit -u 1; exec "$@"'
-        add(f"{command}: ulimit -u 1", "limit", words, either(works(), refused()), shell=processes, user=NOBODY - 1)
-        for what, name in NAMES.items():
-            folder = {"train": "out", "infer": "out", "export": "out", "synthetic": "out", "prepare": "data"}.get(
-                command, "runs"
-            )
-            if command == "compare":
-                folder = "states"
-            check = works() if what not in ("a leading dash",) else either(works(), refused())
-            if command in ("sweep", "dry run", "train", "infer", "synthetic", "export", "prepare", "load") and what in (
-                "a newline",
-                "no UTF-8",
-                "an escape",
-            ):
-                check = either(check, refused())
+        without = {"user": NOBODY, "variables": {"HOME": None}, "alone": command in EVERY}
+        add(f"{command}: unknown user without HOME", "odd environment", words, works(), **without)
+        sentence = either(works(), refused())
+        if command in EVERY:
+            gone = 'mkdir {here}/gone; cd {here}/gone; rmdir {here}/gone; "$@"'
+            add(f"{command}: the working folder is gone", "odd environment", words, sentence, shell=gone)
+            one = {"shell": 'ulimit -u 1; exec "$@"', "user": NOBODY - 1}
+            add(f"{command}: ulimit -u 1", "limit", words, sentence, **one)
+        for what, name in met(NAMES):
+            folder = NAMED.get(command, "runs")
+            check = sentence if what in REFUSABLE else works()
             add(f"{command}: {folder} is called with {what}", "odd name", words, check, prepare=named(folder, name))
-    for command, words in OTHERS.items():
-        for how in ("standard output closed", "| true", "standard output full"):
-            add(f"{command}: {how}", "odd output", words, output_check(command, how), shell=OUTPUTS[how])
-        for how in ("ulimit -n 24", "ulimit -f 0", "ulimit -v 1.5 GB"):
-            add(f"{command}: {how}", "limit", words, either(refused(), works()), shell=f'{LIMITS[how]}; "$@"')
-        for what in ("brackets", "a closing tag", "an escape", "no UTF-8"):
-            folder = "run" if command == "gallery" else "out"
-            check = works() if "[" in NAMES[what] and what != "an escape" else either(works(), refused())
-            add(
-                f"{command}: {folder} is called with {what}",
-                "odd name",
-                words,
-                check,
-                prepare=named(folder, NAMES[what]),
-            )
     for how, cache in CACHES.items():
         for command in ("load", "compare", "figures"):
             words = (COMMANDS | OTHERS)[command]
