@@ -99,7 +99,16 @@ class Commands:
             starter.stop()
 
     def meet(self, situation: Situation) -> tuple[Answer, str | None, list[str]]:
-        """What came of a situation, the verdict on it, and its words."""
+        """What came of a situation, the verdict on it, and its words.
+
+        One that cannot even be made counts as not handled.
+        """
+        try:
+            return self._met(situation)
+        except Exception as error:
+            return Answer(-1, "", "", 0.0), f"not met: {error!r}", list(situation.words)
+
+    def _met(self, situation: Situation) -> tuple[Answer, str | None, list[str]]:
         place = self.place(situation)
         situation.prepare(place)
         self.give(place, situation.user)
