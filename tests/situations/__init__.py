@@ -8,5 +8,5 @@ from situations import data, flags, hostile, makes, people, places, ranks, reade
 
 TABLES = tuple(
     table.situations
-    for table in (flags, readers, runs, results, data, places, hostile, people, ranks, makes, surroundings)
+    for table in (data, places, hostile, people, results, runs, readers, ranks, makes, surroundings, flags)
 )

@@ -23,32 +23,32 @@ MOST_MEMORY = 12 << 30  # bytes of a command, so that none takes the machine wit
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")  # of this process's environment
 
 
+def start(stock: Stock, visible: list[Any], clients: int) -> subprocess.Popen[bytes]:
+    """The process from which commands are forked, for so many clients."""
+    program, pipes, cache = stock.folder / "starter.py", stock.folder / "pipes", stock.folder / "cache"
+    shutil.copy(STARTER, program)
+    for folder in (pipes, cache):
+        folder.mkdir(exist_ok=True)
+    for number in range(clients):
+        os.mkfifo(pipes / f"to_{number}")
+        os.mkfifo(pipes / f"from_{number}")
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"PYTHONPATH": str(stock.paths["checkout"]), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"MPLCONFIGDIR": str(cache), "HOME": str(stock.folder), "MPLBACKEND": "agg"}
+    command = [*map(str, visible), sys.executable, str(program), str(pipes), str(clients)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, cwd="/")
+
+
 class Starter:
-    """One process that forks commands, one at a time."""
+    """A client of that process, which has one command run at a time."""
 
-    def __init__(self, stock: Stock, visible: list[Any]) -> None:
-        self.checkout = stock.paths["checkout"]
-        own = stock.folder / "starter.py"
-        shutil.copy(STARTER, own)
-        cache = stock.folder / "cache"
-        cache.mkdir(exist_ok=True)
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        environment |= {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        environment |= {"MPLCONFIGDIR": str(cache), "HOME": str(stock.folder), "MPLBACKEND": "agg"}
-        command = [*map(str, visible), sys.executable, str(own)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd="/")
-        assert self.process.stdin and self.process.stdout
-        self.to, self.answers = self.process.stdin, self.process.stdout
-
-    def wait(self) -> None:
-        """Return when it can fork."""
-        assert self.answers.readline() == "ready\n"
+    def __init__(self, stock: Stock, number: int) -> None:
+        self.to = open(stock.folder / "pipes" / f"to_{number}", "w", 1)  # noqa: SIM115
+        self.answers = open(stock.folder / "pipes" / f"from_{number}")  # noqa: SIM115
 
     def run(self, command: dict[str, Any], limit_s: float, interrupt_s: float | None) -> int | None:
         """Exit code of a command, negative for a signal; None where it had to be killed."""
         self.to.write(json.dumps(command) + "\n")
-        self.to.flush()
         child = int(self.answers.readline())
         ended, late = threading.Event(), threading.Event()
 
@@ -68,9 +68,9 @@ class Starter:
         return None if late.is_set() else os.waitstatus_to_exitcode(status)
 
     def stop(self) -> None:
-        """End it."""
+        """Leave."""
         self.to.close()
-        self.process.wait(20)
+        self.answers.close()
 
 
 def kill(group: int, number: int) -> None:
@@ -85,10 +85,10 @@ class Commands:
     def __init__(self, stock: Stock, folder: Path, starters: int) -> None:
         self.stock, self.folder = stock, folder
         self.visible = visible_to_all(stock.folder / "python")
+        self.process = start(stock, self.visible, starters)
         self.starters: queue.Queue[Starter] = queue.Queue()
-        self.all = [Starter(stock, self.visible) for _ in range(starters)]
+        self.all = [Starter(stock, number) for number in range(starters)]
         for starter in self.all:
-            starter.wait()
             self.starters.put(starter)
         self._number = 0
         self._lock = threading.Lock()
@@ -97,6 +97,7 @@ class Commands:
         """End the starters."""
         for starter in self.all:
             starter.stop()
+        self.process.wait(20)
 
     def meet(self, situation: Situation) -> tuple[Answer, str | None, list[str]]:
         """What came of a situation, the verdict on it, and its words.

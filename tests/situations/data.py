@@ -227,11 +227,15 @@ def situations() -> list[Situation]:
                 add(f"{command}: a mask is {how}", words, tells, change(mask, make), user=user)
             if command != "prepare":
                 name = list_file.replace("{split}", split)
-                add(f"{command}: the list is {how}", words, refused(f"{split}.txt"), damage(name, make), user=user)
+                of_list = refused(f"{split}.txt")
+                if how in ("torn", "null", "a number", "nested too deeply"):  # which is a list of other names
+                    of_list = either(of_list, refused("JPEGImages"))
+                add(f"{command}: the list is {how}", words, of_list, damage(name, make), user=user)
         for how, make in PICTURES.items():
             good = how in ("a picture of another size", "one pixel")
             may = [works()] if good and command == "train" else []
             may += [works()] if how == "one pixel" and command == "infer" else []
+            may += [works()] if how in ("a GIF", "a TIFF") else []  # which hold the same pixels
             tells = either(refused("{file}"), refused("named above"), *may)
             add(f"{command}: a picture is {how}", words, tells, change(picture, make))
         for how, make in MASKS.items():

@@ -1,7 +1,8 @@
-"""Runs commands of the project in processes that have their imports behind them: forked from one.
+"""Runs commands of the project in processes that have their imports behind them, because they are forked from one.
 
-`python starter.py` reads one JSON object a line (see `become`), and answers with a process's id, then its status.
-A child becomes the command as if Python had just been started with it: same arguments, environment, folder, rights.
+`python starter.py FOLDER N` serves N clients: each writes one JSON object a line (see `become`) to the pipe
+FOLDER/to_i, and reads the id of the process and then its status from FOLDER/from_i. A child becomes the command as if
+Python had just been started with it: same arguments, environment, folder, rights.
 """
 
 import atexit
@@ -20,34 +21,22 @@ from collections.abc import Callable
 
 # What commands import, and each forked process then finds done.
 IMPORTED = (
-    *("torch", "torchvision.transforms.v2", "timm", "optuna", "sqlalchemy", "pandas", "pyarrow.parquet", "scipy.stats"),
-    *("matplotlib.pyplot", "pycocotools.mask", "rich.live", "tyro", "submitit", "tensorboard.program", "nbclient"),
-    *(
-        "nbconvert",
-        "optuna_dashboard",
-        "fsr.train",
-        "fsr.infer",
-        "fsr.export",
-        "fsr.data.prepare",
-    ),
-    *("launch.sweep", "launch.status", "launch.doctor", "launch.train", "launch.infer", "fsr.data.synthetic"),
-    *("analysis.load", "analysis.compare", "analysis.figures", "analysis.board", "analysis.dashboard"),
-    "analysis.gallery",
+    *("torch", "torchvision.transforms.v2", "timm", "optuna", "pandas", "pyarrow.parquet", "scipy.stats", "tyro"),
+    *("matplotlib.pyplot", "pycocotools.mask", "rich.live", "submitit", "fsr.train", "fsr.infer", "fsr.export"),
+    *("fsr.data.prepare", "fsr.data.synthetic", "launch.sweep", "launch.status", "launch.doctor", "launch.train"),
+    *("launch.infer", "analysis.load", "analysis.compare", "analysis.figures", "analysis.gallery"),
 )
 
 
-def next_command() -> dict | None:
-    """Fork for each command that standard input names: the command in a child, None in the parent at the end."""
-    for name in IMPORTED:
-        importlib.import_module(name)
-    gc.freeze()  # or each child would copy all that it looks through
-    print("ready", flush=True)
-    for line in iter(sys.stdin.readline, ""):
-        child = os.fork()
-        if not child:
-            return json.loads(line)
-        print(child, flush=True)
-        print(os.waitpid(child, 0)[1], flush=True)
+def next_command(folder: str, number: int) -> dict | None:
+    """Fork for each command that a client names: the command in a child, None in the parent at the client's end."""
+    with open(f"{folder}/to_{number}") as commands, open(f"{folder}/from_{number}", "w", 1) as answers:
+        for line in commands:
+            child = os.fork()
+            if not child:
+                return json.loads(line)
+            print(child, file=answers)
+            print(os.waitpid(child, 0)[1], file=answers)
     return None
 
 
@@ -117,9 +106,19 @@ def code_of(work: Callable[..., None], *words: str) -> int:
 
 
 if __name__ == "__main__":
-    end_with_parent()
-    command = next_command()
-    if command is None:
-        os._exit(0)
-    become(command)
-    os._exit(code_of(run, *command["words"]))  # to take down all that was imported would take a second
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # or each child would copy all that it looks through
+    servers = []
+    for number in range(int(sys.argv[2])):
+        servers.append(os.fork())
+        if not servers[-1]:
+            end_with_parent()
+            command = next_command(sys.argv[1], number)
+            if command is None:
+                os._exit(0)
+            become(command)
+            os._exit(code_of(run, *command["words"]))  # to take down all that was imported would take a second
+    for server in servers:
+        os.waitpid(server, 0)
+    os._exit(0)
