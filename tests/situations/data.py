@@ -237,6 +237,8 @@ def situations() -> list[Situation]:
             may += [works()] if how == "one pixel" and command == "infer" else []
             may += [works()] if how in ("a GIF", "a TIFF") else []  # which hold the same pixels
             tells = either(refused("{file}"), refused("named above"), *may)
+            if good:
+                tells = either(tells, refused("mask"))  # whose size is another now
             add(f"{command}: a picture is {how}", words, tells, change(picture, make))
         for how, make in MASKS.items():
             may = [works()] if how == "one bit" else []
@@ -258,7 +260,8 @@ def situations() -> list[Situation]:
         tells = either(refused("{file}"), refused("named above"), *([works()] if "dangling" in how else []))
         add(f"prepare: an XML is {how}", PREPARE, tells, prepare, user=user)
         name = f"{VOC}/ImageSets/Segmentation/train.txt"
-        add(f"prepare: VOC's list is {how}", PREPARE, refused("train.txt"), damage(name, make), user=user)
+        tells = either(refused("train.txt"), refused("named above"))
+        add(f"prepare: VOC's list is {how}", PREPARE, tells, damage(name, make), user=user)
     with_masks = [*PREPARE_COCO, "--write_masks"]
     for how, make in (DAMAGES | UNREADABLE).items():
         user = USER if how in UNREADABLE else None

@@ -181,9 +181,10 @@ def situations() -> list[Situation]:
                 check = either(check, works())
             if command in FILES and where in ("a file", "/dev/null"):
                 continue  # a file may be written over
-            found.append(
-                Situation(
-                    name=f"{command} writes to {where}", kind=KIND, words=words, prepare=make, user=user, expects=check
-                )
-            )
+            options = {
+                "user": user,
+                "alone": "disk" in where,
+            }  # what is mounted now, a process that is there does not see
+            name = f"{command} writes to {where}"
+            found.append(Situation(name=name, kind=KIND, words=words, prepare=make, expects=check, **options))
     return found
