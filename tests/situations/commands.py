@@ -187,7 +187,7 @@ class Commands:
 
     def alone(self, situation: Situation, place: Place, words: list[str], out: Path, err: Path) -> int | None:
         """Exit code of the command in a process of its own."""
-        command = [sys.executable, *words]
+        command = ["env", "--default-signal=INT", sys.executable, *words]
         if situation.shell is not None:
             command = ["bash", "-c", place.fill(situation.shell), "bash", *command]
         if situation.user is not None:

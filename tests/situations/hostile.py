@@ -218,7 +218,7 @@ def situations() -> list[Situation]:
             "a C1 control": "a\x9b31mb",
             "right-to-left override": "abc\u202egnp.exe",
         }.items():
-            ends = works()
+            ends = works(codes=(0, 1))  # 1 is doctor's, for trials without a result
             add(f"{reader}: an error with {what}", words, ends, change_journal(error_text(text)), "states")
             add(f"{reader}: a node called with {what}", words, ends, change_attempts(node=text, detail=text), "states")
     words = [word.replace("{runs}", "{states}") for word in READERS["load"]]

@@ -73,7 +73,14 @@ def situations() -> list[Situation]:
     add("sweep of another's private study", more, refused("{runs}"), of_anna("runs", mode="700"), "runs")
     add("sweep in a sticky folder of others", more, refused("{runs}"), of_anna("runs", mode="1777"), "runs")
     dry = [*SWEEP, "--dry-run"]
-    add("dry run of another's study", dry, works(), of_anna("runs"), "runs", untouched=["{runs}"])
+    add(
+        "dry run of another's study",
+        dry,
+        either(works(), refused("{runs}")),
+        of_anna("runs"),
+        "runs",
+        untouched=["{runs}"],
+    )
     for command, words, name in (
         ("train", RESUME, "half"),
         ("launch train", LAUNCHED_RESUME, "half"),

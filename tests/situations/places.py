@@ -145,12 +145,11 @@ PLACES: dict[str, Callable[[Place], None]] = {
     "a pipe": pipe,
 }
 NEW_SWEEP = ("{checkout}/launch/sweep.py", *SEARCH, "--trials", "1", "--runs", "{target}", "--data_folder", "{data}")
-FILES = ("gallery",)  # whose place is a file's
 
 
 def to(words: tuple[str, ...]) -> list[str]:
     """The command with the place where it would write."""
-    return [word.replace("{out}", "{target}").replace("{here}/gallery.png", "{target}") for word in words]
+    return [word.replace("{out}", "{target}").replace("{here}/", "{target}/") for word in words]
 
 
 COMMANDS: dict[str, list[str]] = {
@@ -179,12 +178,8 @@ def situations() -> list[Situation]:
                 check = either(check, refused("{here}"))
             if where == "on a disk with 40 kB" or "dangling" in where:
                 check = either(check, works())
-            if command in FILES and where in ("a file", "/dev/null"):
-                continue  # a file may be written over
-            options = {
-                "user": user,
-                "alone": "disk" in where,
-            }  # what is mounted now, a process that is there does not see
+            # A process that is there already does not see what is mounted now.
+            options = {"user": user, "alone": "disk" in where}
             name = f"{command} writes to {where}"
             found.append(Situation(name=name, kind=KIND, words=words, prepare=make, expects=check, **options))
     return found

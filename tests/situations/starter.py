@@ -60,6 +60,7 @@ def become(command: dict) -> None:
     os.environ.update(command["environment"])
     os.chdir(command["folder"])
     os.umask(command["umask"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs behind it ignore Ctrl-C
     for name, limit in command["limits"].items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
     if command["user"] is not None:
