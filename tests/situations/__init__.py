@@ -4,9 +4,25 @@
 and `commands.py` run their commands; each other file is a table of situations of one kind.
 """
 
-from situations import data, flags, hostile, makes, people, places, ranks, readers, results, runs, surroundings
+from situations import (
+    crowded,
+    data,
+    flags,
+    hostile,
+    makes,
+    people,
+    places,
+    ranks,
+    readers,
+    results,
+    runs,
+    surroundings,
+    writers,
+)
 
 TABLES = tuple(
     table.situations
-    for table in (data, places, hostile, people, results, runs, readers, ranks, makes, surroundings, flags)
+    for table in (
+        *(data, places, hostile, people, results, runs, readers, writers, crowded, ranks, makes, surroundings, flags),
+    )
 )

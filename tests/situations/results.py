@@ -102,9 +102,9 @@ def situations() -> list[Situation]:
         add(f"infer: a line of the journal {how}", RESUME, copes("{journal}"), change_line(make))
     for name in ("segmentation", "previews", "images", "crf"):
         prepare = damage(f"{{partial}}/{name}", DAMAGES["a dangling link"])
-        add(f"infer: the folder {name} is a dangling link", RESUME, copes(name), prepare)
+        add(f"infer: the folder {name} is a dangling link", RESUME, copes("{partial}"), prepare)
         prepare = damage(f"{{partial}}/{name}", DAMAGES["empty"])
-        add(f"infer: the folder {name} is a file", RESUME, copes(name), prepare)
+        add(f"infer: the folder {name} is a file", RESUME, copes("{partial}"), prepare)
     for what, changes in {
         "other settings": {"settings": {"crf": True}},
         "a list of settings": {"settings": [1]},
