@@ -45,12 +45,12 @@ def situations() -> list[Situation]:
         found.append(Situation(name=name, kind=KIND, words=words, expects=expects, alone=True, limit_s=90, **more))
 
     for flag, value in BAD:
-        name = flag.lstrip("-") if "{" not in value else value
+        name = value if flag in ("--data_folder", "--pretrained", "--train_set") else flag.lstrip("-")
         add(f"torchrun {flag} {value}", [*NEW, flag, value], once(name))
     add("torchrun with more ranks than micro-batches", RESUME, once("ranks"), needs=["half"])
     more = [*NEW, "--run_folder", "{half}"]
     add("torchrun in another run's folder", more, once("{half}"), needs=["half"], untouched=["{half}/checkpoint.pt"])
-    for how in ("empty", "zeros", "a list", "a folder", "a pipe", "a device"):
+    for how in ("empty", "a folder"):
         for file in ("config.json", "metrics.jsonl"):
             prepare = damage(f"{{half}}/{file}", DAMAGES[how])
             add(f"torchrun: {file} is {how}", more, either(once(file), works()), needs=["half"], prepare=prepare)
