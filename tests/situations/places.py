@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from situations.situation import Check, Place, Situation, either, refused, works
 from situations.stock import SEARCH
@@ -179,7 +180,10 @@ def situations() -> list[Situation]:
             if where == "on a disk with 40 kB" or "dangling" in where:
                 check = either(check, works())
             # A process that is there already does not see what is mounted now.
-            options = {"user": user, "alone": "disk" in where}
+            options: dict[str, Any] = {"user": user, "alone": "disk" in where}
+            if command == "launch train" and "disk" in where:  # a worker waits for space, until it is told to end
+                options["interrupt_s"] = 30
+                check = either(check, works(codes=(0, 130)))
             name = f"{command} writes to {where}"
             found.append(Situation(name=name, kind=KIND, words=words, prepare=make, expects=check, **options))
     return found
