@@ -30,6 +30,11 @@ def place_for_all():
         yield Path(folder)
 
 
+def shown(text):
+    """A text whose control characters are spelled out, so that a table of them is one."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
 def test_situations(place_for_all):
     folder = place_for_all
     chosen = re.compile(os.environ.get("SITUATIONS", ""))
@@ -63,7 +68,7 @@ def test_situations(place_for_all):
                     failures.append(f"{situation.name} → {verdict}\n  at {frame}\n  {' '.join(words)}{who}\n{last}\n")
                 for name, content in (("TABLE", lines), ("FAILURES", failures)):
                     if f"SITUATIONS_{name}" in os.environ:
-                        Path(os.environ[f"SITUATIONS_{name}"]).write_text("\n".join(content) + "\n")
+                        Path(os.environ[f"SITUATIONS_{name}"]).write_text(shown("\n".join(content)) + "\n")
     finally:
         commands.stop()
     totals = [
@@ -75,7 +80,7 @@ def test_situations(place_for_all):
     totals.append(f"all: {handled} handled of {len(situations)}")
     print("\n".join(totals))
     if "SITUATIONS_TABLE" in os.environ:
-        Path(os.environ["SITUATIONS_TABLE"]).write_text("\n".join([*lines, "", *totals]) + "\n")
+        Path(os.environ["SITUATIONS_TABLE"]).write_text(shown("\n".join([*lines, "", *totals])) + "\n")
     unknown = [text for text in failures if text.partition(" → ")[0] not in KNOWN]
     assert not unknown, "\n".join(unknown)
     assert handled >= 0.99 * len(situations)
