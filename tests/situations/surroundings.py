@@ -59,6 +59,8 @@ OUTPUTS = {
     "standard output full": '"$@" >/dev/full',
     "both outputs full": '"$@" >/dev/full 2>/dev/full',
 }
+# What it says is written by processes without the limit.
+LIMITED = '(LIMIT; exec "$@") > >(cat) 2> >(cat >&2); code=$?; sleep 0.3; exit $code'
 LIMITS = {
     "ulimit -n 24": "ulimit -n 24",
     "ulimit -n 10": "ulimit -n 10",
@@ -190,7 +192,7 @@ def situations() -> list[Situation]:
         for how, limit in met(LIMITS):
             # Whatever is too little is said in a sentence, unless the command needs no more.
             says = either(refused(), works()) if "-s" not in how else works()
-            add(f"{command}: {how}", "limit", words, says, shell=f'{limit}; "$@"')
+            add(f"{command}: {how}", "limit", words, says, shell=LIMITED.replace("LIMIT", limit))
         for how, variables in met(ENVIRONMENTS):
             alone = how in ("LANG=C", "ASCII output", "latin-1 output", "OMP_NUM_THREADS a word")
             add(f"{command}: {how}", "odd environment", words, works(), variables=variables, alone=alone)
