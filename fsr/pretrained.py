@@ -3,6 +3,11 @@
 They lie in Hugging Face's cache (`HF_HOME`), where timm has put them, too. Training reads them from there.
 """
 
+if __name__ == "__main__":
+    from fsr import beginning
+
+    beginning.begin(torch=True)
+
 import hashlib
 import re
 import sys
@@ -14,6 +19,7 @@ import huggingface_hub
 import tyro
 from huggingface_hub import constants
 
+from fsr.command import call
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UnreadableError, UserError, reports_user_errors
 
@@ -150,7 +156,7 @@ def fetch(
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    tyro.cli(fetch, prog="python -m fsr.pretrained", args=sys.argv[1:] if arguments is None else arguments)
+    call(fetch, "python -m fsr.pretrained", sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is installed is what is pinned, and pip takes no file whose hash is not."""
 
 import re
+import sysconfig
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def pins(name: str) -> dict[str, str]:
 
 def test_what_is_installed_is_pinned_with_its_hash() -> None:
     pinned = pins("constraints.txt") | pins("constraints-build.txt")
-    installed = {canonicalize_name(one.metadata["Name"]): one.version for one in distributions()}
+    installed = {
+        canonicalize_name(one.metadata["Name"]): one.version
+        for one in distributions(path=[sysconfig.get_path("purelib")])
+    }
     wrong = {name: version for name, version in installed.items() if pinned.get(name) != version}
     assert wrong.keys() <= {"fsr", "pip"}, f"installed in other versions than pinned, or not pinned: {wrong}"
 

@@ -24,6 +24,7 @@ from fsr.errors import NotFiniteError, UserError
 from fsr.evaluate import evaluate
 from fsr.files import HOST
 from fsr.run import Run
+from fsr.tensor_file import write_tensors
 from fsr.train import main, train
 
 TESTS = Path(__file__).parent
@@ -157,7 +158,8 @@ def test_a_difference_between_runs_is_found_wherever_it_is(uninterrupted, tmp_pa
     def touch_a_weight(run):
         content = load_file(run.checkpoint_file)
         content["teacher"]["encoder.norm.weight"][3] += 1e-7
-        torch.save(content, run.checkpoint_file)
+        with open(run.checkpoint_file, "wb") as file:
+            write_tensors(content, file)
 
     assert changed(lambda run: None) is None
     assert changed(touch_a_weight) == "checkpoint_file: /teacher/encoder.norm.weight"
@@ -372,7 +374,8 @@ def test_a_run_folder_of_version_0_1_0_keeps_the_global_batch_of_its_first_start
         run = Run(tmp_path)
         fields = {name: value for name, value in uninterrupted.config().to_json().items() if name != "ranks"}
         run.config_file.write_text(json.dumps(fields | {"accumulate": accumulate}))
-        run.provenance_file.write_text(json.dumps({"attempts": [{"device": device}, {"device": "9 × CPU"}]}))
+        starts = [{"pid": 1, "host": "n1", "first_step": 0, "device": name} for name in (device, "9 × CPU")]
+        run.provenance_file.write_text(json.dumps({"attempts": starts}))
         return run
 
     assert as_it_was("1 × CPU (2 threads)", 1).config() == uninterrupted.config()
