@@ -76,14 +76,15 @@ __device__ void sum_patch(const Tables<D>& tables, int32_t patch, int quads, flo
   constexpr int kPart = 3;
   const int2 mine = tables.patch_shares[patch];
   const Term* corners = tables.corners + static_cast<int64_t>(patch) * kCorners<D>;
-  each_quad(0, 1, mine.y, (quads + kPart - 1) / kPart, [&](int64_t i, int part) {
+  const int parts = (quads + kPart - 1) / kPart;
+  each_quad(0, 1, mine.y, parts, [&](int64_t i, int part) {
     const int64_t share = mine.x + i;
     const int2 range = tables.shares[share];
     int quad[kPart];
     float4 sum[kPart];
     FSR_UNROLL
     for (int q = 0; q < kPart; ++q) {
-      quad[q] = min(part * kPart + q, quads - 1);
+      quad[q] = min(part + q * parts, quads - 1);
       sum[q] = {0, 0, 0, 0};
     }
     for (int at = range.x; at < range.y; at += 4) {
@@ -106,7 +107,7 @@ __device__ void sum_patch(const Tables<D>& tables, int32_t patch, int quads, flo
     }
     FSR_UNROLL
     for (int q = 0; q < kPart; ++q) {
-      if (part * kPart + q < quads) sums[share * quads + quad[q]] = sum[q];
+      if (part + q * parts < quads) sums[share * quads + quad[q]] = sum[q];
     }
   });
 }

@@ -67,6 +67,7 @@ class MeanField {
         potts_(potts),
         spatial_(spatial),
         stream_(stream),
+        side_(c10::cuda::getStreamFromPool(true)),
         quads_(quads_for(planes.channels)),
         bilateral_(together, planes.patches) {
     const int64_t rows = static_cast<int64_t>(together) * planes.patches.count() * kThreads * quads_;
@@ -105,22 +106,27 @@ class MeanField {
       C10_CUDA_KERNEL_LAUNCH_CHECK();
       if (last) return;
       std::swap(marginals_, next_);
+      // The terms do not need each other: the bilateral lattice's many small kernels and the spatial term's few large ones
+      // share the device.
+      const bool beside = !step_sums_windows();
+      if (beside) wait(stream_, side_);
+      bilateral_.set_stream(beside ? side_ : stream_);
       from_bilateral.table = bilateral_.join(1, sums_, quads_, table_);
       if (from_bilateral.table == sums_) std::swap(sums_, table_);
       if (iteration == 0) wait(spatial_.stream(), stream_);
-      if (spatial_.window_weights()) {
-        windows = {planes_.patches, spatial_.window_weights(), marginals_};
-        if (step_sums_windows()) continue;
+      if (spatial_.window_weights()) windows = {planes_.patches, spatial_.window_weights(), marginals_};
+      if (beside && windows.weights) {
         add_windows<<<dim3(patches_, (quads_ + kWindowQuads - 1) / kWindowQuads), kThreads, 0, stream_>>>(
             windows, unary_, quads_, scores_);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
         scores = scores_;
-      } else {
+      } else if (beside) {
         Lattice<2>& lattice = spatial_.lattice();
         lattice.set_stream(stream_);
         lattice.sum(images_, marginals_, quads_, spatial_sums_);
         from_spatial.table = lattice.join(images_, spatial_sums_, quads_, spatial_table_);
       }
+      if (beside) wait(side_, stream_);
     }
   }
 
@@ -130,7 +136,7 @@ class MeanField {
   Planes planes_;
   Potts potts_;
   Spatial& spatial_;
-  cudaStream_t stream_;
+  cudaStream_t stream_, side_;
   int quads_, images_ = 0, patches_ = 0;
   Memory memory_;
   Lattice<5> bilateral_;
@@ -166,24 +172,24 @@ at::Tensor mean_field_cuda(
   const Pixels<5> pixels = bilateral_pixels(image, bilateral_rgb_std, bilateral_xy_std);
   const Planes planes{logits.size(1), logits.size(1), pixels.patches};
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  // All memory is the current stream's, and freed when this returns: the others have been waited for by then.
+  // All memory is the current stream's, and freed when this returns: by then it waits for the others.
   const cudaStream_t beside = c10::cuda::getStreamFromPool(false);
   wait(stream, beside);
   Spatial spatial(pixels.patches, potts, beside);
   const auto images = static_cast<int>(pixels.sets), together = std::min(images, kTogether);
   std::vector<std::unique_ptr<MeanField>> fields;
+  for (int i = 0; i < kStreams && i * together < images; ++i) {
+    const cudaStream_t own = i == 0 ? stream : static_cast<cudaStream_t>(c10::cuda::getStreamFromPool(false));
+    wait(stream, own);
+    fields.push_back(std::make_unique<MeanField>(together, planes, potts, spatial, own));
+  }
   for (int first = 0, turn = 0; first < images; first += together, ++turn) {
-    if (turn < kStreams) {
-      const cudaStream_t own = turn == 0 ? stream : static_cast<cudaStream_t>(c10::cuda::getStreamFromPool(false));
-      wait(stream, own);
-      fields.push_back(std::make_unique<MeanField>(together, planes, potts, spatial, own));
-    }
-    MeanField& field = *fields[turn % kStreams];
     const int64_t offset = first * planes.channels * pixels.points();
     Pixels<5> some = pixels;
     some.image += first * 3 * pixels.points();
     some.sets = std::min(together, images - first);
-    field.infer(some, logits.const_data_ptr<float>() + offset, iterations, result.mutable_data_ptr<float>() + offset);
+    fields[turn % kStreams]->infer(
+        some, logits.const_data_ptr<float>() + offset, iterations, result.mutable_data_ptr<float>() + offset);
   }
   for (const auto& field : fields) wait(field->stream(), stream);
   wait(beside, stream);
