@@ -69,11 +69,10 @@ __device__ void each_quad(unsigned block, unsigned blocks, int64_t count, int qu
   }
 }
 
-// What the patch's points give each of its shares; row_at(place, quad) is a point's. A thread sums a few quads of a share:
-// finding its corners costs as much as summing one.
-template <int D, class RowAt>
+// What the patch's points give each of its shares; row_at(place, quad) is a point's. A thread sums kPart quads of a share:
+// several where rows are near, as finding a share's corners costs as much as summing a quad.
+template <int kPart, int D, class RowAt>
 __device__ void sum_patch(const Tables<D>& tables, int32_t patch, int quads, float4* sums, const RowAt& row_at) {
-  constexpr int kPart = 3;
   const int2 mine = tables.patch_shares[patch];
   const Term* corners = tables.corners + static_cast<int64_t>(patch) * kCorners<D>;
   const int parts = (quads + kPart - 1) / kPart;
@@ -119,9 +118,9 @@ __global__ void sum_patches(Tables<D> tables, const float4* rows, int quads, flo
   float4* own_sums = of_image(sums, tables, quads);
   if (rows) {
     const float4* mine = rows + patch * kThreads * quads;
-    sum_patch(tables, blockIdx.x, quads, own_sums, [&](int place, int quad) { return mine[place * quads + quad]; });
+    sum_patch<1>(tables, blockIdx.x, quads, own_sums, [&](int place, int quad) { return mine[place * quads + quad]; });
   } else {
-    sum_patch(tables, blockIdx.x, quads, own_sums, [](int, int) { return float4{1, 1, 1, 1}; });
+    sum_patch<1>(tables, blockIdx.x, quads, own_sums, [](int, int) { return float4{1, 1, 1, 1}; });
   }
 }
 

@@ -14,13 +14,14 @@ struct Message {
   float weight;
 };
 
-// The block's patch. The images of a batch take turns, for the windows of a patch have the same weights in each.
+// The block's patch. With windows the images of a batch take turns, for those of a patch have the same weights in each;
+// without, one image follows the other, for the cache may hold the tables of one and not of all.
 struct OwnPatch {
   int32_t of_image, image, number;
-  __device__ explicit OwnPatch(const Patches& patches) {
-    const int32_t images = static_cast<int32_t>(gridDim.x) / patches.count();
-    of_image = static_cast<int32_t>(blockIdx.x) / images;
-    image = static_cast<int32_t>(blockIdx.x) % images;
+  __device__ OwnPatch(const Patches& patches, bool windows) {
+    const int32_t block = static_cast<int32_t>(blockIdx.x), images = static_cast<int32_t>(gridDim.x) / patches.count();
+    of_image = windows ? block / images : block % patches.count();
+    image = windows ? block % images : block / patches.count();
     number = image * patches.count() + of_image;
   }
 };
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 4) add_windows(
     WindowMessage message, const float4* unary, int quads, float4* scores) {
   __shared__ float4 tile[kAroundQuads];
   const int first = blockIdx.y * kWindowQuads, count = min(kWindowQuads, quads - first);
-  const OwnPatch patch(message.patches);
+  const OwnPatch patch(message.patches, true);
   window_rows(message, patch, first, count, quads, tile);
   const int64_t start = static_cast<int64_t>(patch.number) * kThreads * quads + first;
   each_quad(0, 1, kThreads, count, [&](int64_t place, int quad) {
@@ -83,10 +84,11 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     Planes planes,
     float* result) {
   constexpr int kQuads = kWindows ? kAroundQuads : kTileQuads;
+  constexpr int kPart = kWindows ? 2 : 1;  // quads that a thread slices at a time
   __shared__ float4 tile[kQuads];
   __shared__ float shares[kThreads];
   const int thread = threadIdx.x, most = tile_rows<kQuads>(quads), pitch = tile_row(quads);
-  const OwnPatch patch(planes.patches);
+  const OwnPatch patch(planes.patches, kWindows);
   const int64_t start = static_cast<int64_t>(patch.number) * kThreads, rows = start * quads;
   const int64_t image_start = static_cast<int64_t>(patch.of_image) * kThreads;
   const float4* spatial_table = spatial.table ? spatial.table + patch.image * spatial.tables.most * quads : nullptr;
@@ -94,27 +96,31 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
   if (window) window_rows(windows, patch, 0, quads, quads, tile);
   for (int first = 0; first < kThreads; first += most) {
     const int count = min(most, kThreads - first);
-    // A thread takes two quads of a point, half a row apart.
-    const int half = (quads + 1) / 2;
-    each_quad(0, 1, count, half, [&](int64_t at, int quad) {
+    const int parts = (quads + kPart - 1) / kPart;
+    each_quad(0, 1, count, parts, [&](int64_t at, int part) {
       const int64_t place = first + at;
-      const bool two = quad + half < quads;
-      const int both[2] = {quad, two ? quad + half : quad};
-      float4 score[2], sliced[2];
-      for (int q = 0; q < 2; ++q) {
-        score[q] = scores[rows + place * quads + both[q]];
-        if (window) add(score[q], 1, tile[at * pitch + both[q]]);
+      int quad[kPart];
+      float4 score[kPart], sliced[kPart];
+      FSR_UNROLL
+      for (int q = 0; q < kPart; ++q) {
+        quad[q] = part + q * parts < quads ? part + q * parts : part;
+        score[q] = scores[rows + place * quads + quad[q]];
+        if (window) add(score[q], 1, tile[at * pitch + quad[q]]);
       }
       if (!kWindows && spatial_table) {
-        slice(spatial.tables, image_start + place, spatial_table, quads, both, sliced);
-        for (int q = 0; q < 2; ++q) add(score[q], spatial.weight, sliced[q]);
+        slice(spatial.tables, image_start + place, spatial_table, quads, quad, sliced);
+        FSR_UNROLL
+        for (int q = 0; q < kPart; ++q) add(score[q], spatial.weight, sliced[q]);
       }
       if (bilateral.table) {
-        slice(bilateral.tables, start + place, bilateral.table, quads, both, sliced);
-        for (int q = 0; q < 2; ++q) add(score[q], bilateral.weight, sliced[q]);
+        slice(bilateral.tables, start + place, bilateral.table, quads, quad, sliced);
+        FSR_UNROLL
+        for (int q = 0; q < kPart; ++q) add(score[q], bilateral.weight, sliced[q]);
       }
-      tile[at * pitch + both[0]] = score[0];
-      if (two) tile[at * pitch + both[1]] = score[1];
+      FSR_UNROLL
+      for (int q = 0; q < kPart; ++q) {
+        if (part + q * parts < quads) tile[at * pitch + quad[q]] = score[q];
+      }
     });
     __syncthreads();
     if (thread < count) {
@@ -148,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 4) mean_field_step(
     __syncthreads();
   }
   if (result) return;
-  sum_patch(bilateral.tables, patch.number, quads, sums, [&](int place, int quad) {
+  sum_patch<kWindows ? 3 : 1>(bilateral.tables, patch.number, quads, sums, [&](int place, int quad) {
     return kWindows ? tile[place * pitch + quad] : marginals[rows + place * quads + quad];
   });
 }
