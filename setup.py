@@ -20,7 +20,7 @@ except ModuleNotFoundError:
     raise SystemExit("Building fsr needs torch: install it first, then pip install --no-build-isolation .") from None
 
 CPU_SOURCES = ["bindings.cpp", "lattice_cpu.cpp", "mean_field_cpu.cpp", "rows.cpp", "simplices.cpp"]
-CUDA_SOURCES = ["lattice_cuda.cu", "pixel_adaptive.cu"]
+CUDA_SOURCES = ["lattice_cuda.cu", "mean_field_cuda.cu", "pixel_adaptive.cu"]
 # From Turing to Hopper as machine code; what is newer compiles the last one's PTX when it first runs.
 ARCHITECTURES = "7.5;8.0;9.0+PTX"
 # Where a point's rounding decides in which simplex it lies, products and sums must not be fused: every CPU and GPU

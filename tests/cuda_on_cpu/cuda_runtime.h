@@ -32,6 +32,9 @@
 using std::max;
 using std::min;
 
+struct alignas(8) float2 {
+  float x, y;
+};
 struct int2 {
   int x, y;
 };
@@ -106,9 +109,10 @@ struct Fibre {
   std::unique_ptr<char[]> stack;
   jmp_buf place;
   int waits_at = 0;  // a line; 0 if it has ended
-  // Sums come in fours, a row's.
-  float last[4] = {};
-  int chain[4] = {}, turn = 0;
+  // Sums come in fours, a row's; a thread makes a few rows by turns.
+  static constexpr int kRows = 8;
+  float last[4][kRows] = {};
+  int chain[4][kRows] = {}, next[4] = {}, turn = 0;
 };
 
 struct Block {
@@ -206,10 +210,15 @@ inline float __fmaf_rn(float a, float b, float c) {
   const float result = std::fma(a, b, c);
   emulated::Fibre& fibre = *emulated::block.running;
   const int turn = fibre.turn++ % 4;
-  fibre.chain[turn] = c != 0 && c == fibre.last[turn] ? fibre.chain[turn] + 1 : 1;
-  fibre.last[turn] = result;
+  float* last = fibre.last[turn];
+  int row = 0;
+  while (row < emulated::Fibre::kRows && (c == 0 || last[row] != c)) ++row;
+  const bool known = row < emulated::Fibre::kRows;
+  if (!known) row = fibre.next[turn]++ % emulated::Fibre::kRows;
+  const int chain = fibre.chain[turn][row] = known ? fibre.chain[turn][row] + 1 : 1;
+  last[row] = result;
   int longest = emulated::longest_chain.load(std::memory_order_relaxed);
-  while (fibre.chain[turn] > longest && !emulated::longest_chain.compare_exchange_weak(longest, fibre.chain[turn])) {
+  while (chain > longest && !emulated::longest_chain.compare_exchange_weak(longest, chain)) {
   }
   return result;
 }

@@ -1,8 +1,9 @@
 // The CUDA operators on the CPU, as torch.ops.fsr_cuda_on_cpu.
 #include <torch/library.h>
 
-#include "lattice_cuda.cpp"  // written by the test from csrc/*.cu
-#include "pixel_adaptive.cpp"
+#include "lattice_cuda.cu.cpp"  // written by the test from csrc/*.cu
+#include "mean_field_cuda.cu.cpp"
+#include "pixel_adaptive.cu.cpp"
 
 TORCH_LIBRARY(fsr_cuda_on_cpu, library) {
   library.def("bilateral_filter", fsr::bilateral_filter_cuda);
