@@ -133,7 +133,9 @@ def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
 def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     """The table with each text, and each column's name, such that no spreadsheet takes it for a formula."""
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    return table.assign(**{str(name): table[name].astype(object).map(cell) for name in texts}).rename(columns=cell)
+    told: pd.DataFrame = table.assign(**{str(name): table[name].astype(object).map(cell) for name in texts})
+    told.columns = [cell(name) for name in told.columns]
+    return told
 
 
 @dataclass(frozen=True, kw_only=True)

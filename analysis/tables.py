@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.json_file import UNREADABLE, DamagedError, read_json
 from fsr.records import is_evaluation, read_records

@@ -34,7 +34,7 @@ class Content(Checked):
     reinforcement: dict[str, Tensor]
     step: int
     evaluated: int
-    scores: dict[str, float]
+    scores: dict[str, float | None]
     best: float
     seconds: float
     loss_sums: Tensor

@@ -6,9 +6,10 @@ import types
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from typing_extensions import get_type_hints, is_typeddict
 
 from fsr.errors import UserError
 from fsr.regular_file import read_regular

@@ -10,7 +10,9 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError

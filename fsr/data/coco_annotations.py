@@ -227,7 +227,8 @@ def _runs(segmentation: dict[str, Any], height: int, width: int, place: str) -> 
     ):
         raise UserError(f"{place} has run lengths that do not add up to its image's {height * width} pixels")
     is_inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(is_inside, runs).reshape(width, height).T
+    inside: np.ndarray = np.repeat(is_inside, runs).reshape(width, height).T
+    return inside
 
 
 def _uncompressed(text: str) -> list[int] | None:

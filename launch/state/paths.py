@@ -4,7 +4,9 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.errors import UserError
 from fsr.files import make_folder, write_atomically, write_json

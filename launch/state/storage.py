@@ -3,11 +3,11 @@
 import gc
 import os
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalStorage
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.errors import UserError
 from fsr.json_file import DamagedError, read_json

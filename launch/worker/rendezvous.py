@@ -10,7 +10,9 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
