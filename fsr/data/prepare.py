@@ -22,12 +22,14 @@ import tyro
 from fsr.command import call
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
-from fsr.data.images import read_image
+from fsr.data.images import IGNORED, read_image
+from fsr.data.known_sets import check_apart, other_counts
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.source import Source
+from fsr.data.truth import Truth, contradictions, wrong_truth
 from fsr.data.voc import VocSource
-from fsr.data.voc_labels import voc_classes, voc_names
+from fsr.data.voc_labels import Labels, voc_labels, voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
@@ -35,7 +37,7 @@ from fsr.writable import check_folder
 
 T = TypeVar("T")
 R = TypeVar("R")
-ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
+LabelsOf = Callable[[str, tuple[int, ...] | None], Labels]
 
 
 def prepare(
@@ -69,8 +71,8 @@ def prepare_voc(source: VocSource) -> None:
     """Write the lists train, val and, if the files are there, train_aug and test. Raises UserError for bad files."""
     names = voc_names(source)
     if "train_aug" not in names:
-        print(f"no list train_aug: {source.augmented_masks} is missing")
-    _write_checked_lists(source, names, partial(voc_classes, source))
+        print(f"no list train_aug: {source.no_augmented_list}")
+    _write_checked_lists(source, names, partial(voc_labels, source))
 
 
 def prepare_coco(source: CocoSource, write_masks: bool) -> None:
@@ -84,6 +86,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
     names = {split: sorted(images[split]) for split in images}
+    check_apart(names, source)
     without_masks = tuple(
         split for split in ("train",) if not _mask_file(source, names[split][0], split).parent.is_dir()
     )
@@ -91,7 +94,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
         print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
-    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
+    _write_checked_lists(source, names, lambda name, _: Labels(classes[name], True), without_masks)
 
 
 def _mask_file(source: CocoSource, name: str, split: str) -> Path:
@@ -114,23 +117,29 @@ def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImag
 @dataclass(frozen=True)
 class _Finding:
     classes: tuple[int, ...]
+    truth: Truth | None
     problems: tuple[str, ...]
 
 
 def _write_checked_lists(
-    source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
+    source: Source, names: dict[str, list[str]], labels_of: LabelsOf, without_masks: tuple[str, ...] = ()
 ) -> None:
-    """Decode all files and print what is bad. Write the lists if no file is bad."""
+    """Decode all files and print what is bad. Write the lists if no file is bad, and the masks may be right."""
+    for sentence in other_counts(names, source):
+        print(sentence)
 
     def files(name: str, split: str) -> tuple[Path, Path | None]:
         mask_file = None if split in without_masks else source.mask_file(name, split)
+        if mask_file is not None and split.startswith("train") and not mask_file.exists():
+            mask_file = None  # training needs none
         return source.image_file(name, split), mask_file
 
     # An image is in several lists, often with the same mask.
-    images = {files(name, split): (name, split) for split in names for name in names[split]}
+    files_of = {(name, split): files(name, split) for split in names for name in names[split]}
+    images = {pair: place for place, pair in files_of.items()}
 
     def examine(pair: tuple[Path, Path | None]) -> _Finding:
-        return _examine(source, *images[pair], pair[1] is not None, classes_of)
+        return _examine(source, *images[pair], pair[1] is not None, labels_of)
 
     progress = _in_threads(examine, list(images), "checking images")
     findings = dict(zip(images, progress, strict=True))
@@ -139,20 +148,40 @@ def _write_checked_lists(
         print(text)
     if problems:
         raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written")
+    with_masks = [split for split in names if split not in without_masks]
+    _judge_masks(source, {split: [findings[files_of[name, split]] for name in names[split]] for split in with_masks})
 
     for split in names:
         labelled = split != "test"  # VOC has boxes for some test images, which are not for training
-        items = [Item(name, findings[files(name, split)].classes if labelled else ()) for name in names[split]]
+        items = [Item(name, findings[files_of[name, split]].classes if labelled else ()) for name in names[split]]
         file = source.list_folder / f"{split}.txt"
         write_list(file, items)
         print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
 
 
-def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
+def _judge_masks(source: Source, findings: dict[str, list[_Finding]]) -> None:
+    """Say what is odd about the masks of each set. Raises UserError if they cannot be its ground truth."""
+    if source.mapped_by_colour:
+        first = min(source.mapped_by_colour)
+        print(f"{len(source.mapped_by_colour)} masks are read by VOC's colours, not by their values, such as {first}")
+    for split, of_split in findings.items():
+        truths = [finding.truth for finding in of_split if finding.truth is not None]
+        missing = len(of_split) - len(truths)
+        if missing and source.has_ground_truth(split):
+            print(f"{split}: {missing} images without masks (needed only for an evaluation on this set)")
+        wrong = wrong_truth(split, truths, source.class_names)
+        if wrong is not None:
+            raise UserError(f"{wrong} ({source.root}); no list was written")
+        sentence = contradictions(split, truths)
+        if sentence is not None:
+            print(sentence)
+
+
+def _examine(source: Source, name: str, split: str, with_mask: bool, labels_of: LabelsOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
-    classes: tuple[int, ...] = ()
-    size = ground_truth = None
+    labels = Labels((), False)
+    size = ground_truth = truth = None
     try:
         size = read_image(source.image_file(name, split)).size
     except UserError as error:
@@ -161,11 +190,21 @@ def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of:
         ground_truth = source.ground_truth(name, split, size) if with_mask else None
     except UserError as error:
         problems.append(str(error))
+    counts = None if ground_truth is None else np.bincount(ground_truth.ravel(), minlength=IGNORED + 1)
+    drawn: tuple[int, ...] = () if counts is None else tuple((np.flatnonzero(counts[1:IGNORED]) + 1).tolist())
     try:
-        classes = classes_of(name, ground_truth)
+        labels = labels_of(name, None if counts is None else drawn)
     except UserError as error:
         problems.append(str(error))
-    return _Finding(classes, tuple(problems))
+    else:
+        if source.has_ground_truth(split) and not labels.annotated and counts is None and not with_mask:
+            problems.append(
+                f"image {source.image_file(name, split)} has neither annotation nor mask: nothing labels it"
+            )
+    if counts is not None:
+        annotated = labels.classes if labels.annotated else None
+        truth = Truth(name, annotated, drawn, float(counts[IGNORED] / counts.sum()))
+    return _Finding(labels.classes, truth, tuple(problems))
 
 
 def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:
