@@ -69,6 +69,10 @@ class CocoSource(PreparedSet):
         check_classes(classes, file, len(self.class_names))
         return classes
 
+    def is_annotated(self, name: str) -> bool:
+        """Every image is."""
+        return True
+
     def recognise_masks(self, split: str, items: list[Item]) -> None:
         """Find out how the masks of a set number their classes, from its images and their labels."""
 

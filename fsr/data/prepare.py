@@ -22,14 +22,14 @@ import tyro
 from fsr.command import call
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
-from fsr.data.images import IGNORED, read_image
+from fsr.data.images import read_image
 from fsr.data.known_sets import check_apart, other_counts
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.source import Source
-from fsr.data.truth import Truth, contradictions, wrong_truth
+from fsr.data.truth import Truth, contradictions, truth_of, wrong_truth
 from fsr.data.voc import VocSource
-from fsr.data.voc_labels import Labels, voc_labels, voc_names
+from fsr.data.voc_labels import voc_classes, voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
@@ -37,7 +37,7 @@ from fsr.writable import check_folder
 
 T = TypeVar("T")
 R = TypeVar("R")
-LabelsOf = Callable[[str, tuple[int, ...] | None], Labels]
+ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
 
 
 def prepare(
@@ -72,7 +72,7 @@ def prepare_voc(source: VocSource) -> None:
     names = voc_names(source)
     if "train_aug" not in names:
         print(f"no list train_aug: {source.no_augmented_list}")
-    _write_checked_lists(source, names, partial(voc_labels, source))
+    _write_checked_lists(source, names, partial(voc_classes, source))
 
 
 def prepare_coco(source: CocoSource, write_masks: bool) -> None:
@@ -94,7 +94,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
         print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
-    _write_checked_lists(source, names, lambda name, _: Labels(classes[name], True), without_masks)
+    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
 
 
 def _mask_file(source: CocoSource, name: str, split: str) -> Path:
@@ -122,7 +122,7 @@ class _Finding:
 
 
 def _write_checked_lists(
-    source: Source, names: dict[str, list[str]], labels_of: LabelsOf, without_masks: tuple[str, ...] = ()
+    source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
 ) -> None:
     """Decode all files and print what is bad. Write the lists if no file is bad, and the masks may be right."""
     for sentence in other_counts(names, source):
@@ -139,7 +139,7 @@ def _write_checked_lists(
     images = {pair: place for place, pair in files_of.items()}
 
     def examine(pair: tuple[Path, Path | None]) -> _Finding:
-        return _examine(source, *images[pair], pair[1] is not None, labels_of)
+        return _examine(source, *images[pair], pair[1] is not None, classes_of)
 
     progress = _in_threads(examine, list(images), "checking images")
     findings = dict(zip(images, progress, strict=True))
@@ -177,10 +177,10 @@ def _judge_masks(source: Source, findings: dict[str, list[_Finding]]) -> None:
             print(sentence)
 
 
-def _examine(source: Source, name: str, split: str, with_mask: bool, labels_of: LabelsOf) -> _Finding:
+def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
     """Decode one image and its mask, if it has one, and find its labels."""
     problems: list[str] = []
-    labels = Labels((), False)
+    classes: tuple[int, ...] = ()
     size = ground_truth = truth = None
     try:
         size = read_image(source.image_file(name, split)).size
@@ -190,21 +190,16 @@ def _examine(source: Source, name: str, split: str, with_mask: bool, labels_of: 
         ground_truth = source.ground_truth(name, split, size) if with_mask else None
     except UserError as error:
         problems.append(str(error))
-    counts = None if ground_truth is None else np.bincount(ground_truth.ravel(), minlength=IGNORED + 1)
-    drawn: tuple[int, ...] = () if counts is None else tuple((np.flatnonzero(counts[1:IGNORED]) + 1).tolist())
     try:
-        labels = labels_of(name, None if counts is None else drawn)
+        classes = classes_of(name, ground_truth)
     except UserError as error:
         problems.append(str(error))
-    else:
-        if source.has_ground_truth(split) and not labels.annotated and counts is None and not with_mask:
-            problems.append(
-                f"image {source.image_file(name, split)} has neither annotation nor mask: nothing labels it"
-            )
-    if counts is not None:
-        annotated = labels.classes if labels.annotated else None
-        truth = Truth(name, annotated, drawn, float(counts[IGNORED] / counts.sum()))
-    return _Finding(labels.classes, truth, tuple(problems))
+    annotated = source.is_annotated(name)
+    if not with_mask and not annotated and source.has_ground_truth(split):
+        problems.append(f"image {source.image_file(name, split)} has neither annotation nor mask: nothing labels it")
+    if ground_truth is not None:
+        truth = truth_of(name, classes if annotated else None, ground_truth)
+    return _Finding(classes, truth, tuple(problems))
 
 
 def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:

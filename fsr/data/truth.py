@@ -7,6 +7,10 @@ names, or masks of 0 and 255 alone contradict them nearly everywhere.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from fsr.data.images import IGNORED
+
 MOST_CONTRADICTIONS = 0.02  # of the masks of a set
 MOST_IGNORED = 0.5  # of the pixels of a set; VOC has 5 %
 _FEW = 8  # masks, of which a set's habits cannot be told
@@ -29,6 +33,13 @@ class Truth(NamedTuple):
         if self.labels is None:
             return False
         return not set(self.drawn) <= set(self.labels) or bool(self.labels and not self.drawn)
+
+
+def truth_of(name: str, labels: tuple[int, ...] | None, ground_truth: np.ndarray) -> Truth:
+    """What a mask says, uint8 [H, W], beside the labels of its image's annotation."""
+    counts = np.bincount(ground_truth.ravel(), minlength=IGNORED + 1)
+    drawn = tuple((np.flatnonzero(counts[1:IGNORED]) + 1).tolist())
+    return Truth(name, labels, drawn, float(counts[IGNORED] / counts.sum()))
 
 
 def wrong_truth(split: str, truths: Sequence[Truth], class_names: Sequence[str]) -> str | None:

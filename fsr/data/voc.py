@@ -53,6 +53,14 @@ class VocSource(PreparedSet):
             raise UnreadableError(f"list {file} is missing, and {self.no_augmented_list}")
         return super().items(split)
 
+    def annotation_file(self, name: str) -> Path:
+        """The XML with the objects of an image, which may be missing."""
+        return self.root / "Annotations" / f"{name}.xml"
+
+    def is_annotated(self, name: str) -> bool:
+        """Whether more than its mask tells what an image shows."""
+        return self.annotation_file(name).exists()
+
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image."""
         return file_of(self.root / "JPEGImages", name, IMAGE_ENDINGS)

@@ -1,10 +1,11 @@
 """Lists and image-level labels of VOC 2012, derived from its own files."""
 
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
-from fsr.data.images import reason
+import numpy as np
+
+from fsr.data.images import IGNORED, reason
 from fsr.data.known_sets import KNOWN_COUNTS, check_apart
 from fsr.data.lists import read_entries
 from fsr.data.names import check_name, shown
@@ -62,27 +63,18 @@ def _check_whole(names: dict[str, list[str]], source: VocSource, folder: Path) -
         )
 
 
-class Labels(NamedTuple):
-    """What an image shows."""
-
-    classes: tuple[int, ...]
-    """Foreground classes, rising."""
-    annotated: bool
-    """Whether an annotation says so, not the mask."""
-
-
-def voc_labels(source: VocSource, name: str, drawn: tuple[int, ...] | None) -> Labels:
+def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -> tuple[int, ...]:
     """Classes of an image: of all objects in its XML, difficult ones too; those of its mask where it has no XML.
 
-        `drawn` are the classes of its mask, None if it has none. Raises UserError if the XML is damaged, names a class
-    that VOC has not, or no object where the mask holds some.
+    Raises UserError if the XML is damaged, names a class that VOC has not, or no object where the mask holds some.
     """
-    file = source.root / "Annotations" / f"{name}.xml"
+    file = source.annotation_file(name)
+    drawn = () if ground_truth is None else tuple(sorted(set(np.unique(ground_truth).tolist()) - {0, IGNORED}))
     try:
         with open_regular(file) as stream:
             root = ElementTree.fromstring(_without_entities(stream.read(_MOST_BYTES)))
     except FileNotFoundError:
-        return Labels(drawn or (), False)
+        return drawn
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of unknown encodings
         raise UserError(f"annotation {file} cannot be read: {reason(error)}") from None
     if root.tag.rpartition("}")[2] != "annotation":
@@ -93,7 +85,7 @@ def voc_labels(source: VocSource, name: str, drawn: tuple[int, ...] | None) -> L
     unknown = sorted(found - set(CLASS_NAMES[1:]))
     if unknown:
         raise UserError(f"annotation {file} has an object of class {shown(unknown[0])}, which is none of VOC's 20")
-    return Labels(tuple(sorted(CLASS_NAMES.index(class_name) for class_name in found)), True)
+    return tuple(sorted(CLASS_NAMES.index(class_name) for class_name in found))
 
 
 def _without_entities(content: bytes) -> bytes:
