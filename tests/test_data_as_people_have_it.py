@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from inference import save_checkpoint
 from PIL import Image
+from tiny import tiny_config
 
 from fsr.data.coco import CocoSource
 from fsr.data.images import read_mask
@@ -20,6 +23,11 @@ from fsr.data.synthetic import synthesise
 from fsr.data.truth import Truth, wrong_truth
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
+from fsr.evaluate import evaluate
+from fsr.infer import infer
+from fsr.inference.config import InferConfig
+from fsr.inference.multi_scale import multi_scale_inference
+from fsr.models.network import Network
 
 LISTS = "ImageSets/Segmentation"
 
@@ -451,3 +459,83 @@ def test_layouts_of_coco(coco, capsys, situation, given):
     assert "train: 6 images" in said and "error" not in said
     source = CocoSource(place)
     assert all(source.image_file(item.name, "train").exists() for item in source.items("train"))
+
+
+# --- read-only data sets
+
+
+def as_nobody(monkeypatch, folder):
+    """Root may write everywhere, so that what cannot be written is decided here."""
+
+    def refused(place, flag):
+        if place.is_relative_to(folder):
+            raise UserError(f"{flag} {place} cannot be written: Read-only file system")
+
+    monkeypatch.setattr("fsr.data.list_places.check_folder", refused)
+    monkeypatch.setattr("fsr.data.prepare.check_folder", refused)
+
+
+def contents(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*"))
+
+
+def test_a_read_only_data_set_has_its_lists_and_masks_in_the_cache(coco, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.rmtree(coco / "COCO/SegmentationClass")
+    before = contents(coco)
+    as_nobody(monkeypatch, coco)
+    said = answer(capsys, "coco", coco, "--write_masks")
+    tell(capsys, "COCO on a read-only disk", said)
+    (place,) = (tmp_path / "cache/fsr/lists").iterdir()
+    assert f"COCO/ImageSets/fsr cannot be written: lists and masks go to {place}" in said and "error" not in said
+    assert f"6 masks written to {place}/SegmentationClass/train2014" in said
+    assert contents(coco) == before
+    source = CocoSource(coco)
+    assert len(source.items("train")) == 6
+    assert source.ground_truth(source.items("val")[0].name, "val", (128, 128)).any()
+
+
+def test_list_folder_takes_the_masks_of_a_read_only_data_set_too(coco, tmp_path, capsys, monkeypatch):
+    shutil.rmtree(coco / "COCO/SegmentationClass")
+    as_nobody(monkeypatch, coco)
+    said = answer(capsys, "coco", coco, "--write_masks", "--list_folder", tmp_path / "lists")
+    assert f"2 masks written to {tmp_path}/lists/SegmentationClass/val2014" in said and "error" not in said
+    source = CocoSource(coco, tmp_path / "lists")
+    assert source.ground_truth(source.items("val")[0].name, "val", (128, 128)).any()
+
+
+def test_a_read_only_data_set_with_lists_is_refused_before_a_file_is_decoded(folder, capsys, monkeypatch):
+    main(["voc", str(folder)])
+    as_nobody(monkeypatch, folder)
+    monkeypatch.setattr("fsr.data.prepare.read_image", None)
+    said = answer(capsys, "voc", folder)
+    tell(capsys, "a read-only set that has lists", said)
+    assert said.endswith("ImageSets/fsr cannot be written: Read-only file system (or give a --list_folder)\n")
+
+
+# --- small pictures
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (1000, 3)])
+def test_pictures_smaller_than_a_patch_are_resized_up_to_it(folder, tmp_path, capsys, size):
+    root = root_of(folder)
+    for name in listed(root, "val"):
+        Image.new("RGB", size, (9, 99, 200)).save(root / f"JPEGImages/{name}.jpg")
+        (root / f"SegmentationClass/{name}.png").write_bytes(palette_png(np.full(size[::-1], 1, np.uint8)))
+        xml = root / f"Annotations/{name}.xml"
+        xml.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
+    said = answer(capsys, "voc", folder)
+    tell(capsys, f"pictures of {size[0]} x {size[1]} pixels", said)
+    assert "2 images have a side below 16 pixels, a patch at the smallest scale, and are resized up" in said
+    config = tiny_config(folder)
+    network = Network(config).eval()
+    source = open_source("synthetic", folder, None, 9)
+    scores = evaluate({"student": network}, config, source, torch.device("cpu")).scores
+    assert scores["val/seg_pixel_accuracy"] is not None
+    images = torch.zeros(1, 3, size[1], size[0])
+    fused = multi_scale_inference(network, images, None, (1.0, 0.25))
+    assert fused.logits.shape == (1, 9, size[1], size[0])
+    main_of_infer = InferConfig(
+        dataset="synthetic", checkpoint=save_checkpoint(tmp_path / "best.pt", config), data_folder=folder, workers=0
+    )
+    assert infer(main_of_infer) == "finished"

@@ -1,5 +1,6 @@
 """MS COCO 2014 on disk."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ class CocoSource(PreparedSet):
         layouts, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
         super().__init__("coco", layouts, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
         self._tables: dict[str, np.ndarray] = {}
+        self.draws_beside_lists = False
         images = [self.root / "JPEGImages", self.root / "images", self.root]  # as rearranged, and as unzipped
         years = ("train2014", "val2014")
         self._images = next((place for place in images if any((place / year).is_dir() for year in years)), images[0])
@@ -56,7 +58,12 @@ class CocoSource(PreparedSet):
         """The ground truth of an image in VOC's form; None in a test set, which has none."""
         if not self.has_ground_truth(split):
             return None
-        return file_of(self.root / "SegmentationClass" / _year_folder(name), name, MASK_ENDINGS)
+        year = _year_folder(name)
+        file = file_of(self.root / "SegmentationClass" / year, name, MASK_ENDINGS)
+        if os.path.exists(file):
+            return file
+        beside = self.list_folder / "SegmentationClass" / year  # where `prepare` draws those of a read-only data set
+        return beside / f"{name}.png" if self.draws_beside_lists or beside.is_dir() else file
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""

@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
     beginning.begin()
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,12 @@ import numpy as np
 import tyro
 
 from fsr.command import call
+from fsr.config import PRESETS
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
 from fsr.data.images import read_image
 from fsr.data.known_sets import check_apart, other_counts
+from fsr.data.list_places import writable_list_folder
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.source import Source
@@ -51,8 +54,10 @@ def prepare(
     Args:
         dataset: Layout of the data set; the synthetic set has either.
         data_folder: Folder that holds VOCdevkit/VOC2012 or COCO.
-        list_folder: Where to write the lists; by default ImageSets/fsr inside the data set.
-        write_masks: COCO only: first write the masks that are missing, from the annotations.
+        list_folder: Where to write the lists; by default ImageSets/fsr inside the data set, or a folder in the cache
+            that is named where that is read-only.
+        write_masks: COCO only: first write the masks that are missing, from the annotations; beside the lists where the
+            data set is read-only.
     """
     if dataset == "voc":
         if write_masks:
@@ -60,7 +65,10 @@ def prepare(
         source: VocSource | CocoSource = VocSource(data_folder, list_folder)
     else:
         source = CocoSource(data_folder, list_folder)
-    check_folder(source.list_folder, "--list_folder")
+    if list_folder is None:
+        source.list_folder = writable_list_folder(source.root)
+    else:
+        check_folder(list_folder, "--list_folder")
     if isinstance(source, VocSource):
         prepare_voc(source)
     else:
@@ -82,6 +90,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
     """
     images = {split: read_annotations(source, split) for split in ("train", "val")}
     if write_masks:
+        source.draws_beside_lists = not _can_be_written(source.root / "SegmentationClass")
         for split in images:
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
@@ -95,6 +104,14 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
     _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        check_folder(folder, "the masks'")
+    except UserError:
+        return False
+    return True
 
 
 def _mask_file(source: CocoSource, name: str, split: str) -> Path:
@@ -111,11 +128,13 @@ def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImag
 
     for _ in _in_threads(write, missing, f"writing masks of {split}"):
         pass
-    print(f"{split}: {len(missing)} masks written, {len(images) - len(missing)} existed already")
+    place = f" to {_mask_file(source, missing[0], split).parent}" if missing else ""
+    print(f"{split}: {len(missing)} masks written{place}, {len(images) - len(missing)} existed already")
 
 
 @dataclass(frozen=True)
 class _Finding:
+    size: tuple[int, int] | None
     classes: tuple[int, ...]
     truth: Truth | None
     problems: tuple[str, ...]
@@ -148,6 +167,7 @@ def _write_checked_lists(
         print(text)
     if problems:
         raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written")
+    _say_small(source, [(images[pair][0], found) for pair, found in findings.items()])
     with_masks = [split for split in names if split not in without_masks]
     _judge_masks(source, {split: [findings[files_of[name, split]] for name in names[split]] for split in with_masks})
 
@@ -157,6 +177,19 @@ def _write_checked_lists(
         file = source.list_folder / f"{split}.txt"
         write_list(file, items)
         print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
+
+
+def _say_small(source: Source, images: list[tuple[str, _Finding]]) -> None:
+    """Name the images of which the network sees less than a patch at its smallest scale."""
+    preset = PRESETS["synthetic" if source.is_synthetic else "coco" if isinstance(source, CocoSource) else "voc"]()
+    least = math.ceil(preset.patch_size / min(1.0, *preset.cam_scales))
+    small = [(min(found.size), name) for name, found in images if found.size and min(found.size) < least]
+    if small:
+        side, name = min(small)
+        print(
+            f"{len(small)} images have a side below {least} pixels, a patch at the smallest scale, and are resized up "
+            f"to it in the network; the smallest is {name} with {side}"
+        )
 
 
 def _judge_masks(source: Source, findings: dict[str, list[_Finding]]) -> None:
@@ -199,7 +232,7 @@ def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of:
         problems.append(f"image {source.image_file(name, split)} has neither annotation nor mask: nothing labels it")
     if ground_truth is not None:
         truth = truth_of(name, classes if annotated else None, ground_truth)
-    return _Finding(classes, truth, tuple(problems))
+    return _Finding(size, classes, truth, tuple(problems))
 
 
 def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:

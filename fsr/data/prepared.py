@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fsr.data.images import Mask, open_mask
+from fsr.data.list_places import list_folder_of
 from fsr.data.lists import Item, read_list
 from fsr.errors import UnreadableError, UserError
 
@@ -49,7 +50,7 @@ class PreparedSet(ABC):
         if num_classes > len(all_class_names):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]
-        self.list_folder = list_folder or self.root / "ImageSets" / "fsr"
+        self.list_folder = list_folder or list_folder_of(self.root)
         self.remedy = f"python -m fsr.data.prepare {kind} {shlex.quote(str(data_folder))}"
         if list_folder is not None:
             self.remedy += f" --list_folder {list_folder}"
