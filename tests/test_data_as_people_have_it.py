@@ -16,8 +16,10 @@ from tiny import tiny_config
 
 from fsr.data.coco import CocoSource
 from fsr.data.images import read_mask
+from fsr.data.jpeg_damage import damages
 from fsr.data.palette import palette_png, voc_palette
 from fsr.data.prepare import main
+from fsr.data.scenes import draw_scene
 from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.data.truth import Truth, wrong_truth
@@ -539,3 +541,89 @@ def test_pictures_smaller_than_a_patch_are_resized_up_to_it(folder, tmp_path, ca
         dataset="synthetic", checkpoint=save_checkpoint(tmp_path / "best.pt", config), data_folder=folder, workers=0
     )
     assert infer(main_of_infer) == "finished"
+
+
+# --- damaged pictures
+
+
+def halves(content: bytes) -> dict[str, bytes]:
+    """Damages of a JPEG's scan, which decodes all the same."""
+    middle = (content.index(b"\xff\xda") + len(content)) // 2
+    noise = np.random.default_rng(0).bytes(300)
+    return {
+        "cut and closed": content[:middle] + b"\xff\xd9",
+        "zeros to its end": content[:middle] + bytes(len(content) - middle - 2) + b"\xff\xd9",
+        "garbage": content[:middle] + noise + content[middle + 300 :],
+        "300 bytes gone": content[:middle] + content[middle + 300 :],
+    }
+
+
+def test_damaged_pictures_that_decode_are_named_and_left_out(folder, capsys):
+    source = VocSource(folder)
+    names = listed(source.root, "train")
+    sound = {name: source.image_file(name, "train").read_bytes() for name in names}
+    for name, (what, damaged) in zip(names, halves(sound[names[0]]).items(), strict=False):
+        source.image_file(name, "train").write_bytes(damaged)
+    said = answer(capsys, "voc", folder)
+    tell(capsys, "four damaged pictures", said)
+    for name in names[:4]:
+        assert f"image {source.image_file(name, 'train')} is damaged: " in said or f"{name}.jpg cannot be read" in said
+    assert "4 bad files in" in said and not source.list_folder.exists()
+    said = answer(capsys, "voc", folder, "--skip_bad")
+    tell(capsys, "the same with --skip_bad", said)
+    assert f"train: 4 images are left out: {', '.join(names[:4])}" in said and "error" not in said
+    assert [item.name for item in source.items("train")] == names[4:]
+    assert len(source.items("train_aug")) == 20 and len(source.items("val")) == 2
+
+
+FORMS = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True},
+    "restart markers": {"restart_marker_rows": 1},
+    "no subsampling": {"subsampling": 0},
+}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_sound_pictures_are_not_called_damaged(tmp_path, mode):
+    picture = Image.fromarray(draw_scene(0, 0).pixels).convert(mode)
+    files = []
+    for what, options in FORMS.items():
+        files.append(tmp_path / f"{what}.jpg")
+        picture.save(files[-1], "JPEG", **({} if mode != "RGB" and what == "no subsampling" else options))
+    picture.convert("RGB").save(tmp_path / "png.jpg", "PNG")
+    (tmp_path / "trailing.jpg").write_bytes(files[0].read_bytes() + bytes(40))
+    files += [tmp_path / "png.jpg", tmp_path / "trailing.jpg"]
+    assert list(damages(files)) == [None] * len(files)
+
+
+# --- classes of one's own
+
+
+def rename_classes(root, names):
+    for file in (root / "Annotations").glob("*.xml"):
+        text = file.read_text()
+        for index, name in enumerate(names, 1):
+            text = text.replace(f"<name>{CLASS_NAMES[index]}</name>", f"<name>{name}</name>")
+        file.write_text(text)
+
+
+OWN = ("crack", "rust", "hole", "dent", "leak", "stain", "burn", "dirt")
+
+
+def test_classes_of_ones_own_are_named_or_read(folder, capsys):
+    root = root_of(folder)
+    rename_classes(root, OWN)
+    said = answer(capsys, "voc", folder)
+    tell(capsys, "VOC's layout, other classes", said.splitlines()[-1])
+    assert f"classes of your own ({', '.join(map(repr, sorted(OWN)))}) have to stand in {root}/classes.txt" in said
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in OWN))
+    said = answer(capsys, "voc", folder)
+    tell(capsys, "the same with classes.txt", said)
+    assert "error" not in said
+    assert open_source("voc", folder, None, 9).class_names == ("background", *OWN)
+    with pytest.raises(UserError, match=r"num_classes must be at most 9 for .*/classes.txt, got 21"):
+        open_source("voc", folder, None, 21)
+    (root / "classes.txt").write_text("crack\ncrack\n")
+    assert "must have each class once" in answer(capsys, "voc", folder)

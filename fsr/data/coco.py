@@ -41,7 +41,7 @@ class CocoSource(PreparedSet):
 
     usual_name = "COCO"
 
-    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
+    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
         layouts, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
         super().__init__("coco", layouts, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
         self._tables: dict[str, np.ndarray] = {}

@@ -25,6 +25,7 @@ from fsr.config import PRESETS
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
 from fsr.data.images import read_image
+from fsr.data.jpeg_damage import damages
 from fsr.data.known_sets import check_apart, other_counts
 from fsr.data.list_places import writable_list_folder
 from fsr.data.lists import Item, write_list
@@ -48,6 +49,7 @@ def prepare(
     data_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
     list_folder: Path | None = None,
     write_masks: bool = False,
+    skip_bad: bool = False,
 ) -> None:
     """Check every file of a data set and write its lists with image-level labels.
 
@@ -58,6 +60,7 @@ def prepare(
             that is named where that is read-only.
         write_masks: COCO only: first write the masks that are missing, from the annotations; beside the lists where the
             data set is read-only.
+        skip_bad: Leave images whose files are bad out of the lists, by name, instead of writing none.
     """
     if dataset == "voc":
         if write_masks:
@@ -70,20 +73,20 @@ def prepare(
     else:
         check_folder(list_folder, "--list_folder")
     if isinstance(source, VocSource):
-        prepare_voc(source)
+        prepare_voc(source, skip_bad)
     else:
-        prepare_coco(source, write_masks)
+        prepare_coco(source, write_masks, skip_bad)
 
 
-def prepare_voc(source: VocSource) -> None:
+def prepare_voc(source: VocSource, skip_bad: bool = False, just_drawn: bool = False) -> None:
     """Write the lists train, val and, if the files are there, train_aug and test. Raises UserError for bad files."""
     names = voc_names(source)
     if "train_aug" not in names:
         print(f"no list train_aug: {source.no_augmented_list}")
-    _write_checked_lists(source, names, partial(voc_classes, source))
+    _write_checked_lists(source, names, partial(voc_classes, source), (), skip_bad, just_drawn)
 
 
-def prepare_coco(source: CocoSource, write_masks: bool) -> None:
+def prepare_coco(source: CocoSource, write_masks: bool, skip_bad: bool = False, just_drawn: bool = False) -> None:
     """Write the lists train and val: all images that have a label. Raises UserError for bad files.
 
     Masks of the training images are checked if their folder is there; no training needs them.
@@ -103,7 +106,7 @@ def prepare_coco(source: CocoSource, write_masks: bool) -> None:
         print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in images.keys() - without_masks:
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
-    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks)
+    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks, skip_bad, just_drawn)
 
 
 def _can_be_written(folder: Path) -> bool:
@@ -141,9 +144,15 @@ class _Finding:
 
 
 def _write_checked_lists(
-    source: Source, names: dict[str, list[str]], classes_of: ClassesOf, without_masks: tuple[str, ...] = ()
+    source: Source,
+    names: dict[str, list[str]],
+    classes_of: ClassesOf,
+    without_masks: tuple[str, ...],
+    skip_bad: bool,
+    just_drawn: bool,
 ) -> None:
-    """Decode all files and print what is bad. Write the lists if no file is bad, and the masks may be right."""
+    """Decode all files and print what is bad. Write the lists if no file is bad, or is to be left out, and the masks
+    may be right. Pictures that were `just_drawn` are not looked at for damage that only libjpeg tells."""
     for sentence in other_counts(names, source):
         print(sentence)
 
@@ -162,12 +171,26 @@ def _write_checked_lists(
 
     progress = _in_threads(examine, list(images), "checking images")
     findings = dict(zip(images, progress, strict=True))
-    problems = list(dict.fromkeys(text for finding in findings.values() for text in finding.problems))
+    damaged = {} if just_drawn else _damages([pair[0] for pair, found in findings.items() if found.size])
+    bad = {
+        pair: [*found.problems, *damaged.get(pair[0], ())]
+        for pair, found in findings.items()
+        if found.problems or pair[0] in damaged
+    }
+    problems = list(dict.fromkeys(text for texts in bad.values() for text in texts))
     for text in problems:
         print(text)
-    if problems:
-        raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written")
-    _say_small(source, [(images[pair][0], found) for pair, found in findings.items()])
+    if problems and not skip_bad:
+        own = f"; {source.no_such_classes()}" if isinstance(source, VocSource) and source.unknown_classes else ""
+        raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written{own}")
+    for split in names:
+        left_out = [name for name in names[split] if files_of[name, split] in bad]
+        if left_out:
+            print(f"{split}: {len(left_out)} images are left out: {', '.join(left_out)}")
+            names[split] = [name for name in names[split] if files_of[name, split] not in bad]
+        if not names[split]:
+            raise UserError(f"no image of {split} is left in {source.root}; no list was written")
+    _say_small(source, [(images[pair][0], found) for pair, found in findings.items() if pair not in bad])
     with_masks = [split for split in names if split not in without_masks]
     _judge_masks(source, {split: [findings[files_of[name, split]] for name in names[split]] for split in with_masks})
 
@@ -177,6 +200,13 @@ def _write_checked_lists(
         file = source.list_folder / f"{split}.txt"
         write_list(file, items)
         print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
+
+
+def _damages(images: list[Path]) -> dict[Path, list[str]]:
+    """What is wrong with each picture that decodes, but to wrong pixels."""
+    files = list(dict.fromkeys(images))
+    said = zip(files, damages(files), strict=True) if files else ()
+    return {file: [f"image {file} is damaged: {text}"] for file, text in said if text is not None}
 
 
 def _say_small(source: Source, images: list[tuple[str, _Finding]]) -> None:

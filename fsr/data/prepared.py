@@ -36,7 +36,7 @@ class PreparedSet(ABC):
         all_class_names: tuple[str, ...],
         data_folder: Path,
         list_folder: Path | None,
-        num_classes: int,
+        num_classes: int | None,
     ) -> None:
         roots = [data_folder / layout for layout in layouts]
         if any((data_folder / sign).is_dir() for sign in signs):
@@ -47,6 +47,7 @@ class PreparedSet(ABC):
         self.root = found[0]
         self.is_synthetic = (self.root / "synthetic.json").exists()
         self.mapped_by_colour: set[Path] = set()  # masks, for `prepare`, which says so
+        num_classes = len(all_class_names) if num_classes is None else num_classes
         if num_classes > len(all_class_names):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]

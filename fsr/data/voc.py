@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fsr.data.images import check_classes, refusing
+from fsr.data.images import IGNORED, check_classes, refusing
 from fsr.data.lists import Item
+from fsr.data.names import shown
 from fsr.data.prepared import IMAGE_ENDINGS, MASK_ENDINGS, PreparedSet, file_of
 from fsr.data.sbd import read_sbd
-from fsr.errors import UnreadableError
+from fsr.errors import UnreadableError, UserError
+from fsr.regular_file import read_regular
 
 CLASS_NAMES = (
     "background",
@@ -23,13 +25,25 @@ class VocSource(PreparedSet):
 
     usual_name = "VOC2012"
 
-    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
+    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
         layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")
-        super().__init__("voc", layouts, ("JPEGImages",), CLASS_NAMES, data_folder, list_folder, num_classes)
+        super().__init__("voc", layouts, ("JPEGImages",), CLASS_NAMES, data_folder, list_folder, None)
+        own = self.root / "classes.txt"
+        names = own_class_names(own) if own.exists() else CLASS_NAMES
+        if num_classes is not None and num_classes > len(names):
+            which = own if own.exists() else "voc"
+            raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
+        self.class_names = names[:num_classes]
+        self.unknown: set[tuple[str, str]] = set()  # image and class of objects in XMLs, for `prepare`
         self.own_masks = self.root / "SegmentationClass"
         # Masks of train and val by SBD; they have to be added to VOC by hand, or lie beside it as they are unzipped.
         places = (self.root / "SegmentationClassAug", data_folder / "benchmark_RELEASE" / "dataset" / "cls")
         self.augmented_masks = next((place for place in places if place.is_dir()), places[0])
+
+    def no_such_classes(self) -> str:
+        """Which classes the XMLs have that this set has not, and what can be done, in a sentence."""
+        seen = ", ".join(map(shown, sorted({class_name for _, class_name in self.unknown})[:30]))
+        return f"classes of your own ({seen}) have to stand in {self.root / 'classes.txt'}, one a line"
 
     @property
     def augmented_list(self) -> Path | None:
@@ -84,3 +98,23 @@ class VocSource(PreparedSet):
             classes = read_sbd(file, size)
         check_classes(classes, file, len(self.class_names))
         return classes
+
+
+def own_class_names(file: Path) -> tuple[str, ...]:
+    """Background and the classes of a data set of one's own, one a line; `background` may be the first of them.
+
+    Raises UserError if the file is no text, or has no class, one twice, or more than 254.
+    """
+    try:
+        lines = [line.strip() for line in read_regular(file).decode("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list of classes {file} cannot be read: {error}") from None
+    names = ["background", *(line for line in lines if line and line != "background")]
+    for name in names:
+        if names.count(name) > 1 or not name.isprintable() or "/" in name:
+            raise UserError(
+                f"list of classes {file} must have each class once, printable, without `/`, got {shown(name)}"
+            )
+    if not 1 < len(names) < IGNORED + 1:
+        raise UserError(f"list of classes {file} must have 1 to {IGNORED - 1} classes, got {len(names) - 1}")
+    return tuple(names)

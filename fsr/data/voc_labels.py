@@ -82,10 +82,15 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
     found = {thing.findtext("{*}name", "").strip() for thing in root.findall("{*}object")}  # in any namespace
     if not found and drawn:
         raise UserError(f"annotation {file} has no object, but the mask of its image the class {min(drawn)}")
-    unknown = sorted(found - set(CLASS_NAMES[1:]))
+    unknown = sorted(found - set(source.class_names[1:]))
     if unknown:
-        raise UserError(f"annotation {file} has an object of class {shown(unknown[0])}, which is none of VOC's 20")
-    return tuple(sorted(CLASS_NAMES.index(class_name) for class_name in found))
+        source.unknown_classes.update(unknown)
+        whose = "VOC's" if source.class_names == CLASS_NAMES else "the data set's"
+        raise UserError(
+            f"annotation {file} has an object of class {shown(unknown[0])}, which is none of {whose} "
+            f"{len(source.class_names) - 1}"
+        )
+    return tuple(sorted(source.class_names.index(class_name) for class_name in found))
 
 
 def _without_entities(content: bytes) -> bytes:
