@@ -181,7 +181,9 @@ def _write_checked_lists(
     for text in problems:
         print(text)
     if problems and not skip_bad:
-        own = f"; {source.no_such_classes()}" if isinstance(source, VocSource) and source.unknown_classes else ""
+        own = ""
+        if isinstance(source, VocSource) and 2 * len({name for name, _ in source.unknown}) > len(images):
+            own = f"; {source.no_such_classes()}"  # not a mistake here and there
         raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written{own}")
     for split in names:
         left_out = [name for name in names[split] if files_of[name, split] in bad]

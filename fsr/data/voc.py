@@ -112,9 +112,7 @@ def own_class_names(file: Path) -> tuple[str, ...]:
     names = ["background", *(line for line in lines if line and line != "background")]
     for name in names:
         if names.count(name) > 1 or not name.isprintable() or "/" in name:
-            raise UserError(
-                f"list of classes {file} must have each class once, printable, without `/`, got {shown(name)}"
-            )
+            raise UserError(f"list of classes {file} must have each class once, printable, no `/`, got {shown(name)}")
     if not 1 < len(names) < IGNORED + 1:
         raise UserError(f"list of classes {file} must have 1 to {IGNORED - 1} classes, got {len(names) - 1}")
     return tuple(names)

@@ -84,7 +84,7 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
         raise UserError(f"annotation {file} has no object, but the mask of its image the class {min(drawn)}")
     unknown = sorted(found - set(source.class_names[1:]))
     if unknown:
-        source.unknown_classes.update(unknown)
+        source.unknown.update((name, class_name) for class_name in unknown)
         whose = "VOC's" if source.class_names == CLASS_NAMES else "the data set's"
         raise UserError(
             f"annotation {file} has an object of class {shown(unknown[0])}, which is none of {whose} "
