@@ -80,11 +80,11 @@ def own_classes(labels: Tensor, most: int | None = None) -> tuple[Tensor, Tensor
 
 
 def resized(images: Tensor, scale: float) -> Tensor:
-    """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels."""
+    """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels, of which at least one is left."""
     if scale == 1:
         return images
     height, width = images.shape[-2:]
-    size = (int(scale * height), int(scale * width))
+    size = (max(1, int(scale * height)), max(1, int(scale * width)))
     return resize(images, size)
 
 

@@ -63,7 +63,7 @@ def test_every_bad_file_is_named_and_no_list_written(voc_folder, tmp_path, capsy
     image[2].unlink()
     Image.new("P", (64, 128)).save(mask[3])
     Image.fromarray(np.full((128, 128), 21, np.uint8)).save(mask[4])
-    Image.new("RGB", (128, 128)).save(mask[5])
+    Image.new("RGB", (128, 128), "red").save(mask[5])
     mask[6].write_bytes(mask[6].read_bytes()[:200])
     annotation.write_text(annotation.read_text().replace("<name>", "<name>flying "))
     (source.root / "Annotations" / f"{names[8]}.xml").write_text("<annotation>")
@@ -74,7 +74,7 @@ def test_every_bad_file_is_named_and_no_list_written(voc_folder, tmp_path, capsy
         f"image {image[2]} cannot be read",
         f"mask {mask[3]} is 64 x 128 pixels, its image 128 x 128",
         f"mask {mask[4]} has class 21; allowed are 0 to 20 and 255",
-        f"mask {mask[5]} must hold class ids (PNG of mode P or L), got mode RGB",
+        f"mask {mask[5]} must hold class ids (PNG of mode P or L) or VOC's colours, got mode RGB",
         f"mask {mask[6]} cannot be read",
         told[6],
         f"annotation {source.root / 'Annotations' / names[8]}.xml cannot be read",
@@ -95,7 +95,11 @@ def test_the_command_ends_with_exit_code_2_without_traceback(voc_folder):
 
 def test_train_aug_is_every_augmented_mask_that_is_not_in_val(voc_folder):
     source = VocSource(voc_folder)
-    (source.root / "ImageSets/Segmentation/train.txt").write_text("2012_000000\n2012_000001\n")
+    lists = source.root / "ImageSets/Segmentation"
+    (lists / "train.txt").write_text("2012_000000\n2012_000001\n")
+    (lists / "trainval.txt").unlink()
+    for index in range(2, 24):
+        (source.root / f"SegmentationClass/2012_{index:06d}.png").unlink()  # which VOC has of train and val alone
     main(["voc", str(voc_folder)])
     assert [item.name for item in source.items("train")] == ["2012_000000", "2012_000001"]
     assert [item.name for item in source.items("train_aug")] == [f"2012_{index:06d}" for index in range(24)]

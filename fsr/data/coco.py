@@ -1,5 +1,6 @@
 """MS COCO 2014 on disk."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fsr.data.coco_layouts import layouts, recognise, to_classes
-from fsr.data.images import check_classes, read_mask
+from fsr.data.images import check_classes, open_mask, read_mask
 from fsr.data.lists import Item
 from fsr.data.names import shown
-from fsr.data.prepared import PreparedSet
+from fsr.data.prepared import IMAGE_ENDINGS, MASK_ENDINGS, PreparedSet, file_of
 from fsr.errors import UserError
 
 # COCO's 80 categories in the order of their ids, which have gaps; a mask holds the place in this list, from 1.
@@ -38,19 +39,31 @@ CLASS_OF_CATEGORY = {category: index for index, category in enumerate(CATEGORIES
 class CocoSource(PreparedSet):
     """Where the files of COCO 2014 lie below `data_folder`."""
 
-    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
-        super().__init__("coco", "COCO", CLASS_NAMES, data_folder, list_folder, num_classes)
+    usual_name = "COCO"
+
+    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
+        layouts, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
+        super().__init__("coco", layouts, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
         self._tables: dict[str, np.ndarray] = {}
+        self.draws_beside_lists = False
+        images = [self.root / "JPEGImages", self.root / "images", self.root]  # as rearranged, and as unzipped
+        years = ("train2014", "val2014")
+        self._images = next((place for place in images if any((place / year).is_dir() for year in years)), images[0])
 
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image, whose folder is part of its name."""
-        return self.root / "JPEGImages" / _year_folder(name) / f"{name}.jpg"
+        return file_of(self._images / _year_folder(name), name, IMAGE_ENDINGS)
 
     def mask_file(self, name: str, split: str) -> Path | None:
         """The ground truth of an image in VOC's form; None in a test set, which has none."""
         if not self.has_ground_truth(split):
             return None
-        return self.root / "SegmentationClass" / _year_folder(name) / f"{name}.png"
+        year = _year_folder(name)
+        file = file_of(self.root / "SegmentationClass" / year, name, MASK_ENDINGS)
+        if os.path.exists(file):
+            return file
+        beside = self.list_folder / "SegmentationClass" / year  # where `prepare` draws those of a read-only data set
+        return beside / f"{name}.png" if self.draws_beside_lists or beside.is_dir() else file
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""
@@ -59,9 +72,13 @@ class CocoSource(PreparedSet):
             return None
         if split not in self._tables:
             self.recognise_masks(split, self.items(split))
-        classes = to_classes(read_mask(file, size, ANY_VALUE), self._tables[split], file)
+        classes = to_classes(self.noted(file, open_mask(file, size, ANY_VALUE)), self._tables[split], file)
         check_classes(classes, file, len(self.class_names))
         return classes
+
+    def is_annotated(self, name: str) -> bool:
+        """Every image is."""
+        return True
 
     def recognise_masks(self, split: str, items: list[Item]) -> None:
         """Find out how the masks of a set number their classes, from its images and their labels."""

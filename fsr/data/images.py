@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from fsr.data.palette import classes_of_colours, classes_of_palette
 from fsr.errors import UserError, unreadable
 from fsr.regular_file import open_regular
 
@@ -56,26 +57,54 @@ def _ends_in_zeros(content: bytes, picture: Image.Image) -> bool:
     return picture.format != "PNG" and content.rfind(END_OF_IMAGE) < content.rfind(_START_OF_SCAN)
 
 
+class Mask(NamedTuple):
+    """A mask that was read."""
+
+    classes: np.ndarray
+    """Class of every pixel, uint8 [H, W]; 255 is ignored."""
+    by_colour: bool
+    """Whether its colours say so, not its values."""
+
+
 def read_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> np.ndarray:
-    """Class of every pixel, uint8 [H, W]; 255 is ignored.
+    """Class of every pixel, uint8 [H, W]; 255 is ignored. Raises UserError as `open_mask` does."""
+    return open_mask(file, size, num_classes).classes
+
+
+def open_mask(file: Path, size: tuple[int, int] | None, num_classes: int) -> Mask:
+    """The classes of a mask: of its values, or of VOC's colours where it has these in another order or as RGB.
 
     `size` is the (width, height) of its image; None where that is not known. Raises UserError if the mask is missing,
-    cut or damaged, no PNG, holds colours instead of class ids, has another size, or a class that is neither below
-    `num_classes` nor 255.
+    cut or damaged, no PNG, has values or colours that do not say which classes are meant, has another size, or a class
+    that is neither below `num_classes` nor 255.
     """
     with refusing(file, "mask"):
         image = open_picture(BytesIO(_content(file)), "mask")
-        stored, classes = str(image.tile[0].args), np.array(image)
+        stored, values = str(image.tile[0].args), np.array(image)
     if stored in ("1", "L;2", "L;4"):
         # PNG spreads such values over 0 to 255, and what wrote them may have meant them as they are.
         raise UserError(f"mask {file} must hold class ids in 8 bits (PNG of mode P or L), got grey of fewer ({stored})")
-    if image.mode not in ("P", "L", "I;16"):
-        raise UserError(f"mask {file} must hold class ids (PNG of mode P or L), got mode {image.mode}")
-    height, width = classes.shape
+    height, width = values.shape[:2]
     if size is not None and (width, height) != size:
         raise UserError(f"mask {file} is {width} x {height} pixels, its image {size[0]} x {size[1]}")
-    check_classes(classes, file, num_classes)
-    return classes.astype(np.uint8, copy=False)
+    by_colour = image.mode in ("RGB", "RGBA") and "16" not in stored
+    wanted = f"mask {file} must hold class ids (PNG of mode P or L) or VOC's colours, got"
+    try:
+        if image.mode == "P":
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            table = classes_of_palette(palette, np.flatnonzero(image.histogram()), num_classes)
+            by_colour = table is not None
+            values = values if table is None else table[values]
+        elif by_colour:
+            if (values[..., 3:] != 255).any():
+                raise ValueError("transparent pixels")
+            values = classes_of_colours(values[..., :3], num_classes)
+    except ValueError as error:
+        raise UserError(f"{wanted} mode {image.mode}: {error}") from None
+    if not by_colour and image.mode not in ("P", "L", "I;16"):
+        raise UserError(f"{wanted} mode {image.mode}")
+    check_classes(values, file, num_classes)
+    return Mask(values.astype(np.uint8, copy=False), by_colour)
 
 
 def check_classes(classes: np.ndarray, file: Path, num_classes: int) -> None:

@@ -1,39 +1,57 @@
 """The base of VOC and COCO: a folder, class names, and prepared lists."""
 
+import os
 import shlex
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from fsr.data.images import read_mask
+from fsr.data.images import Mask, open_mask
+from fsr.data.list_places import list_folder_of
 from fsr.data.lists import Item, read_list
 from fsr.errors import UnreadableError, UserError
 
+IMAGE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
+MASK_ENDINGS = (".png", ".PNG")
+
 
 class PreparedSet(ABC):
-    """A data set at `data_folder`/`layout`, of which the first `num_classes` classes (background included) are used.
+    """A data set in one of the folders `layouts` of `data_folder`, of which the first `num_classes` classes (background
+    included) are used.
 
-    `data_folder` may also be the folder of the set itself, as in the released code's command lines. Raises UserError if
-    it is not there or has fewer classes.
+    `data_folder` may also be the folder of the set itself, which holds one of `signs`, as in the released code's
+    command lines. Raises UserError if it is not there or has fewer classes.
     """
+
+    usual_name: ClassVar[str]
+    """The data set that a folder of any name holds."""
 
     def __init__(
         self,
         kind: str,
-        layout: str,
+        layouts: tuple[str, ...],
+        signs: tuple[str, ...],
         all_class_names: tuple[str, ...],
         data_folder: Path,
         list_folder: Path | None,
-        num_classes: int,
+        num_classes: int | None,
     ) -> None:
-        self.root = data_folder if (data_folder / "JPEGImages").is_dir() else data_folder / layout
-        if not self.root.is_dir():
-            raise UnreadableError(f"data folder {data_folder} must hold {layout}, which is missing")
+        roots = [data_folder / layout for layout in layouts]
+        if any((data_folder / sign).is_dir() for sign in signs):
+            roots.insert(0, data_folder)
+        found = [root for root in roots if root.is_dir()]
+        if not found:
+            raise UnreadableError(f"data folder {data_folder} must hold {layouts[0]}, which is missing")
+        self.root = found[0]
+        self.is_synthetic = (self.root / "synthetic.json").exists()
+        self.mapped_by_colour: set[Path] = set()  # masks, for `prepare`, which says so
+        num_classes = len(all_class_names) if num_classes is None else num_classes
         if num_classes > len(all_class_names):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]
-        self.list_folder = list_folder or self.root / "ImageSets" / "fsr"
+        self.list_folder = list_folder or list_folder_of(self.root)
         self.remedy = f"python -m fsr.data.prepare {kind} {shlex.quote(str(data_folder))}"
         if list_folder is not None:
             self.remedy += f" --list_folder {list_folder}"
@@ -62,7 +80,19 @@ class PreparedSet(ABC):
         """Class of every pixel, uint8 [H, W], 255 ignored, None where there is no ground truth.
 
         `size` is the (width, height) of its image; None where that is not known.
-        Raises UserError as `read_mask` does.
+        Raises UserError as `open_mask` does.
         """
         file = self.mask_file(name, split)
-        return None if file is None else read_mask(file, size, len(self.class_names))
+        return None if file is None else self.noted(file, open_mask(file, size, len(self.class_names)))
+
+    def noted(self, file: Path, mask: Mask) -> np.ndarray:
+        """The classes of a mask. Notes the file if its colours tell them."""
+        if mask.by_colour:
+            self.mapped_by_colour.add(file)
+        return mask.classes
+
+
+def file_of(folder: Path, name: str, endings: tuple[str, ...]) -> Path:
+    """The file of this name that is there, by the first of the endings that fits; the first if none is there."""
+    files = [folder / f"{name}{ending}" for ending in endings]
+    return next((file for file in files if os.path.exists(file)), files[0])

@@ -63,9 +63,9 @@ def synthesise(
         writer.write(draw_scene(seed, index), index, "train" if index < images else "val")
     writer.finish()
     if format == "voc":
-        prepare_voc(VocSource(data_folder))
+        prepare_voc(VocSource(data_folder), just_drawn=True)
     else:
-        prepare_coco(CocoSource(data_folder), write_masks=False)
+        prepare_coco(CocoSource(data_folder), write_masks=False, just_drawn=True)
     _write_marker(root, settings | {"finished": True})
 
 

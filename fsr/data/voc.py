@@ -1,8 +1,17 @@
 """PASCAL VOC 2012 on disk, and the synthetic set, which has the same layout and VOC's first eight class names."""
 
+import os
 from pathlib import Path
 
-from fsr.data.prepared import PreparedSet
+import numpy as np
+
+from fsr.data.images import IGNORED, check_classes, refusing
+from fsr.data.lists import Item
+from fsr.data.names import shown
+from fsr.data.prepared import IMAGE_ENDINGS, MASK_ENDINGS, PreparedSet, file_of
+from fsr.data.sbd import read_sbd
+from fsr.errors import UnreadableError, UserError
+from fsr.regular_file import read_regular
 
 CLASS_NAMES = (
     "background",
@@ -12,25 +21,98 @@ CLASS_NAMES = (
 
 
 class VocSource(PreparedSet):
-    """Where the files of VOC 2012 lie below `data_folder`."""
+    """Where the files of VOC 2012, or 2007, lie below `data_folder`."""
 
-    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int = len(CLASS_NAMES)) -> None:
-        super().__init__("voc", "VOCdevkit/VOC2012", CLASS_NAMES, data_folder, list_folder, num_classes)
+    usual_name = "VOC2012"
+
+    def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
+        layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")
+        super().__init__("voc", layouts, ("JPEGImages",), CLASS_NAMES, data_folder, list_folder, None)
+        own = self.root / "classes.txt"
+        names = own_class_names(own) if own.exists() else CLASS_NAMES
+        if num_classes is not None and num_classes > len(names):
+            which = own if own.exists() else "voc"
+            raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
+        self.class_names = names[:num_classes]
+        self.unknown: set[tuple[str, str]] = set()  # image and class of objects in XMLs, for `prepare`
+        self.own_masks = self.root / "SegmentationClass"
+        # Masks of train and val by SBD; they have to be added to VOC by hand, or lie beside it as they are unzipped.
+        places = (self.root / "SegmentationClassAug", data_folder / "benchmark_RELEASE" / "dataset" / "cls")
+        self.augmented_masks = next((place for place in places if place.is_dir()), places[0])
+
+    def no_such_classes(self) -> str:
+        """Which classes the XMLs have that this set has not, and what can be done, in a sentence."""
+        seen = ", ".join(map(shown, sorted({class_name for _, class_name in self.unknown})[:30]))
+        return f"classes of your own ({seen}) have to stand in {self.root / 'classes.txt'}, one a line"
+
+    @property
+    def augmented_list(self) -> Path | None:
+        """The list of train_aug that somebody put beside VOC's own."""
+        folder = self.root / "ImageSets" / "Segmentation"
+        return next((file for file in (folder / "train_aug.txt", folder / "trainaug.txt") if file.exists()), None)
+
+    @property
+    def no_augmented_list(self) -> str:
+        """What `prepare` needs to make the list train_aug, and what can be done without."""
+        return (
+            f"{self.augmented_masks} is missing (SBD, to be added by hand), and so is a list train_aug.txt in "
+            f"{self.root / 'ImageSets' / 'Segmentation'}; --train_set train trains on VOC's own images"
+        )
+
+    def items(self, split: str) -> list[Item]:
+        """As in any set. Raises UserError that says what is missing where `prepare` cannot make train_aug."""
+        file = self.list_folder / f"{split}.txt"
+        can_be_made = self.augmented_list is not None or self.augmented_masks.is_dir()
+        if split == "train_aug" and not can_be_made and not file.exists():
+            raise UnreadableError(f"list {file} is missing, and {self.no_augmented_list}")
+        return super().items(split)
+
+    def annotation_file(self, name: str) -> Path:
+        """The XML with the objects of an image, which may be missing."""
+        return self.root / "Annotations" / f"{name}.xml"
+
+    def is_annotated(self, name: str) -> bool:
+        """Whether more than its mask tells what an image shows."""
+        return self.annotation_file(name).exists()
 
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image."""
-        return self.root / "JPEGImages" / f"{name}.jpg"
+        return file_of(self.root / "JPEGImages", name, IMAGE_ENDINGS)
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The ground truth of an image, an augmented mask (SBD) for training sets. None in the test set."""
+        """The ground truth of an image: VOC's own mask if it has one, else an augmented mask (SBD); in train_aug the
+        other way round. None in the test set."""
         if not self.has_ground_truth(split):
             return None
-        folder = "SegmentationClass"
-        if split.startswith("train") and self.augmented_masks.is_dir():
-            folder = self.augmented_masks.name
-        return self.root / folder / f"{name}.png"
+        own = file_of(self.own_masks, name, MASK_ENDINGS)
+        augmented = file_of(self.augmented_masks, name, (*MASK_ENDINGS, ".mat"))
+        first, second = (augmented, own) if split.startswith("train_aug") else (own, augmented)
+        return first if os.path.exists(first) or not os.path.exists(second) else second
 
-    @property
-    def augmented_masks(self) -> Path:
-        """Folder of the augmented masks of train and val; they have to be added to VOC by hand."""
-        return self.root / "SegmentationClassAug"
+    def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
+        """As in any set; SBD's own files (.mat) are read where SciPy is there."""
+        file = self.mask_file(name, split)
+        if file is None or file.suffix != ".mat":
+            return super().ground_truth(name, split, size)
+        with refusing(file, "mask"):
+            classes = read_sbd(file, size)
+        check_classes(classes, file, len(self.class_names))
+        return classes
+
+
+def own_class_names(file: Path) -> tuple[str, ...]:
+    """Background and the classes of a data set of one's own, one a line; `background` may be the first of them.
+
+    Raises UserError if the file is no text, or has no class, one twice, or more than 254.
+    """
+    try:
+        lines = [line.strip() for line in read_regular(file).decode("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list of classes {file} cannot be read: {error}") from None
+    names = ["background", *(line for line in lines if line and line != "background")]
+    for name in names:
+        if names.count(name) > 1 or not name.isprintable() or "/" in name:
+            raise UserError(f"list of classes {file} must have each class once, printable, no `/`, got {shown(name)}")
+    if not 1 < len(names) < IGNORED + 1:
+        raise UserError(f"list of classes {file} must have 1 to {IGNORED - 1} classes, got {len(names) - 1}")
+    return tuple(names)

@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fsr.data.images import IGNORED, reason
+from fsr.data.known_sets import KNOWN_COUNTS, check_apart
 from fsr.data.lists import read_entries
 from fsr.data.names import check_name, shown
+from fsr.data.prepared import MASK_ENDINGS
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
 from fsr.regular_file import open_regular
@@ -18,18 +20,47 @@ _MOST_BYTES = 1 << 24  # VOC's have a few thousand; one that is cut here is dama
 def voc_names(source: VocSource) -> dict[str, list[str]]:
     """Names of the images of every set that the files allow.
 
-    `train` and `val` come from ImageSets/Segmentation, and so does `test` where VOC's test archive was unpacked too;
-    `train_aug` is every image with an augmented mask that is not in `val`. Raises UserError if VOC's lists are missing.
+    `train` and `val` come from ImageSets/Segmentation, and so do `test` where VOC's test archive was unpacked too, and
+    `train_aug` where somebody put its list there. Else `train_aug` is every image of `train` or with an augmented mask
+    that is not in `val`. Raises UserError if VOC's lists are missing or contradict each other.
     """
     folder = source.root / "ImageSets" / "Segmentation"
     names = {split: _read_names(folder / f"{split}.txt") for split in ("train", "val")}
-    if source.augmented_masks.is_dir():
-        files = source.augmented_masks.glob("[!.]*.png")
-        masks = {check_name(file.stem, f"a mask in {source.augmented_masks}") for file in files}
-        names["train_aug"] = sorted(masks - set(names["val"]))
+    check_apart(names, source)
+    if source.augmented_list is not None:
+        names["train_aug"] = _read_names(source.augmented_list)
+    elif source.augmented_masks.is_dir():
+        _check_whole(names, source, folder)
+        masks = _names_in(source.augmented_masks)
+        names["train_aug"] = sorted((masks | set(names["train"])) - set(names["val"]))
     if (folder / "test.txt").exists():
         names["test"] = _read_names(folder / "test.txt")
+    check_apart(names, source)
     return names
+
+
+def _names_in(masks: Path) -> set[str]:
+    files = (file for file in masks.glob("[!.]*") if file.suffix in (*MASK_ENDINGS, ".mat"))
+    return {check_name(file.stem, f"a mask in {masks}") for file in files}
+
+
+def _check_whole(names: dict[str, list[str]], source: VocSource, folder: Path) -> None:
+    """Refuse to make train_aug by subtraction where images of val may be missing in its list.
+
+    VOC's own masks, and `trainval`, are those of train and val alone.
+    """
+    if len(names["val"]) == KNOWN_COUNTS["VOC2012"]["val"]:
+        return
+    both = _names_in(source.own_masks)
+    if (folder / "trainval.txt").exists():
+        both |= set(_read_names(folder / "trainval.txt"))
+    lacking = sorted(both.difference(names["train"], names["val"]))
+    if lacking:
+        raise UserError(
+            f"the lists train.txt and val.txt in {folder} lack {len(lacking)} images of trainval.txt or "
+            f"SegmentationClass, first {lacking[0]}, which may belong to val: train_aug is all other images with a "
+            "mask, and would train on them; restore the lists, or put the list train_aug.txt beside them"
+        )
 
 
 def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -> tuple[int, ...]:
@@ -37,24 +68,29 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
 
     Raises UserError if the XML is damaged, names a class that VOC has not, or no object where the mask holds some.
     """
-    file = source.root / "Annotations" / f"{name}.xml"
-    present = () if ground_truth is None else tuple(set(np.unique(ground_truth).tolist()) - {0, IGNORED})
+    file = source.annotation_file(name)
+    drawn = () if ground_truth is None else tuple(sorted(set(np.unique(ground_truth).tolist()) - {0, IGNORED}))
     try:
         with open_regular(file) as stream:
             root = ElementTree.fromstring(_without_entities(stream.read(_MOST_BYTES)))
     except FileNotFoundError:
-        return tuple(sorted(present))
+        return drawn
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of unknown encodings
         raise UserError(f"annotation {file} cannot be read: {reason(error)}") from None
     if root.tag.rpartition("}")[2] != "annotation":
         raise UserError(f"annotation {file} must be of one `annotation`, got {shown(root.tag)}")
     found = {thing.findtext("{*}name", "").strip() for thing in root.findall("{*}object")}  # in any namespace
-    if not found and present:
-        raise UserError(f"annotation {file} has no object, but the mask of its image the class {min(present)}")
-    unknown = sorted(found - set(CLASS_NAMES[1:]))
+    if not found and drawn:
+        raise UserError(f"annotation {file} has no object, but the mask of its image the class {min(drawn)}")
+    unknown = sorted(found - set(source.class_names[1:]))
     if unknown:
-        raise UserError(f"annotation {file} has an object of class {shown(unknown[0])}, which is none of VOC's 20")
-    return tuple(sorted(CLASS_NAMES.index(class_name) for class_name in found))
+        source.unknown.update((name, class_name) for class_name in unknown)
+        whose = "VOC's" if source.class_names == CLASS_NAMES else "the data set's"
+        raise UserError(
+            f"annotation {file} has an object of class {shown(unknown[0])}, which is none of {whose} "
+            f"{len(source.class_names) - 1}"
+        )
+    return tuple(sorted(source.class_names.index(class_name) for class_name in found))
 
 
 def _without_entities(content: bytes) -> bytes:

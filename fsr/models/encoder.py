@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.models.attention import attention
-from fsr.resize import resize_bicubic
+from fsr.resize import resize, resize_bicubic
 
 
 class Features(NamedTuple):
@@ -88,6 +88,14 @@ def self_attention(block: Block, x: Tensor) -> Tensor:
 def weighted(branch: Tensor, kept: Kept, which: int) -> Tensor:
     """A block's first or second branch [B, n, D], times its factors of stochastic depth."""
     return branch if kept is None else branch * kept[which]
+
+
+def at_least(images: Tensor, side: int) -> Tensor:
+    """Images [B, 3, H, W], of which those that are too small for one patch are resized up to it."""
+    height, width = images.shape[-2:]
+    if min(height, width) >= side:
+        return images
+    return resize(images, (max(height, side), max(width, side)))
 
 
 def plain_vit(name: str, **options: Any) -> VisionTransformer:
@@ -182,6 +190,7 @@ class Encoder(nn.Module):
         keeps the order of its first summand.
         """
         size = self.patch_size
+        images = at_least(images, size)
         h, w = (side // size for side in images.shape[-2:])
         patches = torch.unflatten(images[..., : h * size, : w * size], 3, (w, size))
         patches = torch.unflatten(patches, 2, (h, size)).permute(0, 2, 4, 1, 3, 5)  # [B, h, w, 3, size, size]
