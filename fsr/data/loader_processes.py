@@ -120,12 +120,20 @@ def _start(loader: DataLoader[Any]) -> tuple[Any, list[BaseProcess]]:
 
     They are forked with the signals blocked, so that none ends them before they ignore it. Torch would raise the death
     of one in the midst of whatever the rank is doing; here it is raised where the rank waits for a batch.
+
+    If not all of them can be started, those that were are killed: at its exit Python would wait for them for ever.
+    Raises UserError if it is shared memory that they lack, of which each needs some for its semaphores.
     """
     others, in_main_thread = multiprocessing.active_children(), threading.current_thread() is threading.main_thread()
     on_death = signal.getsignal(signal.SIGCHLD)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         elements = iter(loader)
+    except BaseException as error:
+        _kill([process for process in multiprocessing.active_children() if process not in others])
+        if is_full(error):
+            raise full(loader.num_workers) from None
+        raise
     finally:
         if in_main_thread and on_death is not None:
             signal.signal(signal.SIGCHLD, on_death)
