@@ -100,6 +100,19 @@ def test_a_worker_that_cannot_hand_over_its_element_ends_and_one_sentence_says_w
         list(loader_processes.load(Growing(), 2, batch_size=None, collate_fn=lambda element: element))
 
 
+class WithoutRoom(Growing):
+    """Elements that are made in shared memory, of which there is none."""
+
+    def __getitem__(self, index):
+        raise RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)")
+
+
+def test_a_worker_that_has_no_room_to_make_its_element_is_told_in_the_same_sentence():
+    with pytest.raises(UserError, match="shared memory is full: 2 loader workers need more"):
+        list(loader_processes.load(WithoutRoom(), 2, batch_size=None))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_workers_of_which_not_all_can_be_started_are_ended(monkeypatch):
     starts = []
 
