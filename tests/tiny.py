@@ -54,7 +54,8 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     """The real training loop on a study's configuration made tiny.
 
     A file of the data folder that is called like the run's folder may hold one word: `slow` and `slower` leave time to
-    disturb the run, `prune` and `fail` end it by its first evaluation. A file `workers` holds the number of its loader workers.
+    disturb the run, `prune` and `fail` end it by its first evaluation. A file `workers` holds the number of its loader
+    workers.
     """
     from fsr import distributed
     from fsr.train import train

@@ -80,7 +80,8 @@ def claim(
     """A trial for the worker of a job to train: an interrupted one before a new one.
 
     A trial whose attempts used up their budget is told as failed on the way. "wait" while others train the last ones,
-    because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed. The trial records that it is trained by the code version `code`.
+    because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed.
+    The trial records that it is trained by the code version `code`.
     """
     with folder.claim_lock():
         target = Target.of(folder)
