@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_launch_nodes import OnSlurm
 
+from fsr.errors import end_of
+from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
+from launch.slurm.requeue_rules import RULES, Action
 from launch.state.attempts import AttemptLog
 from launch.state.paths import RunFolder
 from launch.worker import method, training
@@ -87,6 +91,23 @@ def test_a_stop_ends_that_wait_and_is_no_mistake(folder, trained, held, which):
     worker = SingleRunWorker(config=None, folder=folder)
     assert worker.work(Asked(stop=True), OnSlurm(), Rendezvous(folder.locks)) is Outcome.STOPPED
     assert AttemptLog(folder.run).attempts() == []
+
+
+def test_cuda_out_of_memory_in_a_job_is_the_cause_that_is_tried_again_though_a_command_calls_it_a_mistake(
+    folder, trained, monkeypatch
+):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
+
+    def train(*_, **__):
+        raise error
+
+    monkeypatch.setattr(method, "train", train)
+    outcome = SingleRunWorker(config=None, folder=folder).work(Asked(), OnSlurm(), Rendezvous(folder.locks))
+    (attempt,) = AttemptLog(folder.run).attempts()
+    assert (outcome, attempt.cause, RULES[attempt.cause].action) == (Outcome.BROKEN, "out of memory", Action.RESTART)
+    assert "Tried to allocate 2.00 GiB" in attempt.detail
+    code, sentence = end_of(error)
+    assert code == ExitCode.MISTAKE and sentence.startswith("not enough memory: CUDA out of memory. Tried to")
 
 
 def test_who_holds_a_lock_for_good_is_named_in_the_end(folder, held):
