@@ -5,6 +5,7 @@ if __name__ == "__main__":
 
     beginning.begin(torch=True)
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import tyro
 
 from fsr.checkpoint import load_network
 from fsr.command import call
-from fsr.errors import reports_user_errors
+from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.tensor_file import write_tensors
 from fsr.writable import check_folder
@@ -22,18 +23,24 @@ def export(
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BEST.PT")],
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
 ) -> None:
-    """Write the weights of student and teacher as student.pth and teacher.pth.
+    """Write the weights of student and teacher as student.pth and teacher.pth, which must not be there yet.
 
     Args:
         checkpoint: A run's best.pt or checkpoint.pt.
         folder: Where to write; made if it does not exist.
     """
     check_folder(folder, "FOLDER")
-    for weights in ("student", "teacher"):
+    files = {weights: folder / f"{weights}.pth" for weights in ("student", "teacher")}
+    for path in files.values():
+        if os.path.lexists(path):  # it may be anybody's: the released implementation calls its own weights so
+            raise UserError(
+                f"{path} is there already, and nothing is written over it; remove it, or take another FOLDER"
+            )
+    for weights, path in files.items():
         network, _ = load_network(checkpoint, weights)
-        with atomic_file(folder / f"{weights}.pth") as file:
+        with atomic_file(path) as file:
             write_tensors(network.state_dict(), file)
-        print(folder / f"{weights}.pth")
+        print(path)
 
 
 @reports_user_errors

@@ -23,12 +23,15 @@ class FileLock:
     holder's forked data loaders do not keep it. The kernel also frees it when the holder closes any other file object
     of the same path, so a holder must not open it again.
 
+    Its file names the holder: process and machine, or without `machine` the process alone.
+
     Who may only read the folder can neither take the lock nor read its file. Raises UserError where a lock cannot be
     taken at all: without the right to it, or on a file system without locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, machine: bool = True) -> None:
         self.path = Path(path)
+        self._machine = f" {platform.node()}" if machine else ""
         self._file: int | None = None
 
     def acquire(self) -> bool:
@@ -47,7 +50,9 @@ class FileLock:
     def take(self, doing: str, patience_s: float = 1.0) -> None:
         """Take the lock to do something; raises UserError that names the process which holds it longer than that."""
         if not self.try_acquire(patience_s):
-            raise UserError(f"process {self.holder()} is {doing} already, on {self.host()}; wait until it has ended")
+            process, machine = self._written()
+            where = f", on {machine}" if machine else ""
+            raise UserError(f"process {process or '(unknown)'} is {doing} already{where}; wait until it has ended")
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
@@ -93,7 +98,7 @@ class FileLock:
                 fcntl.lockf(file, how)
                 with naming(self.path):
                     os.ftruncate(file, 0)
-                    os.write(file, f"{os.getpid()} {platform.node()}".encode())
+                    os.write(file, f"{os.getpid()}{self._machine}".encode())
                 self._file, file = file, -1
             except OSError as error:
                 if error.filename:  # it is locked, and its holder cannot be written down

@@ -115,7 +115,7 @@ def check_whole(folder: StudyFolder) -> None:
 @contextmanager
 def sweeping(planned: Plan) -> Iterator[FileLock]:
     """Hold the sweep lock. Where it cannot even be made, nothing of a new study's folder stays."""
-    folder, lock = planned.folder.folder, planned.folder.sweep_lock()
+    folder, lock = planned.folder.folder, planned.folder.sweep_lock(local=planned.resources.cluster != "slurm")
     was_there = folder.exists()
     try:
         lock.take(f"sweeping {folder}")

@@ -20,6 +20,7 @@ from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources, words
+from launch.state.attempts import AttemptLog
 from launch.state.paths import RunFolder
 from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
@@ -70,13 +71,18 @@ def main(arguments: list[str] | None = None) -> None:
     if folder.run.result():
         say(console, f"finished already: {folder.run.result_file}")
     elif submission.live:
-        jobs = Queue(folder, on_slurm=True).jobs() or {}
-        named = ", ".join(f"job {job_id} is {job.state}" for job_id, job in jobs.items())
-        say(console, f"it is in the queue or running already: {named}")
+        say(console, f"it is in the queue or running already: {queued(folder)}")
     elif not ids:
         raise UserError(NOTHING_SUBMITTED)
     else:
         say(console, f"submitted job {ids[0]}; its log: {folder.slurm}")
+
+
+def queued(folder: RunFolder) -> str:
+    """The run's jobs in the queue, with their states and, where they train, their nodes; empty if there are none."""
+    jobs = Queue(folder, on_slurm=True).jobs() or {}  # without an answer, the run's locks keep two from training it
+    nodes = {each.job: f" on {each.node}" for each in AttemptLog(folder.run).attempts() if each.cause is None}
+    return ", ".join(f"job {job_id} is {job.state}{nodes.get(job_id, '')}" for job_id, job in jobs.items())
 
 
 def check_queued(folder: RunFolder, config: TrainConfig) -> None:
@@ -93,7 +99,10 @@ def check_queued(folder: RunFolder, config: TrainConfig) -> None:
 
 
 def train_here(config: TrainConfig, folder: RunFolder) -> ExitCode:
-    """Train in this process."""
+    """Train in this process. Raises UserError if another one does, or a job of Slurm does or will."""
+    there = queued(folder)
+    if there:
+        raise UserError(f"{folder.folder} is trained by Slurm: {there}; wait for it, or end it with scancel")
     leave_job()
     worker = SingleRunWorker(config=config, folder=folder)
     with StopRequest(folder.stop_file) as stop:

@@ -1,6 +1,9 @@
 """The synthetic data set."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from fsr.data.coco_annotations import draw_mask, read_annotations
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic import main, synthesise
 from fsr.errors import UserError
+
+ROOT = Path(__file__).parent.parent
 
 
 def contents(folder):
@@ -98,6 +103,25 @@ def test_an_unfinished_set_is_made_anew(tmp_path):
     marker.write_text(json.dumps(json.loads(marker.read_text()) | {"finished": False}))
     synthesise(tmp_path, images=2, seed=1)
     assert len(list((root / "JPEGImages").iterdir())) == 4  # 2 for training, 2 for validation
+
+
+def test_who_makes_a_set_that_another_process_is_making_is_told_so_and_removes_nothing(tmp_path, capsys):
+    synthesise(tmp_path, images=3)
+    root = tmp_path / "VOCdevkit/VOC2012"
+    marker = root / "synthetic.json"
+    marker.write_text(marker.read_text().replace("true", "false"))
+    before = contents(root)
+    hold = "import sys; from pathlib import Path; from fsr.lock import FileLock; FileLock(Path(sys.argv[1])).acquire()"
+    command = [sys.executable, "-c", f"{hold}; print('held', flush=True); input()", root.with_name(".VOC2012.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+        other.stdout.readline()
+        with pytest.raises(SystemExit) as end:
+            main([str(tmp_path), "--images", "3"])
+        assert (end.value.code, contents(root)) == (2, before)
+        assert f"process {other.pid} is making {root} already, on " in capsys.readouterr().err
+        other.kill()
+    synthesise(tmp_path, images=3)
+    assert json.loads(marker.read_text())["finished"]
 
 
 def test_a_real_data_set_is_never_touched(tmp_path):

@@ -141,6 +141,16 @@ def test_damaged_settings_are_one_sentence(voc, checkpoint, tmp_path, capsys, co
     assert f"{tmp_path}/settings.json is damaged: " in complaint(capsys, "voc", checkpoint, voc, tmp_path, *FLAGS)
 
 
+def test_of_two_first_starts_with_different_settings_one_wins_and_the_other_says_so(tmp_path):
+    first, second = Results(tmp_path), Results(tmp_path)
+    first.check({"crf": True})
+    second.check({"crf": False})
+    first.start({"crf": True})
+    with pytest.raises(UserError, match="holds results with crf True, not False; choose another --output_folder"):
+        second.start({"crf": False})
+    assert first.made()["settings"] == {"crf": True}
+
+
 def test_results_without_settings_are_of_nobody(voc, checkpoint, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/0000_of_0001.jsonl").write_bytes(line_of({"name": "2012_000024"}))

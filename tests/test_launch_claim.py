@@ -166,6 +166,22 @@ def test_workers_wait_while_others_train_the_last_trials(worker):
     assert claim_for(worker) == "nothing left"
 
 
+def test_a_requeued_job_waits_for_its_own_earlier_start_that_is_still_ending(worker):
+    worker = with_target(worker, 1, 1)
+    holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))
+    holder.start()
+    while not (worker.folder.folder / "held").exists():
+        time.sleep(0.01)
+    worker.folder.run(0).folder.mkdir()
+    worker.folder.attempt_log(0).begin(platform.node(), 0, "n1", 1)
+    assert claim_for(worker) == "ending"
+    worker.folder.attempt_log(0).end("preempted")
+    assert claim_for(worker) == "wait"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert claim_for(worker).trial.number == 0
+
+
 def test_a_worker_killed_between_asking_and_suggesting_leaves_the_known_setting_to_the_next(worker):
     study = optuna.load_study(study_name="smoke", storage=open_storage(worker.folder.folder))
     study.enqueue_trial(worker.study.known(worker.base)[0])

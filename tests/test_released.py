@@ -100,3 +100,13 @@ class _Touch:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["student.pth", "teacher.pth"])
+def test_weights_that_are_there_are_never_written_over(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "best.pt"), str(tmp_path)])
+    assert end.value.code == 2
+    assert f"{tmp_path / name} is there already, and nothing is written over it" in capsys.readouterr().err
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"somebody's"]

@@ -16,6 +16,7 @@ from fsr.errors import UserError
 from fsr.lock import FileLock
 from fsr.run import Run
 from fsr.train import main, train
+from launch.state.paths import LaunchFolder
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -99,6 +100,14 @@ def test_a_lock_of_an_earlier_version_names_no_machine(tmp_path):
     assert (lock.holder(), lock.host()) == (17, "an unknown machine")
     lock.path.write_bytes(b"\xff\0")
     assert lock.holder() is None
+
+
+def test_workers_of_older_code_read_the_process_of_a_local_sweep_as_a_number(tmp_path):
+    lock = LaunchFolder(tmp_path).sweep_lock(local=True)
+    with lock:
+        assert int(lock.path.read_text()) == os.getpid()
+    with LaunchFolder(tmp_path).sweep_lock() as lock:
+        assert lock.path.read_text().split() == [str(os.getpid()), platform.node()]
 
 
 @pytest.mark.slow

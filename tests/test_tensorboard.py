@@ -28,7 +28,7 @@ def study(synthetic_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "data").mkdir()
     (folder / "data" / "VOCdevkit").symlink_to(synthetic_folder / "VOCdevkit")
-    for number, word in ((PREEMPTED, "slow"), (KILLED, "slow"), (PRUNED, "prune"), (FAILED, "fail")):
+    for number, word in ((PREEMPTED, "slower"), (KILLED, "slow"), (PRUNED, "prune"), (FAILED, "fail")):
         (folder / "data" / TRIALS[number]).write_text(word)
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
@@ -41,6 +41,8 @@ def study(synthetic_folder, tmp_path_factory):
         kill(rank)
         wait_for(lambda: sweep.causes(KILLED)[0] is not None)
         cluster.ask("sbatch", "--partition=main", "--exclusive", "-N4", "--output=/dev/null", "--wrap", "sleep 1")
+        wait_for(lambda: sweep.causes(PREEMPTED)[0] is not None, 60)
+        (folder / "data" / TRIALS[PREEMPTED]).unlink()  # what is left of it may be fast
         sweep.wait_for_no_jobs()
         assert [trial["state"] for trial in sweep.status()["trials"]] == STATES
     finally:

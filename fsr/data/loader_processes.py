@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fsr.data.shared_memory import full, is_full
 from fsr.errors import LostLoaderError, SilentLoaderError
@@ -120,12 +121,23 @@ def _start(loader: DataLoader[Any]) -> tuple[Any, list[BaseProcess]]:
 
     They are forked with the signals blocked, so that none ends them before they ignore it. Torch would raise the death
     of one in the midst of whatever the rank is doing; here it is raised where the rank waits for a batch.
+
+    If not all of them can be started, those that were are killed: at its exit Python would wait for them for ever.
+    Raises UserError if it is shared memory that they lack, of which each needs some for its semaphores.
     """
     others, in_main_thread = multiprocessing.active_children(), threading.current_thread() is threading.main_thread()
     on_death = signal.getsignal(signal.SIGCHLD)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         elements = iter(loader)
+    except BaseException as error:
+        _kill([process for process in multiprocessing.active_children() if process not in others])
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(half_made := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter):
+                half_made._shutdown = True  # else it would complain when it is collected
+        if is_full(error):
+            raise full(loader.num_workers) from None
+        raise
     finally:
         if in_main_thread and on_death is not None:
             signal.signal(signal.SIGCHLD, on_death)
@@ -160,7 +172,8 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
             timed_out = "DataLoader timed out" in str(error)
             wait([process.sentinel for process in processes], 0 if timed_out else _POLL_S)
             lost = next((process for process in processes if process.exitcode is not None), None)
-            if lost is not None and lost.exitcode in (FULL, -signal.SIGBUS):
+            # Where a worker makes its batch in shared memory, the error is its element, and it lives on.
+            if is_full(error) or (lost is not None and lost.exitcode in (FULL, -signal.SIGBUS)):
                 raise full(len(processes)) from None
             if lost is not None:
                 raise LostLoaderError(_end_of(lost)) from None

@@ -13,17 +13,20 @@ from fsr.errors import UnreadableError
 
 FOLDER = Path("/dev/shm")
 PREFETCHED = 2  # elements that each worker loads ahead (torch's default)
+SEMAPHORES, SEMAPHORES_OF_WORKER = 8, 3  # of torch's queues and its event; each takes a page
+PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes
 LARGE = 64_000_000  # bytes; an evaluation image of 4000 x 4000 levels has fewer
 REMEDY = "give fewer --workers (0 needs none), or make it larger (docker run --shm-size, mount -o remount,size=…)"
 
 
 def check_shared_memory(workers: int, element_bytes: int, what: str) -> None:
-    """Raise UserError if the elements that `workers` load ahead, and the one in use, have no room.
+    """Raise UserError if the elements that `workers` load ahead, the one in use and their semaphores have no room.
 
     Under torchrun the ranks of a machine share it.
     """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    need, free = ranks * elements(workers) * element_bytes, free_bytes()
+    pages = SEMAPHORES + SEMAPHORES_OF_WORKER * workers
+    need, free = ranks * (elements(workers) * element_bytes + pages * PAGE), free_bytes()
     if workers and free is not None and need > free:
         raise UnreadableError(
             f"{workers} loader workers need {need / 1e6:,.1f} MB of shared memory for {what}, "

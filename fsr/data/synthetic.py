@@ -26,6 +26,7 @@ from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.json_file import read_json
+from fsr.lock import FileLock
 from fsr.progress import with_progress
 from fsr.writable import check_folder
 
@@ -55,6 +56,20 @@ def synthesise(
         return
 
     check_folder(root, "DIR")
+    lock = FileLock(root.with_name(f".{root.name}.lock"))  # beside it, for what a killed run left is removed
+    lock.take(f"making {root}")
+    try:
+        if not _is_finished(root, settings):  # else another process has just made it
+            _make(data_folder, root, format, settings)
+    finally:
+        lock.release()
+
+
+def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], settings: dict[str, int]) -> None:
+    """Make the set in `root`; what a killed run left unfinished there is removed first. The lock must be held."""
+    if root.exists() and any(root.iterdir()):
+        shutil.rmtree(root)
+    images, seed = settings["images"], settings["seed"]
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
     writer = VocWriter(root) if format == "voc" else CocoWriter(root)
@@ -77,7 +92,7 @@ class _Marker(TypedDict):
 
 
 def _is_finished(root: Path, settings: dict[str, int]) -> bool:
-    """Whether `root` holds the whole set. What a killed run left unfinished is removed.
+    """Whether `root` holds the whole set; not so if a killed run left it unfinished.
 
     Raises UserError if it holds anything else, or its marker is damaged.
     """
@@ -90,7 +105,6 @@ def _is_finished(root: Path, settings: dict[str, int]) -> bool:
         return False
     marked = read_json(marker, _Marker)
     if not marked["finished"]:
-        shutil.rmtree(root)
         return False
     found = {"images": marked["images"], "seed": marked["seed"], "design": marked["design"]}
     if found != settings:

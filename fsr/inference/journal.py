@@ -14,6 +14,7 @@ from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import naming, open_file, remove_abandoned, write_json
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
+from fsr.lock import FileLock
 from fsr.regular_file import open_regular
 from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
@@ -83,9 +84,15 @@ class Results:
             )
 
     def start(self, settings: dict[str, Any]) -> None:
-        """Make the folder, if it is not there, for results of these settings."""
+        """Let the folder, which is made if it is not there, hold results of these settings.
+
+        Raises UserError as `check`: another process may have started with other settings meanwhile.
+        """
         if not self.settings_file.exists():
-            write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
+            with FileLock(self.journal_folder / "settings.lock"):
+                if not self.settings_file.exists():
+                    write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
+        self.check(settings)
 
     def made(self) -> Settings:
         """How the results were made. Raises DamagedError."""

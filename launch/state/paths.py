@@ -118,9 +118,13 @@ class LaunchFolder:
         entries = os.scandir(self.mistakes_folder) if self.mistakes_folder.is_dir() else ()
         return [Path(entry) for entry in entries if MISTAKE.fullmatch(entry.name) and entry.is_file()]
 
-    def sweep_lock(self) -> FileLock:
-        """Held by the one process that submits, or sweeps on this machine for as long as it lives."""
-        return FileLock(self.locks / "sweep.lock")
+    def sweep_lock(self, local: bool = False) -> FileLock:
+        """Held by the one process that submits, or sweeps on this machine for as long as it lives.
+
+        The workers of a `local` sweep look for its process there. Those of older code versions expect nothing but its
+        number, and would leave.
+        """
+        return FileLock(self.locks / "sweep.lock", machine=not local)
 
 
 def new_identity() -> str:

@@ -76,11 +76,12 @@ class Claim:
 
 def claim(
     study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str, code: str
-) -> Claim | Literal["wait", "nothing left"]:
+) -> Claim | Literal["wait", "ending", "nothing left"]:
     """A trial for the worker of a job to train: an interrupted one before a new one.
 
     A trial whose attempts used up their budget is told as failed on the way. "wait" while others train the last ones,
-    because one of them may be killed. The trial records that it is trained by the code version `code`.
+    because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed.
+    The trial records that it is trained by the code version `code`.
     """
     with folder.claim_lock():
         target = Target.of(folder)
@@ -103,6 +104,9 @@ def claim(
             if number != chosen:
                 lock.release()
         if chosen is None:
+            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+            if any(_had(folder, number, job) for number in running if number not in free):
+                return "ending"
             return "wait" if busy else "nothing left"
 
         lock = free.get(chosen) or folder.trial_lock(chosen)
@@ -147,6 +151,12 @@ def _held_elsewhere(folder: StudyFolder, number: int, job: str) -> bool:
     if not attempts or attempts[-1].cause or attempts[-1].job in ("local", job):
         return False
     return still_runs(attempts[-1], commands.job(attempts[-1].job, folder.identity))
+
+
+def _had(folder: StudyFolder, number: int, job: str) -> bool:
+    """Whether the last attempt on a trial is one of this job, and has not ended."""
+    attempts = folder.attempt_log(number).attempts()
+    return bool(attempts) and attempts[-1].job == job and attempts[-1].cause is None
 
 
 def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: int) -> int | None:

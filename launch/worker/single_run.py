@@ -28,6 +28,10 @@ class SingleRunWorker:
     def work(self, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> Outcome:
         """Train the run to its end, unless a stop is requested or it is given up."""
         log, lock, run = AttemptLog(self.folder.run), self.folder.lock(), self.folder.run
+        # Before a local one stands a user, who may have started it twice.
+        if environment.job != "local" and not training.wait_until_free(lock, stop):
+            environment.leave(environment.cause_of_stop(stop))
+            return Outcome.STOPPED
         lock.take(f"training {self.folder.folder}", patience_s=5.0)
         try:
             log.close_lost(partial(cause_of_lost_attempt, identity=self.folder.identity))

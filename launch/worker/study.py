@@ -27,7 +27,7 @@ from launch.study import Study
 from launch.worker.claim import Claim, claim, close_lost
 from launch.worker.protocol import FindCause, Outcome
 from launch.worker.rendezvous import Rendezvous
-from launch.worker.training import attempt, follow, nodes_at_work
+from launch.worker.training import ENDING_S, attempt, follow, nodes_at_work
 
 IDLE_S = 1.0
 
@@ -49,6 +49,7 @@ class StudyWorker:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = open_storage(self.folder.folder, self.database)
         on_slurm = isinstance(environment, SlurmEnvironment)
+        began = time.monotonic()
         while not stop():
             try:
                 claimed = claim(self.study, self.base, self.folder, storage, environment.job, self.code)
@@ -59,8 +60,10 @@ class StudyWorker:
                 continue
             if claimed == "nothing left":
                 return Outcome.DONE
-            if claimed == "wait":
-                if on_slurm:  # Slurm requeues whoever trains the last ones; no node must be held to wait for it
+            if not isinstance(claimed, Claim):
+                # Slurm requeues whoever trains the last ones; no node must be held to wait for it. This job itself it
+                # has requeued already.
+                if on_slurm and (claimed == "wait" or time.monotonic() - began >= ENDING_S):
                     return Outcome.DONE
                 time.sleep(IDLE_S)
                 continue
@@ -68,6 +71,7 @@ class StudyWorker:
                 sound = self._train(claimed, stop, environment, rendezvous)
             finally:  # every trial would meet a mistake of the user, so this one is left to be resumed
                 claimed.let_go()
+                began = time.monotonic()
             if not sound and on_slurm:
                 return Outcome.BROKEN
         environment.leave(environment.cause_of_stop(stop))

@@ -9,6 +9,7 @@ from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
 from fsr.files import write_atomically
 from fsr.heartbeat import HEARTBEAT
+from fsr.lock import FileLock
 from fsr.run import Run
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
@@ -22,6 +23,8 @@ Prune = Callable[[int, dict[str, float | None]], bool]
 SIGNAL_S = (
     1.0  # Slurm signals the processes of a step one after the other: another rank's or loader's death comes first
 )
+# A process that is being killed may live on for a while, on a disk that hangs say; Slurm gives it KillWait and more.
+ENDING_S = 300.0
 AttemptEnd = Literal["finished", "stopped", "pruned", "broken"]
 
 
@@ -39,6 +42,9 @@ def attempt(
     error.txt; a UserError is raised on. So is that of a folder that belongs to a run with other settings.
     """
     run.check(config)  # before anything of another run is added to, or taken for a result
+    if not wait_until_free(FileLock(run.lock_file), stop):
+        environment.leave(environment.cause_of_stop(stop))
+        return "stopped"
     log = AttemptLog(run)
     HEARTBEAT.start("starting")
     try:
@@ -75,6 +81,26 @@ def attempt(
         return "broken"
     finally:
         HEARTBEAT.idle("between attempts")
+
+
+def wait_until_free(lock: FileLock, stop: StopRequest, patience_s: float = ENDING_S) -> bool:
+    """Wait for a process of an earlier attempt that holds a lock and is still ending: that is no mistake of the user.
+
+    False if a stop is requested meanwhile. After `patience_s` it is true as well: who takes the lock then says whose it
+    is.
+    """
+    if not lock.path.exists():
+        return True
+    HEARTBEAT.idle("waiting for an earlier process to end")
+    deadline, told = time.monotonic() + patience_s, False
+    while not lock.try_acquire(1.0) and time.monotonic() < deadline:
+        if stop():
+            return False
+        if not told:
+            print(f"waiting for process {lock.holder()} on {lock.host()}, which holds {lock.path}", flush=True)
+            told = True
+    lock.release()
+    return True
 
 
 def follow(stop: StopRequest, rendezvous: Rendezvous) -> None:
