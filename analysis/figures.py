@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     begin()
     tables = load(*options.study, runs=options.runs)
     for study in options.study:
-        if options.score not in tables.finished(study).dropna(axis=1, how="all"):
-            raise UserError(f"no trial of study {study} has finished with a score {options.score}")
+        if options.score not in tables.finished(study).dropna(axis=1, how="all").select_dtypes("number"):
+            raise UserError(f"no trial of study {study} has finished with a score {options.score}, a column of numbers")
         drawn = {
             "ranking": plots.intervals(ranking(tables, study, options.score), options.score),
             "effects": plots.effects(tables, study, options.score),

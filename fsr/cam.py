@@ -43,7 +43,7 @@ def _cams_at(
     scale: float, network: Network, images: Tensor, seen: tuple[Tensor, Tensor] | None, classes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Top and aux CAM of one scale, see `multi_scale_cams`."""
-    scaled = resized(images, scale)
+    scaled = resized(images, scale, network.encoder.patch_size)
     flipped = scaled.flip(-1)
     if scale == 1 and seen is not None:
         new: Features = network.encoder(flipped)
@@ -62,7 +62,7 @@ def multi_scale_aux_cam(
     """The aux CAM of `multi_scale_cams` alone, for which the encoder stops two blocks early."""
 
     def at(scale: float) -> Tensor:
-        scaled = resized(images, scale)
+        scaled = resized(images, scale, network.encoder.patch_size)
         aux = network.encoder.aux_features(torch.cat([scaled, scaled.flip(-1)]))
         return _with_flip(network.aux_cam(aux), images, classes)
 
@@ -79,13 +79,11 @@ def own_classes(labels: Tensor, most: int | None = None) -> tuple[Tensor, Tensor
     return classes[:, : max(most, 1)], present[:, : max(most, 1)]
 
 
-def resized(images: Tensor, scale: float) -> Tensor:
-    """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels."""
-    if scale == 1:
-        return images
+def resized(images: Tensor, scale: float, least: int) -> Tensor:
+    """Images [B, 3, H, W] at a scale; their sides are truncated to whole pixels, but have `least`, a patch's."""
     height, width = images.shape[-2:]
-    size = (int(scale * height), int(scale * width))
-    return resize(images, size)
+    size = (max(least, int(scale * height)), max(least, int(scale * width)))
+    return images if size == (height, width) else resize(images, size)
 
 
 def _with_flip(cam: Tensor, images: Tensor, classes: Tensor | None) -> Tensor:

@@ -106,7 +106,7 @@ def test_the_largest_seed_is_a_seed():
         (("--crop_area", "0.3", "nan"), "crop_area must be in (0, 1], got (0.3, nan)"),
         (("--crop_area", "0.9", "0.3"), "crop_area must be two rising numbers, got (0.9, 0.3)"),
         (("--teacher_temp", "0.04", "inf"), "teacher_temp must be in (0, 1e+06], got (0.04, inf)"),
-        (("--lr", "nan"), "lr is NaN, not a finite number"),
+        (("--lr", "nan"), "lr must be in (0, 1e+06], got nan"),
         (("--iterations", "0"), "iterations must be from 1 to 1000000000, got 0"),
         (("--seed", "9223372036854775808"), "seed must be from 0 to 9223372036854775807, got 9223372036854775808"),
         (("--iterations", "nan"), "Error parsing --iterations: invalid literal for int() with base 10: 'nan'"),

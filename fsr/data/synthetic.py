@@ -24,13 +24,15 @@ from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import write_atomically
+from fsr.files import naming, write_atomically
 from fsr.json_file import read_json
+from fsr.lock import FileLock
 from fsr.progress import with_progress
 from fsr.writable import check_folder
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
+VOC, MARKER = Path("VOCdevkit/VOC2012"), "synthetic.json"
 
 
 def synthesise(
@@ -48,21 +50,36 @@ def synthesise(
         seed: Equal seeds give equal files.
     """
     check_bounds(synthesise, {"images": images, "seed": seed}, "--")
-    root = data_folder / ("VOCdevkit/VOC2012" if format == "voc" else "COCO")
+    root = data_folder / (VOC if format == "voc" else "COCO")
     settings: dict[str, int] = {"images": images, "seed": seed, "design": _DESIGN}
     if _is_finished(root, settings):
         print(f"{root} already holds this set")
         return
 
     check_folder(root, "DIR")
+    lock = FileLock(data_folder / "synthetic.lock")
+    lock.take(f"drawing images in {data_folder}")
+    try:
+        if not _is_finished(root, settings):  # by now: another process may have held the lock
+            with naming(root):
+                _draw(root, data_folder, settings)
+    finally:
+        lock.release()
+
+
+def _draw(root: Path, data_folder: Path, settings: dict[str, int]) -> None:
+    """Draw the whole set in place of what a killed process left unfinished."""
+    if (root / MARKER).exists():
+        shutil.rmtree(root)
+    is_voc = root.name == VOC.name
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
-    writer = VocWriter(root) if format == "voc" else CocoWriter(root)
-    total = images + max(2, images // 10)
+    writer = VocWriter(root) if is_voc else CocoWriter(root)
+    images, total = settings["images"], settings["images"] + max(2, settings["images"] // 10)
     for index in with_progress(range(total), total, "drawing images"):
-        writer.write(draw_scene(seed, index), index, "train" if index < images else "val")
+        writer.write(draw_scene(settings["seed"], index), index, "train" if index < images else "val")
     writer.finish()
-    if format == "voc":
+    if is_voc:
         prepare_voc(VocSource(data_folder))
     else:
         prepare_coco(CocoSource(data_folder), write_masks=False)
@@ -77,20 +94,19 @@ class _Marker(TypedDict):
 
 
 def _is_finished(root: Path, settings: dict[str, int]) -> bool:
-    """Whether `root` holds the whole set. What a killed run left unfinished is removed.
+    """Whether `root` holds the whole set, not nothing or an unfinished one.
 
     Raises UserError if it holds anything else, or its marker is damaged.
     """
     if not root.exists():
         return False
-    marker = root / "synthetic.json"
+    marker = root / MARKER
     if not marker.exists():
         if any(root.iterdir()):
             raise UserError(f"{root} holds a data set that is not synthetic; choose another folder")
         return False
     marked = read_json(marker, _Marker)
     if not marked["finished"]:
-        shutil.rmtree(root)
         return False
     found = {"images": marked["images"], "seed": marked["seed"], "design": marked["design"]}
     if found != settings:
@@ -106,7 +122,7 @@ def _in_words(settings: dict[str, Any]) -> str:
 
 
 def _write_marker(root: Path, content: dict[str, Any]) -> None:
-    write_atomically(root / "synthetic.json", (json.dumps(content) + "\n").encode())
+    write_atomically(root / MARKER, (json.dumps(content) + "\n").encode())
 
 
 @reports_user_errors

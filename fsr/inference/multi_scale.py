@@ -37,7 +37,7 @@ def multi_scale_inference(
     size = (images.shape[2], images.shape[3])
     grids, top_grids, aux_grids = [], [], []
     for scale in scales:
-        scaled = resized(images, scale)
+        scaled = resized(images, scale, network.encoder.patch_size)
         seen: Features = network.encoder(torch.cat([scaled, scaled.flip(-1)]))
         grids.append(_with_flip(network.decoder(seen.top)))
         top_grids.append(_with_flip(network.top_cam(seen.top)))
