@@ -1,6 +1,8 @@
 """The synthetic data set."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,3 +135,17 @@ def test_a_damaged_marker_is_one_sentence_and_nothing_is_removed(tmp_path, conte
     with pytest.raises(UserError, match=f"{marker} is damaged: "):
         synthesise(tmp_path, images=2)
     assert len(list((tmp_path / "VOCdevkit/VOC2012/JPEGImages").iterdir())) == 4
+
+
+def test_one_process_at_a_time_draws_a_set(tmp_path):
+    hold = "import sys; from fsr.lock import FileLock; FileLock(sys.argv[1]).acquire(); print(1, flush=True); input()"
+    command = [sys.executable, "-c", hold, tmp_path / "synthetic.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        marker = tmp_path / "VOCdevkit" / "VOC2012" / "synthetic.json"
+        marker.parent.mkdir(parents=True)
+        marker.write_text('{"images": 1, "seed": 0, "design": 1, "finished": false}')
+        with pytest.raises(UserError, match=f"process {other.pid} is drawing images in {tmp_path} already"):
+            synthesise(tmp_path, images=1)
+        assert marker.exists()
+        other.communicate(b"\n")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from situations.situation import Answer, Check, Place, Situation, Verdict, anything, either, refused, works
@@ -86,7 +87,12 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "OMP_NUM_THREADS a word": {"OMP_NUM_THREADS": "many"},
     "SLURM_JOB_ID a word": {"SLURM_JOB_ID": "job", "SLURM_PROCID": "first", "SLURM_NTASKS": "some"},
 }
-CACHES = {"a file": "{checkout}/fsr/train.py", "missing": "/nowhere/at/all", "relative": "cache", "device": "/dev/null"}
+CACHES = {
+    "a file": "{checkout}/fsr/train.py",
+    "missing": "{here}/new/cache",
+    "relative": "cache",
+    "device": "/dev/null",
+}
 RANKS: dict[str, dict[str, str | None]] = {
     "RANK is a word": {"RANK": "first", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
     "WORLD_SIZE is a word": {"RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
