@@ -26,14 +26,15 @@ ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}(\.[a-z0-9_]+)?")  # study, state;
 
 
 def cache_folder() -> Path | None:
-    """The folder, which need not be there yet; None where there is no home."""
+    """The folder, which need not be there yet; None where there is no home, which is not made for a cache."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):
         return Path(named) / "fsr" / "tables"
     try:
-        return Path.home() / ".cache" / "fsr" / "tables"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / ".cache" / "fsr" / "tables" if home.is_dir() else None
 
 
 def cached(study: str, state: str, names: Collection[str]) -> dict[str, pd.DataFrame] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
 from analysis import plots
 from analysis.load import RUNS, load
@@ -44,8 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     begin()
     tables = load(*options.study, runs=options.runs)
     for study in options.study:
-        if options.score not in tables.finished(study).dropna(axis=1, how="all"):
-            raise UserError(f"no trial of study {study} has finished with a score {options.score}")
+        trials = tables.finished(study)
+        if options.score not in trials or pd.to_numeric(trials[options.score], errors="coerce").isna().all():
+            raise UserError(f"no trial of study {study} has finished with a score {options.score}, a column of numbers")
         drawn = {
             "ranking": plots.intervals(ranking(tables, study, options.score), options.score),
             "effects": plots.effects(tables, study, options.score),

@@ -19,7 +19,8 @@ from fsr.checkpoint import load_network
 from fsr.command import parse_flags
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import open_source
-from fsr.errors import reports_user_errors
+from fsr.errors import UserError, reports_user_errors
+from fsr.files import atomic_file
 from fsr.pictures import COLUMNS, draw
 from fsr.run import Run
 from fsr.writable import check_file
@@ -34,7 +35,7 @@ class Options(Bounded):
     run: Path
     """Run folder with a best.pt."""
     out: Path
-    """PNG file to write."""
+    """PNG file to write, NAME.png."""
     images: Annotated[int, Bounds(1, 1000)] = 4
     """Rows."""
     first: Annotated[int, Bounds(0, 10**9)] = 0
@@ -47,10 +48,15 @@ class Options(Bounded):
 def main(arguments: list[str] | None = None) -> None:
     """Draw and save."""
     options = parse_flags(Options, None, arguments)
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out must be a PNG file, NAME.png, got {options.out}")
     check_file(options.out, "--out")
     network, config = load_network(Run(options.run).best_file)
     config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
     source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)
+    there = len(source.items(config.val_set))
+    if options.first >= there:
+        raise UserError(f"--first must be below {there}, the images of list {config.val_set}, got {options.first}")
     samples = evaluation_images(config, source, config.val_set, 0, 1)
     rows = itertools.islice(samples, options.first, options.first + options.images)
     pictures = [draw(network, sample, config, torch.device("cpu")) for sample in rows]
@@ -58,7 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     title = Image.new("RGB", (pixels.shape[1], TITLE_HEIGHT), "white")
     for column, name in enumerate(COLUMNS):
         ImageDraw.Draw(title).text((column * config.crop_size + 2, 1), name, fill="black")
-    Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(options.out)
+    with atomic_file(options.out) as file:
+        Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(file, "PNG")
     print(f"wrote {options.out}")
 
 

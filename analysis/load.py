@@ -120,7 +120,7 @@ def _stamp(folder: StudyFolder) -> str:
             seen = os.stat(path)
         except OSError:  # none; or one whose reader says what is wrong
             continue
-        digest.update(f"{path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path) + f" {seen.st_size} {seen.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
 
 

@@ -121,9 +121,11 @@ class TrainState:
         for path in filter(os.path.lexists, (run.checkpoint_file, run.previous_checkpoint_file)):
             try:
                 content = self._read(path, device)
-            except UnreadableError:  # this machine's fault, or of a right that is missing: nothing tells of damage
-                raise
             except UserError as error:
+                # No run makes a checkpoint a link, and its next save would replace it: one to nothing is damage.
+                leads_nowhere = path.is_symlink() and not path.exists()
+                if isinstance(error, UnreadableError) and not leads_nowhere:
+                    raise  # this machine's fault, or of a right that is missing: nothing tells of damage
                 problems[path] = error
                 continue
             for damaged, problem in problems.items():
@@ -203,6 +205,10 @@ def load_network(
     """
     content = load_file(path)
     if "student" in content:
+        if heads is not None:
+            raise UserError(
+                f"checkpoint {path} is a run's, whose configuration tells its heads (--heads {heads} must be left out)"
+            )
         config = dataclasses.replace(_config_of(content, path), pretrained="none")
         state = plain_state(content.get(weights or "student"), path)
     else:

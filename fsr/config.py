@@ -123,7 +123,7 @@ class TrainConfig:
     the local crops."""
 
     # CAMs and labels
-    cam_scales: Annotated[tuple[float, ...], Bounds(0.0, 8.0, above=True)] = (1.0, 0.5, 1.5)
+    cam_scales: Annotated[tuple[float, ...], Bounds(0.1, 8.0)] = (1.0, 0.5, 1.5)
     """Scales of the multi-scale CAM."""
     high_threshold: Annotated[float, FRACTION] = 0.7
     """CAM above this is foreground in pseudo labels."""
@@ -223,6 +223,8 @@ class TrainConfig:
 
         check_bounds(type(self), vars(self))
         check("depth", self.depth is None or self.depth >= 3, "at least 3: aux features are the third-last block's")
+        if self.embed_dim and self.heads:
+            check("heads", self.embed_dim % self.heads == 0, f"a divisor of embed_dim {self.embed_dim}")
         check("crop_size", self.crop_size % self.patch_size == 0, f"a multiple of the patch size {self.patch_size}")
         check(
             "low_threshold", self.low_threshold <= self.high_threshold, f"at most high_threshold {self.high_threshold}"

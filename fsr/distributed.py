@@ -47,7 +47,10 @@ def join() -> None:
                 )
             dist.init_process_group(backend)
             return
-        store = dist.FileStore(os.environ[STORE_FILE], count)  # type: ignore[attr-defined]
+        file = os.environ[STORE_FILE]
+        if os.path.lexists(file) and not os.path.isfile(file):
+            raise UserError(f"the variable {STORE_FILE} must name a file, new or of the same ranks, and is {file}")
+        store = dist.FileStore(file, count)  # type: ignore[attr-defined]
         store.set_timeout(dist.default_pg_timeout)  # as torch waits for the ranks of torchrun
         dist.init_process_group(backend, store=store, rank=number, world_size=count)
 

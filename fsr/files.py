@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from fsr.system_errors import disk_is_full
+
 HOST = re.sub(r"[^\w-]", "_", platform.node())
 UNFINISHED = re.compile(r"\..*\.(?P<host>[\w-]*)\.(?P<pid>\d+)\.\d+\.part", re.DOTALL)
 LONG_DEAD_S = 24 * 3600.0  # longer than clocks differ, and than any file takes to be written
@@ -29,13 +31,20 @@ _numbers = itertools.count()
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing."""
+    """Make a folder, and those above it that are missing.
+
+    Raises NotADirectoryError that names a file, or a link to nothing, in its place.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
-    with suppress(FileExistsError):
+    try:
         path.mkdir()
-        _take_after_folder(path, 0o777)
+    except FileExistsError:
+        if path.is_dir():  # another process made it meanwhile
+            return
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    _take_after_folder(path, 0o777)
 
 
 def open_file(path: Path, mode: str, *, lock: bool = False, **options: Any) -> IO[Any]:
@@ -197,13 +206,20 @@ def process_exists(process: int) -> bool:
 
 @contextmanager
 def naming(path: Path, *aliases: Path) -> Iterator[None]:
-    """Let an OSError that names no file, as those of writing, or one of the aliases, name `path`."""
+    """Let an OSError that names no file, as those of writing, or one of the aliases, name `path`.
+
+    Raises an OSError for a library's error that means a full disk, too.
+    """
     try:
         yield
     except OSError as error:
         if error.filename in (None, *map(str, aliases)):
             error.filename = str(path)
         raise
+    except RuntimeError as error:  # of torch.save
+        if not disk_is_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager

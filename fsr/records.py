@@ -22,11 +22,10 @@ def is_evaluation(record: Record) -> bool:
 def read_records(file: Path) -> tuple[list[Record], list[str]]:
     """The complete records of a file, oldest first, and a message for each damaged line, which is left out.
 
-    A missing file has no records. An unfinished last line is being written and does not count as damage. Raises
-    OSError, and DamagedError if it is no regular file.
+    A missing file has no records. Raises OSError, and DamagedError if it is no regular file.
     """
     try:
-        lines = read_whole(file).split(b"\n")[:-1]
+        lines = complete_lines(file)
     except FileNotFoundError:
         return [], []
     try:
@@ -46,6 +45,14 @@ def read_records(file: Path) -> tuple[list[Record], list[str]]:
         except DamagedError as error:
             problems.append(str(error))
     return records, problems
+
+
+def complete_lines(file: Path) -> list[bytes]:
+    """The lines of a file of records. An unfinished last line is being written and is none of them, but zeros where
+    nothing else is left are one: a machine's crash left them, and it is damaged. Raises as `read_records` does, and
+    FileNotFoundError."""
+    *lines, unfinished = read_whole(file).split(b"\n")
+    return lines or ([unfinished] if unfinished and not unfinished.strip(b"\0") else [])
 
 
 def check_record(record: Any) -> str | None:

@@ -27,7 +27,7 @@ from fsr.files import (
 )
 from fsr.json_file import DamagedError, parse_json, read_json, read_whole
 from fsr.records import Result, check_values, read_records
-from fsr.system_errors import disk_is_full
+from fsr.system_errors import disk_is_full, no_right
 
 REMOVED_FILE = "removed.json"
 CODE_VERSION_FILE = "code_version.json"  # beside the packages of a snapshot
@@ -206,7 +206,7 @@ class Run:
         return result
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole records of metrics.jsonl, oldest first; raises UserError if one is damaged."""
+        """All whole records of metrics.jsonl, oldest first; raises DamagedError if one is damaged."""
         records, problems = read_records(self.metrics_file)
         if problems:
             raise DamagedError(f"the records of run folder {self.folder} are damaged: {problems[0]}")
@@ -239,7 +239,13 @@ class Run:
 
 
 def missing_checkpoint(path: Path) -> str:
-    """That there is no checkpoint, and why, where the run's folder tells it."""
+    """That there is no checkpoint, and why, where the run's folder tells it; or that this user may not look."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return no_right(path, "name another checkpoint")
+    except OSError:
+        pass
     try:
         removed = read_json(path.parent / REMOVED_FILE, Removed)
     except FileNotFoundError:

@@ -20,10 +20,12 @@ NO_MEMORY = "not enough memory: {0}; allow more (ulimit -v, --sbatch mem=…), o
 NO_FILES = "no more files can be opened: {0}; allow more (ulimit -n, now {files}), or take fewer workers"
 NO_PROCESSES = "no more processes or threads can be started: {0}; allow more (ulimit -u), or take fewer workers"
 NO_TEMPORARY = "no temporary file can be made: {0}; set TMPDIR to a folder that can be written"
+TOO_LARGE = "a file would be larger than is allowed here: {0}; allow more (ulimit -f)"
 # What a process cannot get here, by what its error says: Python's, torch's and the dynamic linker's words.
 SHORTAGES = {
     NO_MEMORY: ("annot allocate memory", "can't allocate memory", "out of memory", "failed to map segment"),
     NO_FILES: (os.strerror(errno.EMFILE), os.strerror(errno.ENFILE)),
+    TOO_LARGE: (os.strerror(errno.EFBIG),),
     NO_TEMPORARY: ("No usable temporary directory",),
     NO_PROCESSES: ("can't start new thread", os.strerror(errno.EAGAIN)),
 }
@@ -31,6 +33,8 @@ SHORTAGES = {
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error means, or comes of, that no space (or quota) is left."""
+    if any(isinstance(cause, OSError) and cause.errno == errno.EFBIG for cause in _with_causes(error)):
+        return False  # torch's words for this limit are the same, and waiting does not lift it
     for cause in _with_causes(error):
         if isinstance(cause, OSError) and cause.errno in FULL:
             return True
@@ -53,11 +57,11 @@ def sentence_of(error: BaseException) -> str | None:
         return f"{path} cannot be used: {os.strerror(error.errno)}; take another one"
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, before Python 3.13
         return f"a path cannot be used: {error}; take another one"
-    return _shortage(error)
+    return shortage(error)
 
 
-def _shortage(error: BaseException) -> str | None:
-    """That memory, files or processes are used up; None for an error that is of another kind."""
+def shortage(error: BaseException) -> str | None:
+    """That memory, files or processes are used up, or another limit is met; None for an error of another kind."""
     for cause in _with_causes(error):
         if not isinstance(cause, OSError | RuntimeError | ImportError | MemoryError):
             continue

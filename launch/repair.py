@@ -23,7 +23,7 @@ from fsr.errors import UserError
 from fsr.files import aside, write_atomically
 from fsr.json_file import UNREADABLE, DamagedError, read_json, read_whole
 from fsr.lock import FileLock
-from fsr.records import check_record, is_evaluation, read_records
+from fsr.records import check_record, complete_lines, is_evaluation, read_records
 from fsr.run import Removed, Run, provenance
 from fsr.score_names import SEG_MIOU, is_score
 from launch.show.messages import say
@@ -321,7 +321,7 @@ def run_files(folder: StudyFolder, run: Run, trial: FrozenTrial | None, definiti
 
 def metrics(run: Run, records: list[dict[str, Any]]) -> Repair:
     """metrics.jsonl without its damaged lines."""
-    lines = read_whole(run.metrics_file).split(b"\n")[:-1]
+    lines = complete_lines(run.metrics_file)
     damaged = []
     for number, line in enumerate(lines, 1):
         wrong = line_damage(line)

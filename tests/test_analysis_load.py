@@ -308,3 +308,17 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_fa
     assert min(cold) < 10
     assert min(cached) < 1
     assert max(memory) < 2
+
+
+def test_no_home_is_made_for_a_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    assert cache_folder() is None
+    (tmp_path / "gone").mkdir()
+    assert cache_folder() == tmp_path / "gone" / ".cache" / "fsr" / "tables"
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_read(tmp_path):
+    runs = tmp_path / os.fsdecode(b"caf\xe9")
+    add_trial(new_study(runs)[1], 0.4)
+    assert len(load("smoke", runs=runs).trials) == 1

@@ -85,6 +85,9 @@ def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):
         figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path), "--score", "val/x"])
     assert end.value.code == 2
     assert "no trial of study smoke has finished with a score val/x" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path), "--score", "causes"])
+    assert "with a score causes, a column of numbers" in capsys.readouterr().err
 
 
 def test_a_study_without_parameters_has_a_ranking_and_no_effects(tmp_path):

@@ -85,6 +85,14 @@ def fifo_in_place(file):
     os.mkfifo(file)
 
 
+def link_in_place(to):
+    def damage(file):
+        file.unlink()
+        file.symlink_to(to)
+
+    return damage
+
+
 DAMAGES = {
     "a bit at the start": lambda file: file.write_bytes(flipped(file.read_bytes(), 100)),
     "a bit of a weight": lambda file: file.write_bytes(flipped(file.read_bytes(), file.stat().st_size // 2)),
@@ -96,6 +104,8 @@ DAMAGES = {
     "zeros": lambda file: file.write_bytes(b"\0" * file.stat().st_size),
     "a folder": folder_in_place,
     "a FIFO": fifo_in_place,
+    "a link to nothing": link_in_place("nowhere/at/all"),
+    "a link to itself": link_in_place("checkpoint.pt"),
     "a list": rewritten(lambda content: [1, 2]),
     "another dictionary": rewritten(lambda content: {"student": 3}),
     "a pickle that runs": lambda file: torch.save({"student": _Touch(file.with_name("ran"))}, file),
@@ -144,6 +154,11 @@ def test_every_flipped_bit_is_noticed(original, run):
         run.checkpoint_file.write_bytes(flipped(whole, place % len(whole)))
         with pytest.raises(UserError, match="cannot be read"):
             load_file(run.checkpoint_file)
+
+
+def test_a_runs_own_checkpoint_takes_no_other_heads(run):
+    with pytest.raises(UserError, match=r"whose configuration tells its heads \(--heads 4 must be left out\)"):
+        load_network(run.checkpoint_file, heads=4)
 
 
 def test_any_program_that_reads_torchs_files_reads_ours(original):

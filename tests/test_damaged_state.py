@@ -18,6 +18,7 @@ from fsr.files import HOST
 from fsr.heartbeat import Sign
 from fsr.json_file import DamagedError
 from fsr.lock import FileLock
+from fsr.records import read_records
 from fsr.run import Run
 from launch.plan import Options, definition_of, plan, undefine
 from launch.slurm import bad_nodes
@@ -351,3 +352,15 @@ def test_attempts_that_cannot_be_are_damage(tmp_path):
         log.file.write_text(json.dumps([sound[0] | {name: value}]))
         with pytest.raises(DamagedError, match=name):
             log.attempts()
+
+
+def test_records_of_which_zeros_alone_are_left_are_damaged_and_a_line_that_is_being_written_is_not(tmp_path):
+    file, record = tmp_path / "metrics.jsonl", b'{"step": 1}\n'
+    for content, found in {
+        bytes(99): ([], ["line 1 of metrics.jsonl is damaged: it holds 99 zeros"]),
+        record + b'{"st': ([{"step": 1}], []),
+        record + bytes(9): ([{"step": 1}], []),  # NFS shows zeros where the writer's bytes have not arrived yet
+        b"": ([], []),
+    }.items():
+        file.write_bytes(content)
+        assert read_records(file) == found

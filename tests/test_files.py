@@ -197,6 +197,23 @@ def test_a_full_disk_is_said_with_the_file_and_what_is_free(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), lambda path: path.write_text("mine")])
+def test_what_stands_in_a_folders_place_is_named(tmp_path, make):
+    make(tmp_path / "locks")
+    with pytest.raises(NotADirectoryError) as raised:
+        files.write_atomically(tmp_path / "locks" / "bad_nodes" / "n1", b"x")
+    assert str(tmp_path / "locks") in sentence_of(raised.value)
+    assert os.path.lexists(tmp_path / "locks") and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_library_that_meets_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as raised, files.atomic_file(tmp_path / "checkpoint.pt"):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed")
+    assert raised.value.filename == str(tmp_path / "checkpoint.pt")
+    with pytest.raises(RuntimeError, match="another"), files.atomic_file(tmp_path / "checkpoint.pt"):
+        raise RuntimeError("another")
+
+
 def chained(outer, inner):
     try:
         try:
@@ -220,6 +237,7 @@ def chained(outer, inner):
         (ValueError("No space left on device"), False),
         (chained(RuntimeError("basic_ios::clear"), OSError(errno.ENOSPC, "x")), True),
         (chained(RuntimeError("other"), ValueError("x")), False),
+        (chained(RuntimeError("unexpected pos 64 vs 0"), OSError(errno.EFBIG, "File too large")), False),
     ],
 )
 def test_a_full_disk_is_known_by_what_the_error_comes_of(error, full):
@@ -231,3 +249,7 @@ def test_other_errors_have_no_sentence_of_the_system():
     assert sentence_of(ValueError("x")) is None
     assert "mounted read-only" in sentence_of(OSError(errno.EROFS, "x", "/nowhere"))
     assert "which belongs to root:root with mode" in sentence_of(PermissionError(errno.EACCES, "x", "/proc/1/mem"))
+
+
+def test_a_limit_of_file_sizes_is_said():
+    assert "(ulimit -f)" in sentence_of(chained(RuntimeError("unexpected pos"), OSError(errno.EFBIG, "File too large")))

@@ -7,13 +7,17 @@ import typing
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_config
 
 from fsr.bounds import Bounds, bounds_of, check_bounds
+from fsr.cam import multi_scale_cams
 from fsr.config import PRESETS, TrainConfig, voc
 from fsr.data import synthetic
 from fsr.errors import UserError
 from fsr.inference.config import InferConfig, parse
+from fsr.models.encoder import plain_vit
+from fsr.models.network import Network
 from launch.plan import Options
 from launch.slurm.resources import Resources
 from launch.study import Study
@@ -106,8 +110,10 @@ def test_the_largest_seed_is_a_seed():
         (("--crop_area", "0.3", "nan"), "crop_area must be in (0, 1], got (0.3, nan)"),
         (("--crop_area", "0.9", "0.3"), "crop_area must be two rising numbers, got (0.9, 0.3)"),
         (("--teacher_temp", "0.04", "inf"), "teacher_temp must be in (0, 1e+06], got (0.04, inf)"),
-        (("--lr", "nan"), "lr is NaN, not a finite number"),
+        (("--lr", "nan"), "lr must be in (0, 1e+06], got nan"),
         (("--iterations", "0"), "iterations must be from 1 to 1000000000, got 0"),
+        (("--heads", "7"), "heads must be a divisor of embed_dim 96, got 7"),
+        (("--cam_scales", "1e-9"), "cam_scales must be in [0.1, 8], got (1e-09,)"),
         (("--seed", "9223372036854775808"), "seed must be from 0 to 9223372036854775807, got 9223372036854775808"),
         (("--iterations", "nan"), "Error parsing --iterations: invalid literal for int() with base 10: 'nan'"),
     ],
@@ -164,3 +170,16 @@ def test_what_a_configuration_writes_it_reads(tmp_path):
         assert TrainConfig.from_json(make(tmp_path).to_json()) == make(tmp_path)
     config = InferConfig(dataset="voc", checkpoint=Path("best.pt"), data_folder=Path("data"), threads=3)
     assert InferConfig.from_json(config.to_json()) == config
+
+
+def test_heads_divide_the_width_of_a_backbone():
+    with pytest.raises(UserError, match="heads must divide the width 192 of backbone vit_tiny_patch16_224, got 7"):
+        plain_vit("vit_tiny_patch16_224", num_heads=7)
+    assert plain_vit("vit_tiny_patch16_224", num_heads=6, depth=3).blocks[0].attn.num_heads == 6
+
+
+def test_pictures_smaller_than_a_patch_are_seen_as_one(tmp_path):
+    network = Network(tiny_config(tmp_path)).eval()
+    for side in (3, 30):
+        cams = multi_scale_cams(network, torch.rand(1, 3, side, 40), (1.0, 0.1))
+        assert all(cam.shape[-2:] == (side, 40) and cam.isfinite().all() for cam in cams)

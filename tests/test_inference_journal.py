@@ -52,6 +52,8 @@ IMPOSSIBLE = {
     "[]": "it is [], not an object",
     '{"iou": 1}': "name is missing",
     '{"name": "a", "colour": 1}': "colour is unknown",
+    '{"name": "a"}': "it has neither a checksum nor counts",
+    '{"name": "a", "iou": 0.5, "classes": [1]}': "it has neither a checksum nor counts",
     old(name=3): "name is 3, not str",
     old(name="../a"): "has the name '../a', which is a path",
     old(iou=1.5): "an IoU of 1.5 cannot be",

@@ -1,6 +1,7 @@
 """The attempt log: every attempt with its cause, what was repeated, nodes that kill."""
 
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import platform
 import pytest
 
 from fsr.config import synthetic
-from fsr.errors import LostGpuError
+from fsr.errors import LostGpuError, UserError
 from fsr.files import write_json
 from fsr.run import Run
 from launch.slurm import bad_nodes
@@ -124,3 +125,16 @@ def test_a_single_run_marks_the_node_that_broke_it(tmp_path, monkeypatch, synthe
     with StopRequest() as stop:
         assert worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks)) is Outcome.BROKEN
     assert bad_nodes.bad_nodes(worker.folder) == [platform.node()]
+
+
+def test_a_limit_of_the_user_is_his_mistake_and_fails_no_trial(tmp_path, monkeypatch, synthetic_folder):
+    def train(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(method, "train", train)
+    worker = SingleRunWorker(config=synthetic(synthetic_folder), folder=RunFolder(tmp_path))
+    with StopRequest() as stop, pytest.raises(UserError, match="no more files can be opened"):
+        worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks))
+    (attempt,) = AttemptLog(Run(tmp_path)).attempts()
+    assert attempt.cause == "cancelled" and "ulimit -n" in attempt.detail
+    assert not (tmp_path / "error.txt").exists()

@@ -10,15 +10,16 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import flags as tiny_flags
 from tiny import tiny_config
 
-from analysis import load
+from analysis import gallery, load
 from fsr import train
 from fsr.data import synthetic
-from fsr.distributed import own_number
+from fsr.distributed import STORE_FILE, join, own_number
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.writable import check_file, check_folder
@@ -352,3 +353,27 @@ def test_a_rank_beyond_the_ranks(monkeypatch):
     monkeypatch.delenv("RANK")
     with pytest.raises(UserError, match=r"RANK must be .* is not set"):
         own_number()
+
+
+def test_what_a_command_starts_has_the_streams_that_it_lacked():
+    check = "[sys.executable, '-c', 'import os; os.fstat(0), os.fstat(1)']"
+    program = f"from fsr import beginning; beginning.begin(); import subprocess, sys; subprocess.check_call({check})"
+    subprocess.run(["bash", "-c", '"$@" <&- >&-', "bash", sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_store_that_is_a_folder_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv(STORE_FILE, str(tmp_path))
+    with pytest.raises(UserError, match=f"the variable {STORE_FILE} must name a file"):
+        join()
+
+
+@pytest.mark.parametrize("flags, said", [(("--out", "x.xyz"), "a PNG file"), (("--first", "99"), "below 2")])
+def test_a_gallery_of_nothing_is_a_sentence(tmp_path, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tmp_path)
+    monkeypatch.setattr(gallery, "load_network", lambda _: (None, config))
+    monkeypatch.setattr(gallery, "open_source", lambda *_: SimpleNamespace(items=lambda _: [1, 2]))
+    with pytest.raises(SystemExit):
+        gallery.main(["--run", "run", "--out", "x.png", *flags])
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -56,7 +56,7 @@ class InferConfig:
     """Classes, background included; by default the data set's."""
     heads: Annotated[int | None, WIDTH] = None
     """Attention heads of a released checkpoint; by default the preset's if it has this width, else 64 channels each."""
-    scales: Annotated[tuple[float, ...], Bounds(0.0, 4.0, above=True)] = (1.0, 1.25, 1.5)
+    scales: Annotated[tuple[float, ...], Bounds(0.1, 4.0)] = (1.0, 1.25, 1.5)
     """Scales of the image; each scale runs with and without horizontal flip."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Of the network's products: fp32 exact, tf32 with factors of 10 bits on a GPU, bf16 by autocast."""

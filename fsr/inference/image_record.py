@@ -49,6 +49,8 @@ def record_of(line: bytes, place: str) -> ImageRecord:
     checksum = found.pop("crc32", None)
     if checksum is not None and checksum != _checksum(found):
         raise DamagedError(f"{place} is damaged: its checksum is another one")
+    if checksum is None and not found.keys() & {"counts", "skipped"}:  # of an image without ground truth, or a rest
+        raise DamagedError(f"{place} is damaged: it has neither a checksum nor counts")
     try:
         check_name(found["name"], place)
     except UserError as error:

@@ -102,6 +102,11 @@ def plain_vit(name: str, **options: Any) -> VisionTransformer:
     """timm's ViT `name`. Raises UserError if there is none, or if it is not a plain ViT."""
     if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
         raise UserError(f"backbone must be a plain ViT of timm such as vit_base_patch16_224, got {name}")
+    if "num_heads" in options and "embed_dim" not in options:  # the configuration knows no backbone's own width
+        with torch.device("meta"):  # allocates and draws nothing
+            dim = timm.create_model(name, num_classes=0, **options | {"depth": 1, "num_heads": 1}).embed_dim
+        if dim % options["num_heads"]:
+            raise UserError(f"heads must divide the width {dim} of backbone {name}, got {options['num_heads']}")
     vit = timm.create_model(name, num_classes=0, **options)
     if (
         not isinstance(vit, VisionTransformer)

@@ -11,6 +11,7 @@ from fsr.files import write_atomically
 from fsr.heartbeat import HEARTBEAT
 from fsr.lock import FileLock
 from fsr.run import Run
+from fsr.system_errors import shortage
 from launch.slurm.environment import Environment
 from launch.slurm.error_causes import cause_of_error
 from launch.state.attempts import AttemptLog, Cause
@@ -39,7 +40,8 @@ def attempt(
     """Train a run as far as it goes (rank 0; the run's lock must be held).
 
     Does not return from a stop that Slurm is to bring back. "broken" is an exception, whose traceback is in the run's
-    error.txt; a UserError is raised on. So is that of a folder that belongs to a run with other settings.
+    error.txt; a UserError is raised on, and of a limit (ulimit -n) one is made. So is that of a folder that belongs to
+    a run with other settings.
     """
     run.check(config)  # before anything of another run is added to, or taken for a result
     if not wait_until_free(FileLock(run.lock_file), stop):
@@ -76,6 +78,10 @@ def attempt(
             log.end(cause, detail)
             environment.leave(cause)
             return "stopped"
+        limit = shortage(error) if cause == "exception" else None
+        if limit:  # the next attempt would meet it, too
+            log.end("cancelled", limit)
+            raise UserError(limit) from error
         write_atomically(run.folder / "error.txt", traceback.format_exc().encode())
         log.end(cause, detail)
         return "broken"

@@ -52,9 +52,10 @@ LISTS = {
     "a blank line": "{name} 1\n\n{name} 1\n",
     "an escape": "{name}\x1b[31m 1\n",
     "a huge class": "{name} 99999999999999999999999\n",
-    "UTF-16": "{name} 1\n".encode("utf-16"),
+    "UTF-16": "\ufeff{name} 1\n",
     "a control character": "{name}\x07\x00 1\n",
 }
+READABLE = ("a blank line", "UTF-16")
 XML = {
     "cut": "<annotation><object><name>cat",
     "no XML": "cat, dog",
@@ -248,7 +249,7 @@ def situations() -> list[Situation]:
         split = "val" if command == "infer" else "train"
         for how, text in LISTS.items():
             name = list_file.replace("{split}", split)
-            tells = either(refused(f"{split}.txt"), refused("no_such_image"), *([works()] if "blank" in how else []))
+            tells = either(refused(f"{split}.txt"), refused("no_such_image"), *([works()] if how in READABLE else []))
             add(f"{command}: the list has {how}", commands[command], tells, write_list(name, text))
     for how, content in XML.items():
         xml = first("Annotations", ".xml")
@@ -277,13 +278,12 @@ def situations() -> list[Situation]:
     return found
 
 
-def write_list(file: str, text: str | bytes) -> Callable[[Place], None]:
-    """The set-up that writes a list, with the first of its names where {name} stands."""
+def write_list(file: str, text: str) -> Callable[[Place], None]:
+    """The set-up that writes a list, with the first of its names where {name} stands; with a mark, in UTF-16."""
 
     def prepare(place: Place) -> None:
         path = Path(place.fill(file))
         name = path.read_text().split()[0]
-        content = text if isinstance(text, bytes) else text.replace("{name}", name).encode()
-        path.write_bytes(content)
+        path.write_text(text.replace("{name}", name), "utf-16-le" if text.startswith("\ufeff") else "utf-8")
 
     return prepare

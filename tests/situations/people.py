@@ -61,13 +61,10 @@ def situations() -> list[Situation]:
             "code",
         ):
             prepare = of_anna("runs", mode="600" if "." in name else "700", file=f"{{runs}}/smoke/{name}")
-            add(
-                f"{reader} where another keeps {name} to herself",
-                words,
-                either(works(), refused(name)),
-                prepare,
-                "runs",
-            )
+            # What the doctor could not look at is not whole.
+            told = [works(says=name.rpartition("/")[2], codes=(1,))] if reader == "doctor" else []
+            expects = either(works(), refused(name), *told)
+            add(f"{reader} where another keeps {name} to herself", words, expects, prepare, "runs")
     more = [*SWEEP, "--trials", "3"]
     add("sweep of another's study", more, refused("{runs}"), of_anna("runs"), "runs", untouched=["{runs}"])
     add("sweep of another's private study", more, refused("{runs}"), of_anna("runs", mode="700"), "runs")

@@ -4,6 +4,7 @@ from typing import Any
 
 from situations.damage import DAMAGES
 from situations.readers import damage
+from situations.runs import change_json, together
 from situations.situation import Answer, Check, Place, Situation, Verdict, either, works
 from situations.words import TINY
 
@@ -49,9 +50,10 @@ def situations() -> list[Situation]:
         add(f"torchrun {flag} {value}", [*NEW, flag, value], once(name))
     add("torchrun with more ranks than micro-batches", RESUME, once("ranks"), needs=["half"])
     more = [*NEW, "--run_folder", "{half}"]
+    of_two = change_json("{half}/config.json", ranks=2)
     add("torchrun in another run's folder", more, once("{half}"), needs=["half"], untouched=["{half}/checkpoint.pt"])
     for how in ("empty", "a folder"):
         for file in ("config.json", "metrics.jsonl"):
-            prepare = damage(f"{{half}}/{file}", DAMAGES[how])
+            prepare = together(of_two, damage(f"{{half}}/{file}", DAMAGES[how]))
             add(f"torchrun: {file} is {how}", more, either(once(file), works()), needs=["half"], prepare=prepare)
     return found

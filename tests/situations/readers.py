@@ -71,11 +71,14 @@ def expected(reader: str, runs: str, file: str, how: str) -> Check:
     """What a reader has to do: go on and tell of the damage, or stop where it cannot do without the file."""
     name, going_on = Path(file).name, goes_on(reader, runs)
     missing, growing = how in LIKE_MISSING, how in LIKE_GROWING and name in GROWING
+    stops = [refused(f"{{{runs}}}/smoke" if name == "study.json" and missing else name)]
+    if reader == "doctor":  # it shows what is left, tells of the damage, and ends with 1
+        stops.append(both(works(codes=(1,)), names(file)))
     if name == "study.json":
-        return refused(f"{{{runs}}}/smoke" if missing else name)
+        return either(*stops)
     if name == "journal.log":
         # Where its end is missing, trials are: nobody can tell.
-        return either(refused(name), works()) if growing and how != "empty" else refused(name)
+        return either(*stops, works()) if growing and how != "empty" else either(*stops)
     if reader == "load" and name in ("target.json", "keep.json"):
         return going_on  # it does not need them
     if missing or growing:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ESCAPE = "\x1b"
+LONGEST = 200  # characters of a name that a sentence must show
 PAYLOAD = "payload-ran"  # a file that only code from a hostile file would make
 # Signs that the program itself broke, wherever they stand in its output.
 BROKEN = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error", "Segmentation fault")
@@ -143,7 +144,7 @@ def sentence(answer: Answer) -> str | None:
 
 
 def refused(*names: str, codes: Sequence[int] = (2,)) -> Check:
-    """It ends with code 2 and a sentence that holds each of these words."""
+    """It ends with code 2 and a sentence that holds each of these words, of a very long one the beginning."""
 
     def check(place: Place, answer: Answer) -> Verdict:
         said = sentence(answer)
@@ -154,7 +155,7 @@ def refused(*names: str, codes: Sequence[int] = (2,)) -> Check:
         if said is None:
             return f"bad words: no sentence; {(answer.err.splitlines() or [''])[-1][:120]}"
         flat = said.replace("_", "-")  # both spellings of a flag
-        missing = [name for name in map(place.fill, names) if name.replace("_", "-") not in flat]
+        missing = [name for name in map(place.fill, names) if name.replace("_", "-")[:LONGEST] not in flat]
         if missing:
             return f"bad words: the sentence does not name {', '.join(missing)}: {said[:160]}"
         return None

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from situations.situation import Answer, Check, Place, Situation, Verdict, anything, either, refused, works
@@ -86,7 +87,12 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "OMP_NUM_THREADS a word": {"OMP_NUM_THREADS": "many"},
     "SLURM_JOB_ID a word": {"SLURM_JOB_ID": "job", "SLURM_PROCID": "first", "SLURM_NTASKS": "some"},
 }
-CACHES = {"a file": "{checkout}/fsr/train.py", "missing": "/nowhere/at/all", "relative": "cache", "device": "/dev/null"}
+CACHES = {
+    "a file": "{checkout}/fsr/train.py",
+    "missing": "{here}/new/cache",
+    "relative": "cache",
+    "device": "/dev/null",
+}
 RANKS: dict[str, dict[str, str | None]] = {
     "RANK is a word": {"RANK": "first", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
     "WORLD_SIZE is a word": {"RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
@@ -160,6 +166,11 @@ def lost_output(check: Check) -> Check:
     return both
 
 
+def no_home(place: Place, answer: Answer) -> Verdict:
+    """The home that is not there was not made."""
+    return "wrong result: /nowhere was made" if Path("/nowhere").exists() else None
+
+
 def named(what: str, name: str) -> Callable[[Place], None]:
     """The set-up that gives a folder such a name."""
 
@@ -195,7 +206,7 @@ def situations() -> list[Situation]:
             add(f"{command}: {how}", "limit", words, says, shell=LIMITED.replace("LIMIT", limit))
         for how, variables in met(ENVIRONMENTS):
             alone = how in ("LANG=C", "ASCII output", "latin-1 output", "OMP_NUM_THREADS a word")
-            add(f"{command}: {how}", "odd environment", words, works(), variables=variables, alone=alone)
+            add(f"{command}: {how}", "odd environment", words, works(checks=no_home), variables=variables, alone=alone)
         without = {"user": NOBODY, "variables": {"HOME": None}, "alone": command in EVERY}
         add(f"{command}: unknown user without HOME", "odd environment", words, works(), **without)
         sentence = either(works(), refused())
@@ -220,10 +231,11 @@ def situations() -> list[Situation]:
             )
     for how, variables in RANKS.items():
         for command in ("train", "infer"):
-            said = next(
-                iter(word for word in ("WORLD_SIZE", "RANK", "MASTER", "FSR_STORE_FILE", "CUDA") if word in how), ""
-            )
-            expects = either(refused(said), works())
+            known = ("RANK", "WORLD_SIZE", "MASTER", "FSR_STORE_FILE", "CUDA")
+            said = next((word for word in known if word in how), "")
+            # Whoever says how many ranks there are has to say which is this one; a GPU that was promised is the node's.
+            said = "RANK" if how == "WORLD_SIZE is there alone" else said
+            expects = either(refused(said, codes=(2, 75) if said == "CUDA" else (2,)), works())
             add(
                 f"{command}: {how}",
                 "odd environment",

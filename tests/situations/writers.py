@@ -86,14 +86,15 @@ def situations() -> list[Situation]:
             user = 4001 if how in UNREADABLE else None
             prepare = damage(f"{{runs}}/smoke/{file}", make)
             untouched = ["{runs}/smoke/trial_0000/result.json"]
-            check = names if needed else either(names, goes_on)
+            anew = file == "code/versions.json" and how == "a dangling link"  # a list that is gone is made anew
+            check = names if needed and not anew else either(names, goes_on)
             add(f"sweep: {file} is {how}", MORE, check, prepare, user=user, untouched=untouched)
     kept = ["{runs}/smoke/trial_0000"]
     add("sweep: study.json is gone", MORE, refused("study.json"), gone("study.json"), untouched=kept)
     add("sweep: the journal is gone", MORE, refused("journal.log"), gone("journal.log"), untouched=kept)
     both = gone("study.json", "journal.log")
     add("sweep: study.json and the journal are gone", MORE, refused("{runs}/smoke"), both, untouched=kept)
-    add("sweep: the code is gone", MORE, refused("code"), gone("code"), untouched=kept)
+    add("sweep: the code is gone", MORE, works(checks=three_trials), gone("code"), untouched=kept)  # it is taken anew
     add("sweep: trial 0 is gone", MORE, either(works(), refused("trial_0000")), gone("trial_0000"))
     add(
         "sweep: another trial's run is in the place of the next",
@@ -108,7 +109,7 @@ def situations() -> list[Situation]:
             make = DAMAGES["null" if how == "a file" else how]
             for command, words in commands.items():
                 check = works(codes=(0, 1)) if command != "sweep" else either(works(), refused(name))
-                if name == "trial_0000":
+                if name == "trial_0000" or (name, command) == ("locks", "doctor"):
                     check = either(check, refused(name))
                 add(f"{command}: {name} is {how}", words, check, damage(f"{{runs}}/smoke/{name}", make))
     return found
