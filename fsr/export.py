@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -30,7 +30,8 @@ def export(
         folder: Where to write; made if it does not exist.
     """
     check_folder(folder, "FOLDER")
-    files = {weights: folder / f"{weights}.pth" for weights in ("student", "teacher")}
+    names: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    files = {weights: folder / f"{weights}.pth" for weights in names}
     for path in files.values():
         if os.path.lexists(path):  # it may be anybody's: the released implementation calls its own weights so
             raise UserError(
