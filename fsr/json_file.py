@@ -99,7 +99,7 @@ class _WrongError(TypeCheckError):
 
 @cache
 def _reader(kind: Any, newer: bool) -> Callable[[Any], Any]:
-    """What makes a value of this kind from JSON's, or raises _WrongError. Kinds are looked into once, not at each value:
+    """What makes a value of this kind from JSON's, or raises _WrongError. Kinds are looked into once, not a value:
     a study has ten thousand trials, and each some files of many values."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
