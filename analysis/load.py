@@ -32,7 +32,7 @@ from launch.state.damage import naming_repair
 from launch.state.journal import JOURNAL
 from launch.state.paths import Definition, StudyFolder
 from launch.state.storage import load_launched, open_launched
-from launch.state.trial_identity import IDENTITY_FILE, stranger_in
+from launch.state.trial_identity import IDENTITY_FILE, Strangers
 
 RUNS = Path("runs")
 READERS = (
@@ -40,7 +40,7 @@ READERS = (
     read_records,
     is_score,
     cost_shares,
-    stranger_in,
+    Strangers,
 )  # if the file of one of these changes, cached tables are stale
 
 

@@ -6,6 +6,7 @@ What is damaged is marked, the rest is read.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fsr.score_names import is_score
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.damage import in_words
 from launch.state.paths import Definition, StudyFolder
-from launch.state.trial_identity import stranger_in
+from launch.state.trial_identity import Strangers
 from launch.state.trials import CODE, ERROR, REPEATS, SEED, damage_of, summary_of
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
@@ -100,8 +101,10 @@ def read_tables(folder: StudyFolder, study: optuna.Study, definition: Definition
     """The tables by name."""
     base, metric = definition["base"], definition["metric"]
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
+    strangers = Strangers(folder)
     for trial in study.get_trials(deepcopy=False):
-        files = RunFiles(folder.run(trial.number), stranger_in(folder, trial, base["seed"]))
+        run = folder.run(trial.number)
+        files = RunFiles(run, strangers.stranger_in(run, trial))
         files.compare(trial, metric)
         shares = cost_shares(files.attempts, failed=trial.state == TrialState.FAIL)
         costs = dict.fromkeys(files.attempts, NO_COST) | {attempt: hours(share) for attempt, share in shares}
@@ -110,8 +113,8 @@ def read_tables(folder: StudyFolder, study: optuna.Study, definition: Definition
             row = vars(attempt) | costs[attempt] | {"seconds": attempt.seconds if attempt.ended else None}
             tables["attempts"].add(trial=trial.number, attempt=number, **row)
         steps = files.steps
-        names = dict.fromkeys(name for values in steps.values() for name in values)
-        values = {name: [step.get(name) for step in steps.values()] for name in names}
+        names = dict.fromkeys(chain.from_iterable(steps.values()))
+        values = {name: list(map(dict.get, steps.values(), repeat(name))) for name in names}
         tables["curves"].add(len(steps), trial=trial.number, step=list(steps), **values)
         for name, rows, values in files.quality:
             tables[name].add(rows, trial=trial.number, **values)
@@ -138,9 +141,12 @@ class RunFiles:
         with self._naming_damage():
             records, problems = read_records(run.metrics_file)
             self.damage += [problem.replace(" is damaged: ", ": ", 1) for problem in problems]
+        self.scores = dict(next(filter(is_evaluation, reversed(records)), {}))
+        self.scores.pop("step", None)
         for record in records:
-            self.steps.setdefault(record.pop("step"), {}).update(record)
-        self.scores = next(filter(is_evaluation, reversed(records)), {})
+            values = self.steps.setdefault(record.pop("step"), record)
+            if values is not record:
+                values.update(record)
         with self._naming_damage():
             self.quality = list(quality_rows(run.quality_file))
         with self._naming_damage():
@@ -227,13 +233,15 @@ def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             by_class: dict[str, Any] = {name: values for name, values in quality.items() if name in ("iou", *ERRORS)}
             if any(len(values) != len(classes) for values in by_class.values()):
                 raise DamagedError(f"{file} is damaged: {kind} of {network} has not {len(classes)} classes")
-            fractions = [*by_class.values(), [miou for _, miou in quality.get("curve", ())]]
-            wrong = [value for part in fractions for value in part if value is not None and not 0 <= value <= 1]
-            if wrong:
-                raise DamagedError(f"{file} is damaged: {kind} of {network} has a fraction of {wrong[0]}")
+            thresholds, mious = (
+                map(list, zip(*quality.get("curve", ()), strict=True)) if quality.get("curve") else ([], [])
+            )
+            fractions = [*filter(None, chain(*by_class.values(), mious))]  # None where undefined; 0 is one
+            if fractions and not 0 <= min(fractions) <= max(fractions) <= 1:
+                wrong = next(value for value in fractions if not 0 <= value <= 1)
+                raise DamagedError(f"{file} is damaged: {kind} of {network} has a fraction of {wrong}")
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
-            if "curve" in quality:
-                thresholds, mious = map(list, zip(*quality["curve"], strict=True))
+            if thresholds:
                 columns = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
                 yield "cam_quality", len(thresholds), columns
 
@@ -248,9 +256,12 @@ class Columns:
     def add(self, rows: int = 1, **values: Any) -> None:
         """Append rows; a value is a list with one for each row, or the same for all."""
         for name, value in values.items():
-            column = self._columns.setdefault(name, [])
-            column.extend([None] * (self._rows - len(column)))
-            column.extend(value if isinstance(value, list) else [value] * rows)
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = []
+            if len(column) < self._rows:
+                column += [None] * (self._rows - len(column))
+            column += value if isinstance(value, list) else [value] * rows
         self._rows += rows
 
     def frame(self, study: str) -> pd.DataFrame:

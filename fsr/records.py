@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_records(file: Path) -> tuple[list[Record], list[str]]:
         return [], []
     try:
         records = json.loads(b"[" + b",".join(lines) + b"]")  # much faster than line by line
-        if len(records) == len(lines) and not any(map(check_record, records)):
+        if len(records) == len(lines) and (_all_sound(records) or not any(map(check_record, records))):
             return records, []
     except (ValueError, RecursionError):
         pass  # line by line, then, to tell which
@@ -53,6 +54,25 @@ def complete_lines(file: Path) -> list[bytes]:
     FileNotFoundError."""
     *lines, unfinished = read_whole(file).split(b"\n")
     return lines or ([unfinished] if unfinished and not unfinished.strip(b"\0") else [])
+
+
+def _all_sound(records: list[Any]) -> bool:
+    """Whether `check_record` finds nothing wrong, asked of all records at once, which takes a tenth of the time. False
+    of what it would have to look into, such as scores that could not be measured."""
+    if set(map(type, records)) != {dict}:
+        return False
+    steps = [record.get("step") for record in records]
+    kinds = [*map(type, chain.from_iterable(map(dict.values, records)))]
+    if set(map(type, steps)) != {int} or not 0 <= min(steps) <= max(steps) <= LARGEST:
+        return False
+    if kinds.count(int) != len(records) or kinds.count(float) != len(kinds) - len(records):
+        return False
+    for name in set().union(*records):
+        if name.startswith(PREFIX):
+            scores = [record[name] for record in records if name in record]
+            if not 0 <= min(scores) <= max(scores) <= 1:
+                return False
+    return True
 
 
 def check_record(record: Any) -> str | None:

@@ -34,6 +34,7 @@ from launch.state.damage import naming_repair
 from launch.state.paths import StudyFolder
 from launch.state.rights import check_rights, may_write
 from launch.state.storage import NETWORK, file_system, load_launched
+from launch.state.trial_identity import Strangers
 from launch.state.trials import damage_of
 from launch.worker.claim import close_lost
 
@@ -207,8 +208,13 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
     done, jobs = sum(trial.state.is_finished() for trial in trials), queue.jobs()
     alive = "unknown, Slurm does not answer" if jobs is None else len(jobs)
     console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
+    strangers = Strangers(folder)
     for trial in trials:
         run, attempt_log = folder.run(trial.number), AttemptLog(folder.run(trial.number))
+        stranger = strangers.stranger_in(run, trial) if trial.state != TrialState.WAITING else None
+        if stranger:
+            say(console, f"trial {trial.number}: {stranger}")
+            sound = False
         wrong = damage_of(trial)
         if wrong:
             say(console, f"trial {trial.number} is damaged in the storage, and counts for nothing: {wrong}")

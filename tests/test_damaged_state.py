@@ -4,7 +4,7 @@ removed."""
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
@@ -14,19 +14,22 @@ from analysis import cache
 from analysis.load import load as load_tables
 from analysis.ranking import ranking
 from fsr.errors import UserError
-from fsr.files import HOST
+from fsr.files import HOST, write_json
 from fsr.heartbeat import Sign
 from fsr.json_file import DamagedError
 from fsr.lock import FileLock
 from fsr.records import read_records
 from fsr.run import Run
+from launch.doctor import check_study
 from launch.plan import Options, definition_of, plan, undefine
+from launch.show.table import DAMAGED, Rows
 from launch.slurm import bad_nodes
 from launch.state.attempts import AttemptLog
 from launch.state.journal import StudyJournal
 from launch.state.paths import StudyFolder
 from launch.state.retention import clean_up_announced
-from launch.state.storage import check_not_lost, open_launched, open_storage
+from launch.state.storage import check_not_lost, load_launched, open_launched, open_storage
+from launch.state.trial_identity import TrialIdentity
 from launch.state.trials import best_trial
 from launch.status import Status
 from launch.sweep import check_whole, sweep, sweeping
@@ -347,7 +350,6 @@ def test_attempts_that_cannot_be_are_damage(tmp_path):
         ("ended", 1e300),
         ("pid", 10**400),
         ("cause", "bored"),
-        ("x", 1),
     ):
         log.file.write_text(json.dumps([sound[0] | {name: value}]))
         with pytest.raises(DamagedError, match=name):
@@ -364,3 +366,31 @@ def test_records_of_which_zeros_alone_are_left_are_damaged_and_a_line_that_is_be
     }.items():
         file.write_bytes(content)
         assert read_records(file) == found
+
+
+def test_what_a_later_version_added_to_an_attempt_is_left_out_and_a_damaged_name_is_not(tmp_path):
+    log = AttemptLog(Run(tmp_path))
+    log.begin("1", 0, "n1", 2)
+    (written,) = json.loads(log.file.read_text())
+    before = log.attempts()
+    log.file.write_text(json.dumps([written | {"gpu": "H100"}]))
+    assert log.attempts() == before
+    written["caus\x01"] = written.pop("cause")
+    log.file.write_text(json.dumps([written]))
+    with pytest.raises(DamagedError, match="is unknown"):
+        log.attempts()
+
+
+def test_status_and_doctor_say_that_a_running_trials_folder_belongs_to_another(all_states, capsys):
+    folder = StudyFolder(all_states / "smoke")
+    stored = load_launched(folder)
+    own = TrialIdentity.of(folder, stored.trials[3], folder.definition()["base"]["seed"])
+    write_json(folder.run(3).folder / "trial.json", asdict(own))
+    rows = Rows(stored, folder, lambda attempt: True).read()
+    assert DAMAGED not in {row.state for row in rows}
+    write_json(folder.run(3).folder / "trial.json", asdict(replace(own, seed=77)))
+    rows = Rows(stored, folder, lambda attempt: True).read()
+    assert [row.number for row in rows if row.state == DAMAGED] == [3]
+    assert "belongs to another trial: seed 77, not" in (rows[3].error or "")
+    check_study(folder, Console(width=300))
+    assert "belongs to another trial: seed 77, not" in " ".join(capsys.readouterr().out.split())

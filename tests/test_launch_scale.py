@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import resource
 import subprocess
 import sys
 import time
@@ -61,16 +62,19 @@ def large_study(tmp_path_factory):
 
 def test_the_status_of_ten_thousand_trials_takes_two_seconds(large_study):
     command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
+    # Of the processor, not of the clock: what the machine does besides would fail this.
+    # Busy neighbours still take cache and clock rate, hence more than one try.
     seconds = []
-    while len(seconds) < 6 and min(seconds, default=2) >= 2:  # other tests run beside this one
-        started = time.monotonic()
+    while len(seconds) < 6 and min(seconds, default=2) >= 2:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = subprocess.run([*command, large_study.folder.parent], capture_output=True, text=True)
-        seconds.append(time.monotonic() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     status = json.loads(answer.stdout)
     assert len(status["trials"]) == TRIALS + 1
     assert status["trials"][77]["causes"] == ["preempted", "finished"]
     assert status["gpu_hours"]["repeated"] == pytest.approx(TRIALS * 0.5 / 3600, abs=1e-3)
-    print(f"\nstatus.py on {TRIALS} trials: {min(seconds):.2f} s")
+    print(f"\nstatus.py on {TRIALS} trials: CPU {min(seconds):.2f} s")
     assert min(seconds) < 2
 
 

@@ -276,12 +276,13 @@ def test_one_study_is_swept_by_one_process(study):
             ["--storage", "redis://u:secret@host/0"],
             "--storage must be postgresql://…, mysql://… or sqlite:///FILE, got redis://u:***@host/0",
         ),
-        (["--data_folder", "/nowhere"], "there is no data folder /nowhere; name it with --data_folder"),
+        (["--data_folder", "FOLDER/nowhere"], "/nowhere; name it with --data_folder"),
         (["--study", "block_size", "--trials", "9"], "study block_size has only 5 different settings, got --trials 9"),
         (["--nonsense"], "--nonsense"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_starts(study, options, sentence):
+    options = [option.replace("FOLDER", str(study.folder)) for option in options]
     code, output = study.run(*options, command=[sys.executable, SWEEP])
     assert code == 2
     assert sentence in output

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 from rich.text import Text
 
-from fsr.json_file import UNREADABLE
+from fsr.json_file import UNREADABLE, DamagedError
 from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
 from launch.state.attempts import Attempt
 from launch.state.damage import in_words
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
+from launch.state.trial_identity import Strangers
 from launch.state.trials import CODE, ERROR, SEED, damage_of, is_repeat, summary_of
 
 DAMAGED = "damaged"
@@ -60,6 +61,7 @@ class Rows:
         self._folder = folder
         self._held = held
         self._finished: dict[int, Row] = {}
+        self._strangers = Strangers(folder)
 
     def read(self) -> list[Row]:
         """All rows by number."""
@@ -107,6 +109,9 @@ class Rows:
                 bytes=summary.get("bytes", 0),
             )
         run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
+        stranger = self._strangers.stranger_in(run, trial) if trial.state == TrialState.RUNNING else None
+        if stranger:
+            raise DamagedError(stranger)
         attempts = attempt_log.attempts()
         run.result()
         works = bool(attempts) and attempts[-1].cause is None and self._held(attempts[-1])

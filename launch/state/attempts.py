@@ -4,11 +4,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 from fsr.files import write_json
-from fsr.json_file import read_json
+from fsr.json_file import DamagedError, read_json
 from fsr.run import Run
 
 Cause = Literal[
@@ -81,6 +81,10 @@ class AttemptLog:
             return read_json(self.file, list[Attempt])
         except FileNotFoundError:
             return []
+        except DamagedError:
+            if not self._is_newer():
+                raise
+            return read_json(self.file, list[Attempt], newer=True)
 
     def begin(self, job: str, restart: int, node: str, ranks: int) -> None:
         """Record that this process starts to work on the run."""
@@ -105,6 +109,12 @@ class AttemptLog:
         """The `cost_shares` of all attempts together, in rank-seconds: useful, repeated, lost."""
         shares = [share for _, share in cost_shares(self.attempts(), failed)]
         return {name: round(sum(share[name] for share in shares), 1) for name in COSTS}
+
+    def _is_newer(self) -> bool:
+        """Whether a later version may have added to the attempts: it writes all fields of this one, too, so that an
+        unknown one in the place of a known one is a damaged name."""
+        known = {field.name for field in fields(Attempt)}
+        return all(known <= written.keys() for written in read_json(self.file, list[dict[str, Any]]))
 
     def _close(self, cause: Cause, detail: str, ended: float) -> None:
         *before, last = self.attempts()

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,14 +57,18 @@ class JournalFile(BaseJournalBackend):
             raise DamagedError(f"{path} is damaged: it is no regular file")
         self._identity = found.st_dev, found.st_ino  # of a mended one, nothing that was seen before would hold
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+    def read_logs(self, log_number_from: int) -> Iterator[Record]:
         """All whole records from number `log_number_from` on. Raises DamagedError that names a line which is none."""
-        first = min(log_number_from, len(self._offsets) - 1)
+        return iter(self._records(log_number_from))
+
+    def _records(self, number: int) -> list[Record]:
+        first = min(number, len(self._offsets) - 1)
         lines = self._read(self._offsets[first]).split(b"\n")[:-1]
-        for number, line in enumerate(lines, start=first):
-            if number + 1 == len(self._offsets):
-                self._offsets.append(self._offsets[number] + len(line) + 1)
-        yield from parse_lines(lines, f"{self.path}", first)[log_number_from - first :]
+        new = lines[len(self._offsets) - 1 - first :]
+        self._offsets += [
+            *accumulate(map(len, new), lambda offset, size: offset + size + 1, initial=self._offsets[-1])
+        ][1:]
+        return parse_lines(lines, str(self.path), first)[number - first :]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records behind the last whole one."""
@@ -143,11 +148,12 @@ class RecordCheck:
         """What is wrong with the next record; None if nothing is. Only a right one counts."""
         try:
             op = record["op_code"]
-            if type(op) is not int or op not in CHECKS:
+            check = CHECKS.get(op) if type(op) is int else None
+            if check is None:
                 return f"it has op_code {str(op)[:20]}"
             if type(record["worker_id"]) is not str:
                 return "its worker_id is no text"
-            if op in OF_A_TRIAL:
+            if PARAM <= op < DISCARD_TRIALS:
                 trial = record["trial_id"]
                 if type(trial) is not int or not 0 <= trial < self.trials:
                     return f"it tells of trial {str(trial)[:20]}, and none of that number was made before"
@@ -155,17 +161,18 @@ class RecordCheck:
                 study = record["study_id"]
                 if type(study) is not int or not 0 <= study < self._made:
                     return f"it tells of study {str(study)[:20]}, and none of that number was made before"
-            if not CHECKS[op](record):
+            if not check(record):
                 return "its values are not such as Optuna writes"
         except KeyError as error:
             return f"it has no {error.args[0]}"
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             return str(error)[:100]
-        self._count(op, record)
+        self.seen += 1
+        if op < PARAM:
+            self._count(op, record)
         return None
 
     def _count(self, op: int, record: Record) -> None:
-        self.seen += 1
         if op == CREATE_STUDY and record["study_name"] not in self._studies.values():
             self._studies[self._made] = record["study_name"]
             self._made += 1
@@ -188,17 +195,16 @@ class StudyJournal(JournalFile):
         self._own |= {log["worker_id"] for log in logs}
         super().append_logs(logs)
 
-    def read_logs(self, log_number_from: int) -> Iterator[Record]:
-        """All whole records from number `log_number_from` on. Raises DamagedError that names a line which is none."""
-        for number, record in enumerate(super().read_logs(log_number_from), log_number_from):
-            if number == self._check.seen:
-                wrong = self._check.look(record)
-                if wrong and record.get("worker_id") in self._own:
-                    wrong = None  # Optuna itself raises what this process did wrong
-                    self._check.seen += 1
-                if wrong:
-                    raise DamagedError(f"{self.path}: line {number + 1} is damaged: {wrong}")
-            yield record
+    def _records(self, number: int) -> list[Record]:
+        records = super()._records(number)
+        for record in records[max(0, self._check.seen - number) :]:
+            wrong = self._check.look(record)
+            if wrong and record.get("worker_id") in self._own:
+                wrong = None  # Optuna itself raises what this process did wrong
+                self._check.seen += 1
+            if wrong:
+                raise DamagedError(f"{self.path}: line {self._check.seen + 1} is damaged: {wrong}")
+        return records
 
 
 @cache

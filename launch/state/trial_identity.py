@@ -4,12 +4,13 @@ ever taken for a trial's own."""
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from fsr.config import PLACES, TrainConfig
 from fsr.errors import UserError
@@ -40,15 +41,20 @@ class TrialIdentity:
     @classmethod
     def of(cls, folder: StudyFolder, trial: FrozenTrial | optuna.Trial, base_seed: int) -> "TrialIdentity":
         """That of a trial, as the study's definition and its storage tell it."""
-        params: dict[str, Any] = json.loads(json.dumps(trial.params))
-        return cls(
+        study = cls(
             study=folder.name,
             id=folder.identity,
             definition=definition_hash(folder),
             trial=trial.number,
-            params=params,
-            seed=trial.user_attrs.get(SEED, base_seed),
+            params={},
+            seed=base_seed,
         )
+        return study.with_trial(trial)
+
+    def with_trial(self, trial: FrozenTrial | optuna.Trial) -> "TrialIdentity":
+        """That of another trial of the study; a trial of the search has the base's seed, which `self` must have."""
+        params: dict[str, Any] = json.loads(json.dumps(trial.params))
+        return replace(self, trial=trial.number, params=params, seed=trial.user_attrs.get(SEED, self.seed))
 
     def difference(self, other: "TrialIdentity") -> str | None:
         """What `other` has of another kind, in a few words; None if it is the same trial."""
@@ -70,20 +76,30 @@ def definition_hash(folder: StudyFolder) -> str | None:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def stranger_in(folder: StudyFolder, trial: FrozenTrial, base_seed: int) -> str | None:
-    """For readers: that the run folder of a trial belongs to another one, or None.
+class Strangers:
+    """For readers: which run folders of a study belong to another trial than the one whose number they have.
 
     A folder of an earlier version does not say whose it is, and counts as the trial's.
     """
-    run = folder.run(trial.number)
-    try:
-        found = read_json(run.folder / IDENTITY_FILE, TrialIdentity)
-    except FileNotFoundError:
-        return None
-    except DamagedError as error:
-        return str(error)
-    difference = TrialIdentity.of(folder, trial, base_seed).difference(found)
-    return f"{run.folder} belongs to another trial: {difference}" if difference else None
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _study(self) -> TrialIdentity:
+        any_trial = optuna.trial.create_trial(state=TrialState.WAITING)
+        return TrialIdentity.of(self._folder, any_trial, self._folder.definition()["base"]["seed"])
+
+    def stranger_in(self, run: Run, trial: FrozenTrial) -> str | None:
+        """That the run folder of a trial belongs to another one, or that it cannot be told whose it is; or None."""
+        try:
+            found = read_json(run.folder / IDENTITY_FILE, TrialIdentity)
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            return str(error)
+        difference = self._study.with_trial(trial).difference(found)
+        return f"{run.folder} belongs to another trial: {difference}" if difference else None
 
 
 def take_folder(folder: StudyFolder, own: TrialIdentity, config: TrainConfig) -> str | None:
@@ -105,7 +121,9 @@ def take_folder(folder: StudyFolder, own: TrialIdentity, config: TrainConfig) ->
         try:
             run.check(config)
         except UserError as error:
-            problem = str(error).split(";")[0]
+            # A folder that says it is this trial's own loses no progress: training itself refuses other settings.
+            if found is None or isinstance(error, DamagedError):
+                problem = str(error).split(";")[0]
     sentence = None
     if problem is not None:
         aside = _set_aside(run, folder.set_aside)

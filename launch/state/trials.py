@@ -17,7 +17,7 @@ REPEATS = "repeats"  # number of the trial whose setting it has
 CODE = "code"  # user attribute of every trial: the code versions that trained it, in their order
 SUMMARY = "summary"  # user attribute of a trial that has ended: what it took
 ERROR = "error"  # user attribute of a trial that was given up: why
-ATTRIBUTES: dict[str, tuple[Any, Any]] = {SEED: (int, 0), REPEATS: (int, 0), CODE: (list[str], []), ERROR: (str, "")}
+ATTRIBUTES: dict[str, Any] = {SEED: int, REPEATS: int, CODE: list[str], ERROR: str}
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)  # what counts towards the target
 
 
@@ -66,9 +66,9 @@ def damage_of(trial: FrozenTrial) -> str | None:
         )
         if wrong:
             return f"its summary is damaged: {wrong}"
-    for name, kind in ATTRIBUTES.items():
+    for name in ATTRIBUTES.keys() & told.keys():
         try:
-            typed(told.get(name, kind[1]), kind[0])
+            typed(told[name], ATTRIBUTES[name])
         except TypeCheckError as error:
             return f"its {name} is damaged: {error}"
     if is_repeat(trial) and not 0 <= told.get(REPEATS, -1) < trial.number:

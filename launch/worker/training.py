@@ -43,7 +43,8 @@ def attempt(
     error.txt; a UserError is raised on, and of a limit (ulimit -n) one is made. So is that of a folder that belongs to
     a run with other settings.
     """
-    run.check(config)  # before anything of another run is added to, or taken for a result
+    if run.result_file.exists():
+        run.check(config)  # before it is taken for this run's
     if not wait_until_free(FileLock(run.lock_file), stop):
         environment.leave(environment.cause_of_stop(stop))
         return "stopped"
