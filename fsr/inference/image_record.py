@@ -49,12 +49,12 @@ def record_of(line: bytes, place: str) -> ImageRecord:
     checksum = found.pop("crc32", None)
     if checksum is not None and checksum != _checksum(found):
         raise DamagedError(f"{place} is damaged: its checksum is another one")
-    if checksum is None and not found.keys() & {"counts", "skipped"}:  # of an image without ground truth, or a rest
-        raise DamagedError(f"{place} is damaged: it has neither a checksum nor counts")
     try:
         check_name(found["name"], place)
     except UserError as error:
         raise DamagedError(str(error)) from None
+    if checksum is None and not found.keys() & {"counts", "skipped"}:  # of an image without ground truth, or a rest
+        raise DamagedError(f"{place} is damaged: it has neither a checksum nor counts")
     iou, counts = found.get("iou"), found.get("counts", {})
     if iou is not None and not 0 <= iou <= 1:
         raise DamagedError(f"{place} is damaged: an IoU of {iou} cannot be")
