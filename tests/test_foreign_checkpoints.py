@@ -105,9 +105,10 @@ def test_one_network_cannot_be_exported_and_that_is_said(wrapped, run, tmp_path,
 
 def test_what_was_exported_loads_for_inference(run, tmp_path):
     for file in (run[0].best_file, run[0].checkpoint_file):
-        export.main([str(file), str(tmp_path)])
+        folder = tmp_path / file.stem
+        export.main([str(file), str(folder)])
         for name in ("student", "teacher"):
-            network, _ = load_network(tmp_path / f"{name}.pth", dataset="voc")
+            network, _ = load_network(folder / f"{name}.pth", dataset="voc")
             assert equal(network, getattr(run[1], name))
 
 
