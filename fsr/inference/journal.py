@@ -89,7 +89,7 @@ class Results:
         Raises UserError as `check`: another process may have started with other settings meanwhile.
         """
         if not self.settings_file.exists():
-            with FileLock(self.journal_folder / "settings.lock"):
+            with FileLock(self.folder / ".settings.lock"):
                 if not self.settings_file.exists():
                     write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
         self.check(settings)
