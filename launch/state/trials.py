@@ -45,8 +45,6 @@ def damage_of(trial: FrozenTrial) -> str | None:
     told = trial.user_attrs
     if trial.state == TrialState.COMPLETE and not (trial.value is not None and 0 <= trial.value <= 1):
         return f"its value is {trial.value}, not a score from 0 to 1"
-    if trial.state == TrialState.COMPLETE and not trial.params:
-        return "it has no parameters"
     for name, value in trial.params.items():
         space = trial.distributions[name]
         inside = (
