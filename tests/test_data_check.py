@@ -63,7 +63,9 @@ def test_bytes_behind_the_picture_are_harmless(source, trailing):
 
 def test_masks_are_looked_at_only_where_they_are_read(source):
     masks = [source.mask_file(item.name, "train") for item in source.items("train")]
-    masks[7].unlink()
+    name = source.items("train")[7].name
+    while source.mask_file(name, "train").exists():  # there are two, its own and the augmented one
+        source.mask_file(name, "train").unlink()
     Image.new("P", (100, 90)).save(masks[2])
     check_files(source, "train", source.items("train"), with_masks=False)
     assert sentence(source) == (
