@@ -266,10 +266,10 @@ def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
     data = tmp_path / "data"
     data.mkdir()
     (data / "VOCdevkit").symlink_to(synthetic_folder / "VOCdevkit")
-    (data / "trial_0000").write_text("slower")
+    (data / "trial_0000").write_text("slow")
     sweep = Sweep(cluster, tmp_path, METHOD, data, "pair")
     sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=60)
-    sweep.wait_for_step(0, random.Random(f"{end}{seed}").randint(7, 30), 120)
+    sweep.wait_for_step(0, random.Random(f"{end}{seed}").randint(7, 30), 60)
     end(sweep, 0)
     (data / "trial_0000").unlink()  # what is left of it may be fast
     sweep.wait_for_no_jobs()
