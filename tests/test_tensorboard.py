@@ -28,7 +28,7 @@ def study(synthetic_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "data").mkdir()
     (folder / "data" / "VOCdevkit").symlink_to(synthetic_folder / "VOCdevkit")
-    for number, word in ((PREEMPTED, "slower"), (KILLED, "slow"), (PRUNED, "prune"), (FAILED, "fail")):
+    for number, word in ((PREEMPTED, "slow"), (KILLED, "slow"), (PRUNED, "prune"), (FAILED, "fail")):
         (folder / "data" / TRIALS[number]).write_text(word)
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:

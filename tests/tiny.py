@@ -34,8 +34,6 @@ TINY = {
     "fsr_from": 0.0,
 }
 
-SECONDS = {"slow": 0.5, "slower": 1.5}  # that a disturbed run waits between two steps
-
 
 def tiny_config(data_folder: Path, **changes: Any) -> TrainConfig:
     """Ten steps of a network of a few thousand weights; all losses count from the third step on."""
@@ -53,9 +51,8 @@ def source_of(config: TrainConfig) -> "Source":
 def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], prune: Callable[..., bool]) -> str:
     """The real training loop on a study's configuration made tiny.
 
-    A file of the data folder that is called like the run's folder may hold one word: `slow` and `slower` leave time to
-    disturb the run, `prune` and `fail` end it by its first evaluation. A file `workers` holds the number of its loader
-    workers.
+    A file of the data folder that is called like the run's folder may hold one word: `slow` leaves time to disturb the
+    run, `prune` and `fail` end it by its first evaluation. A file `workers` holds the number of its loader workers.
     """
     from fsr import distributed
     from fsr.train import train
@@ -64,7 +61,7 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     word = file.read_text() if file.exists() else ""
 
     def stop() -> bool:
-        time.sleep(SECONDS.get(word, 0))
+        time.sleep(0.5 if word == "slow" else 0)
         return stop_requested()
 
     def end(step: int, scores: dict[str, float]) -> bool:
