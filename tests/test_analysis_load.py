@@ -269,10 +269,11 @@ print(*[len(table) for table in vars(tables).values()])
 BUSY = 1.4  # times as much of the processor as alone, where neighbours take cache and clock rate
 
 
-def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_factory, monkeypatch):
+@pytest.mark.parametrize("trials", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_factory, monkeypatch, trials):
+    most = 1 + 9 * trials / 10_000
     cache = tmp_path_factory.mktemp("cache") / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    trials = 10_000
     folder, study = new_study(tmp_path)
     trial = study.ask({"mask_ratio": optuna.distributions.FloatDistribution(0.05, 0.95)})
     for step in range(10, 10 * POINTS + 10, 10):
@@ -294,7 +295,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_fa
     # Of the processor, not of the clock: what the machine does besides would fail this.
     # Busy neighbours still take cache and clock rate, hence more than one try, and BUSY.
     cold, cached, memory = [], [], []
-    while not cold or (len(cold) < 4 and (min(cold) >= 10 or min(cached) >= 1)):
+    while not cold or (len(cold) < 4 and (min(cold) >= most or min(cached) >= 1)):
         shutil.rmtree(cache, ignore_errors=True)
         command = [sys.executable, "-c", TIMED, tmp_path]
         root = Path(__file__).parent.parent
@@ -310,7 +311,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_fa
         "attempts": trials,
     }
     print(f"\n{trials} trials: CPU {min(cold):.1f} s, cached {min(cached):.2f} s, {max(memory):.2f} GB")
-    assert min(cold) < 10 * BUSY
+    assert min(cold) < most * BUSY
     assert min(cached) < 1
     assert max(memory) < 2
 
