@@ -257,7 +257,7 @@ def truncate_checkpoint(sweep, number):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     "end",
-    [preempt, *(pytest.param(end, marks=pytest.mark.slow) for end in (kill_rank_0, kill_rank_1, truncate_checkpoint))],
+    [pytest.param(end, marks=pytest.mark.slow) for end in (preempt, kill_rank_0, kill_rank_1, truncate_checkpoint)],
 )
 def test_two_ranks_on_two_nodes_lose_nothing_and_come_to_the_same_bits(
     cluster, synthetic_folder, tmp_path, undisturbed_run, end, seed
