@@ -3,6 +3,7 @@
 `pytest -s` prints situation → answer.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
 from fsr.data.truth import Truth, wrong_truth
 from fsr.data.voc import CLASS_NAMES, VocSource
+from fsr.data.voc_labels import voc_classes
 from fsr.errors import UserError
 from fsr.evaluate import evaluate
 from fsr.infer import infer
@@ -335,6 +337,17 @@ def test_truth_of_train_and_val_is_vocs_own_and_of_train_aug_sbds(folder):
     augmented.unlink()
     shutil.copy(augmented.with_name(f"{listed(source.root, 'train')[1]}.png"), own)
     assert source.mask_file(name, "train_aug") == own
+
+
+@pytest.mark.parametrize("place", ["Annotations", "SegmentationClass"])
+def test_a_link_to_nothing_is_named_and_nothing_else_is_read_in_its_place(folder, place):
+    source = VocSource(folder)
+    name = listed(source.root, "train")[0]
+    (file,) = (source.root / place).glob(f"{name}.*")
+    file.unlink()
+    file.symlink_to("gone")
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        source.ground_truth(name, "train", None) if place == "SegmentationClass" else voc_classes(source, name, None)
 
 
 def test_a_folder_of_sbd_alone_lacks_some_masks(folder, capsys):

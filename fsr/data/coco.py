@@ -60,7 +60,7 @@ class CocoSource(PreparedSet):
             return None
         year = _year_folder(name)
         file = file_of(self.root / "SegmentationClass" / year, name, MASK_ENDINGS)
-        if os.path.exists(file):
+        if os.path.lexists(file):
             return file
         beside = self.list_folder / "SegmentationClass" / year  # where `prepare` draws those of a read-only data set
         return beside / f"{name}.png" if self.draws_beside_lists or beside.is_dir() else file

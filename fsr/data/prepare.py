@@ -124,7 +124,7 @@ def _mask_file(source: CocoSource, name: str, split: str) -> Path:
 
 
 def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImage]) -> None:
-    missing = [name for name in images if not _mask_file(source, name, split).exists()]
+    missing = [name for name in images if not os.path.lexists(_mask_file(source, name, split))]
 
     def write(name: str) -> None:
         write_atomically(_mask_file(source, name, split), palette_png(draw_mask(images[name])))
@@ -158,7 +158,7 @@ def _write_checked_lists(
 
     def files(name: str, split: str) -> tuple[Path, Path | None]:
         mask_file = None if split in without_masks else source.mask_file(name, split)
-        if mask_file is not None and split.startswith("train") and not mask_file.exists():
+        if mask_file is not None and split.startswith("train") and not os.path.lexists(mask_file):
             mask_file = None  # training needs none
         return source.image_file(name, split), mask_file
 

@@ -93,6 +93,9 @@ class PreparedSet(ABC):
 
 
 def file_of(folder: Path, name: str, endings: tuple[str, ...]) -> Path:
-    """The file of this name that is there, by the first of the endings that fits; the first if none is there."""
+    """The file of this name that is there, by the first of the endings that fits; the first if none is there.
+
+    A link to nothing is there, and whoever reads it says so: nothing else is taken in its place.
+    """
     files = [folder / f"{name}{ending}" for ending in endings]
-    return next((file for file in files if os.path.exists(file)), files[0])
+    return next((file for file in files if os.path.lexists(file)), files[0])

@@ -24,7 +24,7 @@ from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
-from fsr.files import write_atomically
+from fsr.files import naming, write_atomically
 from fsr.json_file import read_json
 from fsr.lock import FileLock
 from fsr.progress import with_progress
@@ -60,7 +60,8 @@ def synthesise(
     lock.take(f"making {root}")
     try:
         if not _is_finished(root, settings):  # else another process has just made it
-            _make(data_folder, root, format, settings)
+            with naming(root):
+                _make(data_folder, root, format, settings)
     finally:
         lock.release()
 

@@ -29,9 +29,9 @@ class VocSource(PreparedSet):
         layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")
         super().__init__("voc", layouts, ("JPEGImages",), CLASS_NAMES, data_folder, list_folder, None)
         own = self.root / "classes.txt"
-        names = own_class_names(own) if own.exists() else CLASS_NAMES
+        names = own_class_names(own) if os.path.lexists(own) else CLASS_NAMES
         if num_classes is not None and num_classes > len(names):
-            which = own if own.exists() else "voc"
+            which = own if os.path.lexists(own) else "voc"
             raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
         self.class_names = names[:num_classes]
         self.unknown: set[tuple[str, str]] = set()  # image and class of objects in XMLs, for `prepare`
@@ -49,7 +49,9 @@ class VocSource(PreparedSet):
     def augmented_list(self) -> Path | None:
         """The list of train_aug that somebody put beside VOC's own."""
         folder = self.root / "ImageSets" / "Segmentation"
-        return next((file for file in (folder / "train_aug.txt", folder / "trainaug.txt") if file.exists()), None)
+        return next(
+            (file for file in (folder / "train_aug.txt", folder / "trainaug.txt") if os.path.lexists(file)), None
+        )
 
     @property
     def no_augmented_list(self) -> str:
@@ -73,7 +75,7 @@ class VocSource(PreparedSet):
 
     def is_annotated(self, name: str) -> bool:
         """Whether more than its mask tells what an image shows."""
-        return self.annotation_file(name).exists()
+        return os.path.lexists(self.annotation_file(name))
 
     def image_file(self, name: str, split: str) -> Path:
         """The picture of an image."""
@@ -87,7 +89,7 @@ class VocSource(PreparedSet):
         own = file_of(self.own_masks, name, MASK_ENDINGS)
         augmented = file_of(self.augmented_masks, name, (*MASK_ENDINGS, ".mat"))
         first, second = (augmented, own) if split.startswith("train_aug") else (own, augmented)
-        return first if os.path.exists(first) or not os.path.exists(second) else second
+        return first if os.path.lexists(first) or not os.path.lexists(second) else second
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; SBD's own files (.mat) are read where SciPy is there."""

@@ -70,11 +70,11 @@ def voc_classes(source: VocSource, name: str, ground_truth: np.ndarray | None) -
     """
     file = source.annotation_file(name)
     drawn = () if ground_truth is None else tuple(sorted(set(np.unique(ground_truth).tolist()) - {0, IGNORED}))
+    if not source.is_annotated(name):
+        return drawn
     try:
         with open_regular(file) as stream:
             root = ElementTree.fromstring(_without_entities(stream.read(_MOST_BYTES)))
-    except FileNotFoundError:
-        return drawn
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of unknown encodings
         raise UserError(f"annotation {file} cannot be read: {reason(error)}") from None
     if root.tag.rpartition("}")[2] != "annotation":
