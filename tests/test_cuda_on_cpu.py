@@ -85,9 +85,9 @@ def test_the_filter_is_the_same_in_any_order(on_cpu, batch, channels, height, wi
 @pytest.mark.parametrize(
     ("batch", "channels", "height", "width", "potts"),
     [
-        (2, 21, 35, 50, {}),
+        pytest.param(2, 21, 35, 50, {}, marks=pytest.mark.slow),
         (2, 3, 33, 47, {"spatial_std": 3.0, "bilateral_xy_std": 36.0, "bilateral_rgb_std": 3.0}),
-        (1, 81, 18, 20, {}),
+        pytest.param(1, 81, 18, 20, {}, marks=pytest.mark.slow),
         (2, 5, 60, 50, {"spatial_std": 9.0}),
         (1, 5, 20, 35, {"spatial_std": 0.4}),
         (9, 2, 17, 18, {}),  # more images than are computed at a time, and on more streams than one

@@ -163,6 +163,7 @@ def test_a_board_of_nothing_is_one_sentence(runs, refused):
     assert not (runs / "typo").exists()
 
 
+@pytest.mark.slow
 def test_a_study_in_a_database_is_found_and_one_with_a_password_by_the_variable(runs, refused, browser, tmp_path):
     url = f"sqlite:///{tmp_path}/studies.db"
     optuna.copy_study(from_study_name="smoke", from_storage=open_storage(runs / "smoke"), to_storage=url)

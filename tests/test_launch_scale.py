@@ -60,6 +60,7 @@ def large_study(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_status_of_ten_thousand_trials_takes_two_seconds(large_study):
     command = [sys.executable, ROOT / "launch" / "status.py", "--json", "--study", "smoke", "--runs"]
     # Of the processor, not of the clock: what the machine does besides would fail this.

@@ -107,7 +107,8 @@ def test_a_mistake_is_told_once_and_ends_all_ranks(synthetic_folder, tmp_path, f
     assert "exitcode  : 1 " not in errors
 
 
-@pytest.mark.parametrize("place", ["JPEGImages", pytest.param("SegmentationClass", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["JPEGImages", "SegmentationClass"])
 def test_a_file_that_one_rank_alone_cannot_read_ends_all_ranks(synthetic_folder, tmp_path, place):
     folder = tmp_path / "data"
     shutil.copytree(synthetic_folder, folder)

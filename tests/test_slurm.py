@@ -197,6 +197,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_out(small_disk, sweep):
     sweep.submit(trials=1, parallel=1)
     sweep.wait_for_step(0, 6)

@@ -49,6 +49,7 @@ def test_what_sbatch_refuses_of_a_study_that_runs_changes_nothing(mine):
     mine.finish(2)
 
 
+@pytest.mark.slow
 def test_workers_are_known_by_name_or_comment_through_any_path(mine):
     (mine.folder / "link").symlink_to(mine.runs)
     mine.set("step_s", 0.3)
