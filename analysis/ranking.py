@@ -5,6 +5,7 @@ import pandas as pd
 from analysis.intervals import half_width, verdict
 from analysis.tables import Tables
 from fsr.score_names import SEG_MIOU
+from fsr.setting_text import settings_text
 
 
 def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
@@ -73,5 +74,5 @@ def parameters(table: pd.DataFrame) -> list[str]:
 
 def setting_name(row: pd.Series) -> str:
     """A setting as text: trial 4: mask_ratio 0.8."""
-    values = (f"{name.removeprefix('param/')} {row[name]:.3g}" for name in parameters(row.to_frame().T))
-    return f"trial {row['trial']}: {'  '.join(values)}"
+    values = {name.removeprefix("param/"): row[name] for name in parameters(row.to_frame().T)}
+    return f"trial {row['trial']}: {settings_text(values)}"
