@@ -6,17 +6,20 @@ if __name__ == "__main__":
     beginning.begin()
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from analysis.guard import READING, Application, Guard, Server
+from analysis.named_runs import NamedRuns
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
 from fsr.run import Run
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, no_study
 
 # So many samples that it is all points and pictures: TensorBoard would draw other steps in each run. (0, which its help
 # calls no limit, shows no curve at all in 2.21.)
@@ -38,32 +41,47 @@ class Options(Bounded):
     """Port of this machine to listen on."""
 
 
-def folder_of(options: Options) -> Path:
-    """The folder to show. Raises UserError if it is no study's and no run's."""
-    folder = StudyFolder.in_runs(options.runs, options.study)
-    if not (folder.study_file.exists() or Run(folder.folder).config_file.exists()):
-        raise UserError(f"there is no study and no run in {folder.folder}; name its folder's parent with --runs")
-    return folder.folder
+@contextmanager
+def shown(options: Options) -> Iterator[Path]:
+    """The folder to show: a run's own, or links to a study's runs that say what each tried.
+
+    Raises UserError if there is no study and no run.
+    """
+    study = StudyFolder.in_runs(options.runs, options.study)
+    if not study.study_file.exists():
+        if not Run(study.folder).config_file.exists():
+            raise UserError(no_study(study, "study and no run"))
+        yield study.folder
+        return
+    with TemporaryDirectory() as links:
+        runs = NamedRuns(study, Path(links))
+        runs.refresh()
+        ended = threading.Event()
+        threading.Thread(target=runs.keep_fresh, args=(ended,), daemon=True).start()
+        try:
+            yield Path(links)
+        finally:
+            ended.set()
 
 
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = parse_flags(Options, None, arguments)
-    folder = folder_of(options)
-    from tensorboard import default
-    from tensorboard.program import TensorBoard
+    with shown(options) as folder:
+        from tensorboard import default
+        from tensorboard.program import TensorBoard
 
-    # It asks by POST too, but changes nothing.
-    def server(application: Application, flags: Any) -> Server:
-        return Server(Guard(application, READING | {"POST"}), options.port)
+        # It asks by POST too, but changes nothing.
+        def server(application: Application, flags: Any) -> Server:
+            return Server(Guard(application, READING | {"POST"}), options.port)
 
-    board = TensorBoard(plugins=default.get_plugins(), server_class=server)
-    # Its fast loader is a process of its own, whose port tells every user of this machine what the study holds.
-    board.configure(("board", f"--logdir={folder}", "--load_fast=false", f"--samples_per_plugin={SAMPLES}"))
-    print(f"{board.launch()}   (Ctrl-C ends it)", flush=True)
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        board = TensorBoard(plugins=default.get_plugins(), server_class=server)
+        # Its fast loader is a process of its own, whose port tells every user of this machine what the study holds.
+        board.configure(("board", f"--logdir={folder}", "--load_fast=false", f"--samples_per_plugin={SAMPLES}"))
+        print(f"{board.launch()}   (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 if __name__ == "__main__":

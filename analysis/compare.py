@@ -8,15 +8,14 @@ if __name__ == "__main__":
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
 import pandas as pd
-import tyro
 from rich.table import Table
 
 from analysis.intervals import difference, half_width, mean_and_interval, verdict
-from analysis.load import RUNS, definition_of, load, study_folder
+from analysis.load import RUNS, Studies, definition_of, load, named, study_folder
 from analysis.ranking import ranking, setting_name
 from analysis.tables import Tables
 from fsr.command import parse_flags
@@ -29,8 +28,8 @@ from fsr.score_names import MAIN_SCORES, title_of
 class Options:
     """Compare studies: what each came to, and how their best settings differ."""
 
-    study: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A study's name; give the flag once for each, the first is compared with all others."""
+    study: Studies = ()
+    """Names of the studies; the first is compared with all others."""
     runs: Path = RUNS
     """Folder of all studies."""
 
@@ -99,11 +98,12 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = parse_flags(Options, None, arguments)
-    if len(set(options.study)) < 2:
-        raise UserError(f"name at least two different studies, got --study {' --study '.join(options.study)}")
-    tables = load(*options.study, runs=options.runs)
-    bases = {study: definition_of(study_folder(study, options.runs))["base"] for study in options.study}
-    best = {study: Best.of(tables, study) for study in options.study}
+    studies = named(options.study)
+    if len(studies) < 2:
+        raise UserError(f"name at least two different studies, got --study {studies[0]}")
+    tables = load(*studies, runs=options.runs)
+    bases = {study: definition_of(study_folder(study, options.runs))["base"] for study in studies}
+    best = {study: Best.of(tables, study) for study in studies}
     out = console()
     out.print(side_by_side(tables, bases, best))
     compared = {study: found for study, found in best.items() if found}

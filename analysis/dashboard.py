@@ -13,6 +13,7 @@ from typing import Annotated
 import optuna_dashboard
 
 from analysis.guard import READING, Guard, Server
+from analysis.search import WithSearch
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
@@ -22,7 +23,9 @@ from launch.state.storage import open_launched
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Bounded):
-    """Show a study's search in the browser: history, importance of parameters, slices. Ctrl-C ends it.
+    """Show a study in the browser: history, importance of parameters, slices. Ctrl-C ends it.
+
+    It begins with the study's search; the study with its repeats is beside it. Both are live.
 
     It answers whoever has the address that it prints, and changes nothing without --writable.
 
@@ -43,14 +46,13 @@ class Options(Bounded):
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = parse_flags(Options, None, arguments)
-    storage = open_launched(StudyFolder.in_runs(options.runs, options.study))
     try:
-        number = storage.get_study_id_from_name(options.study)
+        storage = WithSearch(open_launched(StudyFolder.in_runs(options.runs, options.study)), options.study)
     except KeyError:
         raise UserError(f"the storage has no study {options.study}") from None
     guard = Guard(optuna_dashboard.wsgi(storage), None if options.writable else READING)
     with Server(guard, options.port) as server:
-        print(f"{server.get_url(f'dashboard/studies/{number}')}   (Ctrl-C ends it)", flush=True)
+        print(f"{server.get_url(f'dashboard/studies/{storage.search_id}')}   (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 

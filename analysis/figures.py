@@ -12,7 +12,7 @@ import matplotlib
 import pandas as pd
 
 from analysis import plots
-from analysis.load import RUNS, load
+from analysis.load import RUNS, Studies, load, named
 from analysis.notebook import begin
 from analysis.ranking import ranking
 from fsr.command import parse_flags
@@ -26,7 +26,7 @@ from fsr.writable import check_folder
 class Options:
     """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter)."""
 
-    study: tuple[str, ...]
+    study: Studies = ()
     """Names of the studies."""
     out: Path
     """Folder for the files."""
@@ -43,8 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     check_folder(options.out, "--out")
     matplotlib.use("agg")
     begin()
-    tables = load(*options.study, runs=options.runs)
-    for study in options.study:
+    studies = named(options.study)
+    tables = load(*studies, runs=options.runs)
+    for study in studies:
         trials = tables.finished(study)
         if options.score not in trials or pd.to_numeric(trials[options.score], errors="coerce").isna().all():
             raise UserError(f"no trial of study {study} has finished with a score {options.score}, a column of numbers")

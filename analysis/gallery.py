@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from fsr.bounds import Bounded, Bounds
 from fsr.checkpoint import load_network
@@ -21,11 +20,9 @@ from fsr.data.loaders import evaluation_images
 from fsr.data.source import open_source
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
-from fsr.pictures import COLUMNS, draw
+from fsr.pictures import draw, pixels_of, with_titles
 from fsr.run import Run
 from fsr.writable import check_file
-
-TITLE_HEIGHT = 14
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     samples = evaluation_images(config, source, config.val_set, 0, 1)
     rows = itertools.islice(samples, options.first, options.first + options.images)
     pictures = [draw(network, sample, config, torch.device("cpu")) for sample in rows]
-    pixels = (torch.cat(pictures, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    title = Image.new("RGB", (pixels.shape[1], TITLE_HEIGHT), "white")
-    for column, name in enumerate(COLUMNS):
-        ImageDraw.Draw(title).text((column * config.crop_size + 2, 1), name, fill="black")
+    pixels = pixels_of(with_titles(torch.cat(pictures, dim=1)))
     with atomic_file(options.out) as file:
-        Image.fromarray(np.concatenate([np.asarray(title), pixels])).save(file, "PNG")
+        Image.fromarray(pixels.numpy()).save(file, "PNG")
     print(f"wrote {options.out}")
 
 

@@ -14,11 +14,14 @@ import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import optuna
 import pandas as pd
+import tyro
 
 from analysis import cache
+from analysis.search import WithSearch, search_name
 from analysis.tables import CATEGORIES, COLUMNS, Tables, read_tables, with_categories
 from fsr.command import parse_flags
 from fsr.csv_cells import cell
@@ -26,6 +29,7 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.files import open_file
 from fsr.records import read_records
 from fsr.score_names import is_score
+from fsr.setting_text import setting_text
 from fsr.writable import check_folder
 from launch.state.attempts import cost_shares
 from launch.state.damage import naming_repair
@@ -35,8 +39,11 @@ from launch.state.storage import load_launched, open_launched
 from launch.state.trial_identity import IDENTITY_FILE, Strangers
 
 RUNS = Path("runs")
+# What `--study a b --study c` says: both ways to name several studies mean all of them.
+Studies: TypeAlias = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 READERS = (
     Tables,
+    setting_text,
     read_records,
     is_score,
     cost_shares,
@@ -71,12 +78,26 @@ def load(*studies: str, runs: Path = RUNS) -> Tables:
     return Tables(**tables)
 
 
+def load_search(study: str, runs: Path = RUNS) -> optuna.Study:
+    """A study's search as Optuna knows it: without repeats, for its statistics and plots. Raises as `load` does."""
+    storage = WithSearch(load_study(study, runs)._storage, study)
+    return optuna.load_study(study_name=search_name(study), storage=storage)
+
+
 def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
-    """The study as Optuna knows it, for its own plots. Raises UserError as `load` does."""
+    """The study as Optuna knows it, with its repeats. Raises UserError as `load` does."""
     folder = study_folder(study, runs)
     with naming_repair(folder):
         folder.definition()
         return load_launched(folder)
+
+
+def named(studies: Studies) -> list[str]:
+    """The studies that a command line names, each once. Raises UserError if it names none."""
+    names = dict.fromkeys(name for words in studies for word in words for name in word.split())
+    if not names:
+        raise UserError("name at least one study with --study")
+    return list(names)
 
 
 def study_folder(study: str, runs: Path = RUNS) -> StudyFolder:
@@ -142,10 +163,10 @@ def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
 class Options:
     """Write the tables of studies as CSV files."""
 
-    study: tuple[str, ...]
+    study: Studies = ()
     """Names of the studies."""
     out: Path
-    """Folder for trials.csv, curves.csv, cam_quality.csv, class_iou.csv and attempts.csv."""
+    """Folder for trials.csv, curves.csv, cam_quality.csv, class_iou.csv, attempts.csv and space.csv."""
     runs: Path = RUNS
     """Folder of all studies."""
 
@@ -156,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = parse_flags(Options, None, arguments)
     check_folder(options.out, "--out")
-    tables = load(*options.study, runs=options.runs)
+    tables = load(*named(options.study), runs=options.runs)
     for field in dataclasses.fields(tables):
         table = for_spreadsheets(getattr(tables, field.name))
         with open_file(options.out / f"{field.name}.csv", "w") as file:

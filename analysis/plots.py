@@ -2,20 +2,24 @@
 
 import io
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
-from analysis.ranking import parameters, ranking, setting_name
+from analysis.ranking import parameters, ranking, setting_names
 from analysis.tables import Tables
 from fsr.data.images import open_picture
 from fsr.run import Run
 from fsr.score_names import SEG_MIOU, title_of
+from fsr.setting_text import setting_text
 
 FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
 
@@ -23,8 +27,10 @@ FIRST, SECOND, QUIET = "#2f6db5", "#c8741a", "#9aa1ab"
 def intervals(ranked: pd.DataFrame, score: str = SEG_MIOU, most: int = 12) -> Figure:
     """The best settings of a `ranking`: scores in the search and over fresh seeds, and differences from trial 0's."""
     shown = ranked.head(most).iloc[::-1]
-    names = [setting_name(row) for _, row in shown.iterrows()]
-    size = (6 + 0.075 * max(map(len, names), default=0), 1.2 + 0.32 * len(shown))
+    called = setting_names(ranked)
+    names = [wrapped(called[trial]) for trial in shown["trial"]]
+    lines = sum(name.count("\n") + 1 for name in names)
+    size = (6 + 0.075 * max((len(line) for name in names for line in name.split("\n")), default=0), 1.2 + 0.32 * lines)
     figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(3, 2))
     places = np.arange(len(shown))
     left.plot(shown["searched"], places, "o", color=QUIET, markerfacecolor="none", label="search, one seed")
@@ -75,27 +81,21 @@ def effects(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure | None:
     rows = math.ceil(len(names) / columns)
     size = (max(4.2, 3.2 * columns), 2.9 * rows)
     figure, all_axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
-    repeated = ranked[ranked["seeds"] > 0]
-    base = ranked[ranked["trial"] == 0]
+    repeated = ranked["seeds"].to_numpy() > 0
     for axes, name in zip(all_axes.flat, names, strict=False):
-        axes.plot(ranked[name], ranked["searched"], "o", color=QUIET, markerfacecolor="none", label="search, one seed")
+        places = along_axis(axes, ranked[name], tables.distribution(study, name.removeprefix("param/")))
+        axes.plot(places, ranked["searched"], "o", color=QUIET, markerfacecolor="none", label="search, one seed")
         axes.errorbar(
-            repeated[name],
-            repeated["mean"],
-            yerr=repeated["half_width"].fillna(0),
+            places[repeated],
+            ranked["mean"][repeated],
+            yerr=ranked["half_width"][repeated].fillna(0),
             fmt="o",
             color=FIRST,
             capsize=3,
             label="fresh seeds, 95 %",
         )
-        for value in base[name]:
-            axes.axvline(value, color=SECOND, linewidth=1, linestyle=":", label="trial 0's")
-        values = ranked[name]
-        if (values > 0).all() and values.max() / values.min() > 5:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_locator(NullLocator())
+        for place in places[(ranked["trial"] == 0) & places.notna()]:
+            axes.axvline(place, color=SECOND, linewidth=1, linestyle=":", label="trial 0's")
         axes.set_xlabel(name.removeprefix("param/"))
     for axes in list(all_axes.flat)[len(names) :]:
         axes.set_visible(False)
@@ -104,18 +104,48 @@ def effects(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure | None:
     return figure
 
 
+def along_axis(axes: Axes, values: pd.Series, distribution: Mapping[str, Any]) -> "pd.Series[float]":
+    """Give a plot the x axis of a parameter that was searched in this `distribution`, a row of `Tables.space`.
+
+    It returns where on it the values lie: a number at itself, a choice at its place among the choices.
+    """
+    if distribution["kind"] == "categorical":
+        choices = list(dict.fromkeys(values.dropna()))
+        if not any(isinstance(choice, str) for choice in choices):
+            choices.sort()
+        axes.set_xticks(range(len(choices)), map(setting_text, choices), rotation=0 if len(choices) < 6 else 45)
+        axes.set_xlim(-0.5, len(choices) - 0.5)
+        return values.map({choice: place for place, choice in enumerate(choices)}).astype(float)
+    if distribution["log"]:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif distribution["kind"] == "int":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return values.astype(float)
+
+
 def threshold_curves(tables: Tables, study: str, trials: Sequence[int]) -> Figure:
-    """mIoU of the student's CAMs against the background threshold, a line a trial."""
+    """mIoU of the student's CAMs against the background threshold, a line a trial; the run's own one is marked."""
+    names = setting_names(tables.trials[tables.trials["study"] == study])
     quality = tables.cam_quality[(tables.cam_quality["study"] == study) & (tables.cam_quality["network"] == "student")]
-    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.2 + 0.2 * len(trials)), sharey=True)
     for axes, (kind, name) in zip(all_axes, (("cam", "CAM"), ("aux_cam", "aux CAM")), strict=True):
+        used = quality[(quality["cam"] == kind) & quality["trial"].isin(trials)]["run_threshold"].dropna().unique()
         for trial in trials:
             curve = quality[(quality["cam"] == kind) & (quality["trial"] == trial)].sort_values("threshold")
-            axes.plot(curve["threshold"], curve["miou"], label=f"trial {trial}")
+            (line,) = axes.plot(curve["threshold"], curve["miou"], label=wrapped(names.get(trial, f"trial {trial}"), 100))
+            if len(used) > 1:  # the threshold itself was searched
+                for threshold in curve["run_threshold"].dropna().unique():
+                    axes.axvline(threshold, color=line.get_color(), linewidth=1, linestyle=":")
+        for threshold in used if len(used) == 1 else ():
+            axes.axvline(threshold, color="k", linewidth=1, linestyle=":")
+        axes.plot([], [], color="k", linewidth=1, linestyle=":", label="the run's threshold")
         axes.set_xlabel("background threshold")
         axes.set_title(name)
     all_axes[0].set_ylabel("mIoU")
-    all_axes[1].legend(frameon=False, fontsize=7)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=7)
     return figure
 
 
@@ -143,6 +173,12 @@ def class_errors(tables: Tables, study: str, trials: Sequence[int], kind: str = 
     return figure
 
 
+def wrapped(name: str, width: int = 60) -> str:
+    """A setting's name in lines that a plot has room for; a value stays beside its parameter."""
+    pairs = [pair.replace(" ", "\xa0") for pair in name.split("  ")]
+    return "\n".join(textwrap.wrap("  ".join(pairs), width, break_long_words=False)).replace("\xa0", " ")
+
+
 def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
     """The same validation images under different settings, at each run's last evaluation, from its TensorBoard events.
 
@@ -167,7 +203,7 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
     figure, all_axes = plt.subplots(len(rows), 1, figsize=(9, 9.4 * height / width * len(rows)), squeeze=False)
     for axes, (tag, title, strip) in zip(all_axes[:, 0], rows, strict=True):
         axes.imshow(np.asarray(strip), interpolation="nearest")
-        axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{title}", rotation=0, ha="right", va="center", fontsize=7)
+        axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{wrapped(title)}", rotation=0, ha="right", va="center", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
     all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, ground truth", fontsize=8)

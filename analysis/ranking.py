@@ -5,6 +5,7 @@ import pandas as pd
 from analysis.intervals import half_width, verdict
 from analysis.tables import Tables
 from fsr.score_names import SEG_MIOU
+from fsr.setting_text import settings_text
 
 
 def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
@@ -20,9 +21,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
 
     The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.trials`).
     """
-    trials = tables.finished(study)
-    # A repeat has the number of the trial whose setting it repeats as its `setting`, a trial of the search its own.
-    search = trials[trials["setting"] == trials["trial"]]
+    trials, search = tables.finished(study), tables.search(study)
     repeats = trials[trials["setting"] != trials["trial"]]
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
     base = seeds.get(0, pd.Series(dtype=float))
@@ -71,7 +70,26 @@ def parameters(table: pd.DataFrame) -> list[str]:
     return [name for name in map(str, table) if name.startswith("param/") and table[name].notna().any()]
 
 
+def setting_names(rows: pd.DataFrame) -> dict[int, str]:
+    """What to call each trial: by what its setting changes of trial 0's, a repeat by its seed too; trial 0 by its own.
+
+    `rows` are of one study, from `Tables.trials` or a `ranking`.
+    """
+    columns = parameters(rows)
+    base = next((row for _, row in rows.iterrows() if row["trial"] == 0), None)
+    names = {}
+    for _, row in rows.iterrows():
+        told = [name for name in columns if pd.notna(row[name])]
+        changed = [name for name in told if base is None or row["trial"] == 0 or row[name] != base[name]]
+        text = settings_text({name.removeprefix("param/"): row[name] for name in changed})
+        if told and not text:
+            text = "as trial 0"
+        seed = f"seed {row['seed']}" if row.get("setting", row["trial"]) != row["trial"] else ""
+        names[row["trial"]] = f"trial {row['trial']}: {'  '.join(filter(None, (text, seed)))}".removesuffix(": ")
+    return names
+
+
 def setting_name(row: pd.Series) -> str:
     """A setting as text: trial 4: mask_ratio 0.8."""
-    values = (f"{name.removeprefix('param/')} {row[name]:.3g}" for name in parameters(row.to_frame().T))
-    return f"trial {row['trial']}: {'  '.join(values)}"
+    values = {name.removeprefix("param/"): row[name] for name in parameters(row.to_frame().T)}
+    return f"trial {row['trial']}: {settings_text(values)}"

@@ -8,8 +8,10 @@ if __name__ == "__main__":
 
     beginning.begin()
 
+import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,28 +22,30 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from analysis.load import RUNS, load, study_folder
+from analysis.load import RUNS, Studies, load, named, study_folder
 from fsr.command import parse_flags
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
 from fsr.progress import with_progress
 from fsr.writable import check_file
+from launch.state.paths import StudyFolder
 
 FOLDER = Path(__file__).parent
 NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
 CELL_S = 600
+LONGEST_NAMES = 200  # of several studies in one file's name, which may have 255 letters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Run the notebooks on studies and write one page of all."""
 
-    study: tuple[str, ...]
+    study: Studies = ()
     """Names of the studies."""
     runs: Path = RUNS
     """Folder of all studies."""
     out: Path | None = None
-    """Page to write; by default report.html in the first study's folder."""
+    """Page to write; by default report.html in the study's folder, and of several report_NAMES.html beside these."""
 
 
 def together() -> nbformat.NotebookNode:
@@ -55,7 +59,7 @@ def together() -> nbformat.NotebookNode:
     return whole
 
 
-def execute(notebook: nbformat.NotebookNode, studies: tuple[str, ...], runs: Path) -> None:
+def execute(notebook: nbformat.NotebookNode, studies: Sequence[str], runs: Path) -> None:
     """Run all cells on these studies, in one kernel; raises CellExecutionError for the first that fails."""
     environment = os.environ | {"STUDY": " ".join(studies), "RUNS": str(runs.absolute())}
     resources = {"metadata": {"path": str(FOLDER)}}
@@ -81,21 +85,32 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
     return html
 
 
+def default_page(folders: Sequence[StudyFolder]) -> Path:
+    """Where the page of these studies goes: one of several takes no single one's place."""
+    if len(folders) == 1:
+        return folders[0].folder / "report.html"
+    names = "_".join(folder.name for folder in folders)
+    if len(names) > LONGEST_NAMES:
+        names = f"{len(folders)}_studies_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    return folders[0].folder.parent / f"report_{names}.html"
+
+
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = parse_flags(Options, None, arguments)
-    folders = [study_folder(study, options.runs) for study in options.study]
-    load(*options.study, runs=options.runs)  # what cannot be read is said here, not by a notebook
-    out = options.out or folders[0].folder / "report.html"
+    studies = named(options.study)
+    folders = [study_folder(study, options.runs) for study in studies]
+    load(*studies, runs=options.runs)  # what cannot be read is said here, not by a notebook
+    out = options.out or default_page(folders)
     check_file(out, "--out")
     notebook = together()
     try:
-        execute(notebook, options.study, options.runs)
+        execute(notebook, studies, options.runs)
     except CellExecutionError as error:
         sys.exit(f"error: a notebook failed: {error}")
     with atomic_file(out) as file:
-        file.write(page(notebook, ", ".join(options.study)).encode())
+        file.write(page(notebook, ", ".join(studies)).encode())
     print(f"wrote {out}")
 
 

@@ -3,15 +3,17 @@
 What is damaged is marked, the rest is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import NotRequired, TypedDict
 
@@ -19,6 +21,7 @@ from fsr.json_file import UNREADABLE, DamagedError, read_json
 from fsr.records import is_evaluation, read_records
 from fsr.run import Run
 from fsr.score_names import is_score
+from fsr.setting_text import setting_text
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.damage import in_words
 from launch.state.paths import Definition, StudyFolder
@@ -26,6 +29,7 @@ from launch.state.trial_identity import Strangers
 from launch.state.trials import CODE, ERROR, REPEATS, SEED, damage_of, summary_of
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
+NONE = setting_text(None)  # a choice, where an empty cell says that a trial does not have the parameter
 NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
 COLUMNS = {
     "trials": (
@@ -33,9 +37,10 @@ COLUMNS = {
         *("started", "ended", "seconds", *NO_COST, "code", "error", "damage"),
     ),
     "curves": ("trial", "step"),
-    "cam_quality": ("trial", "network", "cam", "threshold", "miou"),
+    "cam_quality": ("trial", "network", "cam", "threshold", "miou", "run_threshold"),
     "class_iou": ("trial", "network", "kind", "class", "iou", *ERRORS),
     "attempts": ("trial", "attempt", *(field.name for field in fields(Attempt)), "seconds", *NO_COST),
+    "space": ("parameter", "kind", "low", "high", "log", "choices"),
 }
 CATEGORIES = ("study", "state", "network", "cam", "kind", "class", "cause")  # columns of few different values
 
@@ -51,23 +56,40 @@ class Tables:
     """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted; damaged
     if the storage tells what cannot be), `value` of the study's metric, `setting`
     (the trial of the search that has these parameters: its own number, but for a repeat)
-    and `seed`, each parameter as `param/NAME`, scores of the last evaluation as `val/NAME`, `step` of `iterations`,
+    and `seed`, each parameter as `param/NAME` (see `parameter_column`), scores of the last evaluation as `val/NAME`, `step` of `iterations`,
     `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
     `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its files could not be read."""
     curves: pd.DataFrame
     """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
     cam_quality: pd.DataFrame
-    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`."""
+    """`miou` of the last evaluation's CAMs by `network` (student, teacher), `cam` (cam, aux_cam) and `threshold`; the
+    run itself uses `run_threshold`."""
     class_iou: pd.DataFrame
     """`iou` by `network`, `kind` (segmentation, cam, aux_cam) and `class` at the last evaluation; of CAMs, at their
     threshold, also `precision`, `recall`, and `false_positive` and `false_negative` as shares of the union."""
     attempts: pd.DataFrame
     """An attempt a row, as in the run's attempt log, and what it cost: `useful_h`, `repeated_h`, `lost_h`."""
+    space: pd.DataFrame
+    """A searched `parameter` a row: its `kind` (float, int, categorical), its range from `low` to `high` and whether
+    that is searched on a `log` scale, or its `choices` as text."""
 
     def finished(self, study: str) -> pd.DataFrame:
         """The trials of a study that were trained to their end."""
         finished: pd.DataFrame = self.trials[(self.trials["study"] == study) & (self.trials["state"] == "complete")]
         return finished
+
+    def search(self, study: str) -> pd.DataFrame:
+        """Those of its search, without repeats: what statistics of parameters may be taken of."""
+        finished = self.finished(study)
+        # A repeat has the number of the trial whose setting it repeats as its `setting`, a trial of the search its own.
+        search: pd.DataFrame = finished[finished["setting"] == finished["trial"]]
+        return search
+
+    def distribution(self, study: str, parameter: str) -> dict[str, Any]:
+        """How a parameter was searched: its row of `space`."""
+        rows = self.space[(self.space["study"] == study) & (self.space["parameter"] == parameter)]
+        found: dict[str, Any] = rows.iloc[0].to_dict()
+        return found
 
 
 class Quality(TypedDict):
@@ -102,7 +124,10 @@ def read_tables(folder: StudyFolder, study: optuna.Study, definition: Definition
     base, metric = definition["base"], definition["metric"]
     tables = {name: Columns(columns) for name, columns in COLUMNS.items()}
     strangers = Strangers(folder)
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    for name, distribution in space_of(trials).items():
+        tables["space"].add(parameter=name, **space_row(distribution))
+    for trial in trials:
         run = folder.run(trial.number)
         files = RunFiles(run, strangers.stranger_in(run, trial))
         files.compare(trial, metric)
@@ -211,9 +236,36 @@ def trial_row(
         "code": ", ".join(trial.user_attrs.get(CODE, ())),
         "error": trial.user_attrs.get(ERROR),
         "damage": "; ".join(files.damage) or None,
-        **{f"param/{name}": value for name, value in trial.params.items()},
+        **{f"param/{name}": NONE if value is None else value for name, value in trial.params.items()},
         **(scores or summary.get("scores") or {}),
     }
+
+
+def space_of(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """The distribution of each parameter that a trial has; of one that changed, its last. Damaged trials tell none."""
+    sound = (trial for trial in trials if damage_of(trial) is None)
+    return {name: distribution for trial in sound for name, distribution in trial.distributions.items()}
+
+
+def space_row(distribution: BaseDistribution) -> dict[str, Any]:
+    """What `space` says of a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return {"kind": "categorical", "choices": ", ".join(map(setting_text, distribution.choices))}
+    assert isinstance(distribution, FloatDistribution | IntDistribution)  # Optuna has no other
+    kind = "int" if isinstance(distribution, IntDistribution) else "float"
+    return {"kind": kind, "low": distribution.low, "high": distribution.high, "log": distribution.log}
+
+
+def parameter_column(column: list[Any]) -> list[Any]:
+    """A parameter's values as one kind, None for trials that do not have it: numbers, or booleans, or else texts.
+
+    A chosen None is the text None.
+    """
+    there = (value for value in column if value is not None)
+    kinds = {bool if isinstance(value, bool) else Real if isinstance(value, Real) else str for value in there}
+    if len(kinds) < 2 and str not in kinds:
+        return column
+    return [None if value is None else setting_text(value) for value in column]
 
 
 def hours(rank_seconds: dict[str, float]) -> dict[str, float]:
@@ -243,6 +295,7 @@ def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
             if thresholds:
                 columns = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
+                columns["run_threshold"] = quality.get("threshold")
                 yield "cam_quality", len(thresholds), columns
 
 
@@ -266,8 +319,10 @@ class Columns:
 
     def frame(self, study: str) -> pd.DataFrame:
         """The table, with the study's name in front."""
-        for column in self._columns.values():
+        for name, column in self._columns.items():
             column.extend([None] * (self._rows - len(column)))
+            if name.startswith("param/"):
+                self._columns[name] = parameter_column(column)
         return with_categories(pd.DataFrame({"study": [study] * self._rows, **self._columns}))
 
 

@@ -1,9 +1,12 @@
 """Pictures of a network's predictions: one row an image, one column a stage of the method."""
 
+import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fsr.cam import multi_scale_cams, named, own_classes, strongest_class
@@ -17,6 +20,7 @@ from fsr.resize import resize
 from fsr.step import pseudo_label_of
 
 COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "ground truth")
+TITLE_HEIGHT, TITLE_WIDTH = 14, 72  # pixels that a column's name needs
 
 
 @torch.no_grad()
@@ -51,6 +55,20 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     )
     network.train(training)
     return torch.cat([column.cpu() for column in columns], dim=2)
+
+
+def with_titles(picture: Tensor) -> Tensor:
+    """What `draw` drew, under a line that names its columns: [3, 14 + f S, 7 f S], where a small S is made f times as
+    large, for the names to have room."""
+    factor = math.ceil(TITLE_WIDTH * len(COLUMNS) / picture.shape[-1])
+    picture = picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    width = picture.shape[-1] // len(COLUMNS)
+    titles = []
+    for column in COLUMNS:
+        title = Image.new("RGB", (width, TITLE_HEIGHT), "white")
+        ImageDraw.Draw(title).text((2, 1), column, fill="black")
+        titles.append(torch.from_numpy(np.array(title)).permute(2, 0, 1) / 255)
+    return torch.cat([torch.cat(titles, dim=2), picture], dim=1)
 
 
 def colours(label: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from launch.state.code_snapshot import CodeFolder
 IDENTITY = re.compile(r"[0-9a-f]{8}")
 TRIAL = re.compile(r"trial_\d{4,9}")
 MISTAKE = re.compile(r"\d+|(\d+(_\d+)?|local|import)_\d+")  # a job, mostly with a process
+MOST_NAMED = 20  # studies in one sentence
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
 
 
@@ -191,6 +192,19 @@ def check_study_name(name: str) -> None:
     """Raise UserError unless `name` can be a study's name, and so a folder's."""
     if not re.fullmatch("[a-z0-9_-]+", name):
         raise UserError(f"a study's name consists of a-z, 0-9, _ and -, got {name!r}")
+
+
+def studies_in(runs: Path) -> list[str]:
+    """Names of the studies in a folder; none where there is no such folder."""
+    return sorted(file.parent.name for file in Path(runs).glob("*/study.json"))
+
+
+def no_study(folder: StudyFolder, what: str = "study") -> str:
+    """The sentence on a study that is not there, with those that are."""
+    there = studies_in(folder.folder.parent)
+    shown = ", ".join(there[:MOST_NAMED]) + (f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else "")
+    beside = f"studies there: {shown}" if there else "there is none beside it"
+    return f"there is no {what} in {folder.folder}; {beside}; another folder of studies is named with --runs"
 
 
 class ResultsFolder(LaunchFolder):

@@ -14,7 +14,7 @@ from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
 from fsr.system_errors import nearest
 from launch.state.journal import JOURNAL, StudyJournal
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, no_study
 from launch.state.storage_url import parse_url, secrets_of, without_password
 
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
@@ -67,7 +67,7 @@ def open_launched(folder: StudyFolder) -> BaseStorage:
     if not folder.study_file.exists():
         if folder.trial_folders() or (folder.folder / JOURNAL).exists():
             raise DamagedError(f"{folder.study_file} is gone, although {folder.folder} holds trials or a journal")
-        raise UserError(f"there is no study in {folder.folder}; name its folder's parent with --runs")
+        raise UserError(no_study(folder))
     place = recorded_storage(folder)
     if place == JOURNAL and not (folder.folder / JOURNAL).exists():
         raise DamagedError(f"the journal of the study, {folder.folder / JOURNAL}, is gone; nothing tells of its trials")
