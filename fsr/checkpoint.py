@@ -4,10 +4,10 @@ import copy
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,10 +19,11 @@ from fsr.config import TrainConfig
 from fsr.errors import UnreadableError, UserError
 from fsr.files import atomic_file
 from fsr.finite import FiniteGuard
+from fsr.json_file import DamagedError
 from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
-from fsr.released import architecture, check_heads, check_tensors, plain_state
+from fsr.released import UNTOLD, architecture, carried_by, check_tensors, plain_state
 from fsr.run import Run, missing_checkpoint
 from fsr.tensor_file import read_tensors, write_tensors
 
@@ -39,12 +40,14 @@ class TrainState:
     """Everything that a run carries from one step to the next.
 
     It holds no random states: every draw is a function of (seed, micro-batch, step). Nothing in it depends on the
-    number of processes, so any number may resume it.
+    number of processes, so any number may resume it. Its checkpoints carry the configuration and the names of the
+    classes, background first, for whoever reads them elsewhere.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, class_names: Sequence[str] = ()) -> None:
         if config.graphs and device.type == "cpu":
             raise UserError("graphs must be false where there is no GPU: a CPU records none")
+        self.config, self.class_names = config, list(class_names)
         torch.manual_seed(config.seed)  # all ranks start from the same weights
         self.student = Network(config).to(device)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
@@ -91,7 +94,8 @@ class TrainState:
     def _content(self) -> dict[str, Any]:
         """What a checkpoint holds, not copied."""
         parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
-        return parts | {name: getattr(self, name) for name in VALUES}
+        told = {"config": self.config.to_json(), "class_names": self.class_names}
+        return parts | {name: getattr(self, name) for name in VALUES} | told
 
     def resume(self, run: Run, device: torch.device) -> bool:
         """Load the run's checkpoint, if there is one, and say whether there was.
@@ -186,59 +190,89 @@ def save_best(path: Path, state: TrainState, config: TrainConfig, scores: dict[s
         "teacher": state.teacher.state_dict(),
     }
     with atomic_file(path) as file:
-        more = {"step": state.step, "config": config.to_json(), "scores": scores, CHECKSUM: True}
-        write_tensors(weights | more, file)
+        told = {"config": config.to_json(), "class_names": state.class_names}
+        write_tensors(weights | told | {"step": state.step, "scores": scores, CHECKSUM: True}, file)
+
+
+class Trained(NamedTuple):
+    """A trained network, in evaluation mode, and what its checkpoint tells of it."""
+
+    network: Network
+    config: TrainConfig
+    class_names: list[str]
+    """Background first; empty where the checkpoint does not tell."""
 
 
 def load_network(
-    path: Path, weights: Weights | None = None, dataset: str | None = None, heads: int | None = None
+    path: Path, weights: Weights | None = None, dataset: str | None = None, told: Mapping[str, Any] | None = None
 ) -> tuple[Network, TrainConfig]:
-    """A trained network, in evaluation mode, and its configuration.
+    """The network and the configuration of `load_trained`."""
+    trained = load_trained(path, weights, dataset, told)
+    return trained.network, trained.config
+
+
+def load_trained(
+    path: Path, weights: Weights | None = None, dataset: str | None = None, told: Mapping[str, Any] | None = None
+) -> Trained:
+    """A trained network.
 
     Args:
-        path: A run's best.pt or checkpoint.pt, or one network's weights in the released implementation's format.
+        path: A run's best.pt or checkpoint.pt, what `fsr export` wrote, or the bare state dict of one network.
         weights: Which of a run's two networks; by default the student.
-        dataset: Preset that a released checkpoint belongs to.
-        heads: Attention heads of a released checkpoint, if they are not 64 channels wide.
+        dataset: Preset that a bare state dict belongs to.
+        told: What only the user can tell of a bare state dict: fields of TrainConfig, None where they were not given.
+            By default none was.
 
-    Raises UserError if the file cannot be read or does not fit its network.
+    Raises UserError if the file cannot be read or does not fit its network, if `told` says what the file tells itself,
+    or if it does not say what the file leaves open.
     """
     content = load_file(path)
+    told = dict.fromkeys(UNTOLD) if told is None else told
     if "student" in content:
-        if heads is not None:
-            raise UserError(
-                f"checkpoint {path} is a run's, whose configuration tells its heads (--heads {heads} must be left out)"
-            )
-        config = dataclasses.replace(_config_of(content, path), pretrained="none")
-        state = plain_state(content.get(weights or "student"), path)
+        state, config = plain_state(content.get(weights or "student"), path), _config_of(content, path)
+        class_names = list(content.get("class_names", ()))
+        _check_told(told, f"checkpoint {path} is a run's, whose configuration tells")
+    elif carried := carried_by(content, path):
+        state, config, class_names = plain_state(content, path), _config_of(carried, path), carried["class_names"]
+        _check_told(told, f"checkpoint {path} carries its configuration, which tells")
+        if weights not in (None, carried["weights"]):
+            raise UserError(f"checkpoint {path} holds the {carried['weights']} alone, not the {weights} (--weights)")
     else:
-        state = plain_state(content, path)
+        state, class_names = plain_state(content, path), []
         if weights is not None:
             raise UserError(
-                f"checkpoint {path} holds one network, as fsr.export writes it, not a run's student and teacher "
+                f"checkpoint {path} holds one network, not a run's student and teacher "
                 f"(--weights {weights} must be left out)"
             )
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
-        config = architecture(state, path, dataset, heads)
+        config = architecture(state, path, dataset, told)
+    config = dataclasses.replace(config, pretrained="none")
     with torch.device("meta"):  # allocates no memory and draws no weights: the checkpoint replaces them
         network = Network(config)
     own = network.state_dict()
     check_tensors(state, own, path, same_dtype=False)
-    if "student" not in content:
-        check_heads(config, path, heads)
     network.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, assign=True)
     if "student" in content and CHECKSUM not in content:
         tell_unchecked(path)
-    return network.eval(), config
+    return Trained(network.eval(), config, class_names)
 
 
-def _config_of(content: dict[str, Any], path: Path) -> TrainConfig:
-    """The configuration of a run's best.pt, which it holds, or checkpoint.pt, beside which it lies."""
+def _check_told(told: Mapping[str, Any], who_tells: str) -> None:
+    """Raise UserError where the user told something of the network that the file tells."""
+    for name in (*UNTOLD, "backbone"):
+        if told.get(name) is not None:
+            raise UserError(f"{who_tells} its {name} (--{name} {told[name]} must be left out)")
+
+
+def _config_of(content: Mapping[str, Any], path: Path) -> TrainConfig:
+    """The configuration that a checkpoint holds, or beside which a run's checkpoint of an earlier version lies."""
     run = Run(path.parent)
     try:
         return TrainConfig.from_json(content["config"]) if "config" in content else run.config()
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} tells no configuration, and {run.config_file} does not exist") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except DamagedError:
+        raise  # of the run's own file, which it names
+    except (UserError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {path} holds no configuration of a run: {error}") from None

@@ -19,13 +19,16 @@ class OptimizerState(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
-class Checked(TypedDict, total=False):
-    """What says that a checkpoint was written with a checksum; those of earlier versions were not."""
+class _Newer(TypedDict, total=False):
+    """What checkpoints of earlier versions lack."""
 
     checksum: bool
+    """Says that the file was written with one."""
+    config: dict[str, Any]
+    class_names: list[str]
 
 
-class Content(Checked):
+class Content(_Newer):
     """All that a checkpoint holds."""
 
     student: dict[str, Tensor]

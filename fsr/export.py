@@ -1,20 +1,26 @@
-"""Saves a run's networks in the released implementation's format: `python -m fsr.export BEST.PT FOLDER`."""
+"""Saves a run's networks, each with its configuration: `fsr export BEST.PT FOLDER`.
+
+The released implementation reads these files, too (`fsr.released`).
+"""
 
 if __name__ == "__main__":
     from fsr import beginning
 
     beginning.begin(torch=True)
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from fsr.checkpoint import load_network
+from fsr.checkpoint import load_trained
 from fsr.command import call
+from fsr.config import TrainConfig
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
+from fsr.released import Carried, carrying
 from fsr.tensor_file import write_tensors
 from fsr.writable import check_folder
 
@@ -23,7 +29,7 @@ def export(
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BEST.PT")],
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
 ) -> None:
-    """Write the weights of student and teacher as student.pth and teacher.pth, which must not be there yet.
+    """Write student.pth and teacher.pth, which must not be there yet: the weights of each with its configuration.
 
     Args:
         checkpoint: A run's best.pt or checkpoint.pt.
@@ -37,11 +43,18 @@ def export(
             raise UserError(
                 f"{path} is there already, and nothing is written over it; remove it, or take another FOLDER"
             )
+    trained = {weights: load_trained(checkpoint, weights) for weights in names}  # both, before one is written
     for weights, path in files.items():
-        network, _ = load_network(checkpoint, weights)
+        network, config, class_names = trained[weights]
+        told = Carried(weights=weights, config=without_places(config), class_names=class_names)
         with atomic_file(path) as file:
-            write_tensors(network.state_dict(), file)
+            write_tensors(carrying(network.state_dict(), told), file)
         print(path)
+
+
+def without_places(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as JSON values, without paths of this machine: the file is for others."""
+    return dataclasses.replace(config, data_folder=Path("data"), list_folder=None, pretrained="none").to_json()
 
 
 @reports_user_errors

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from fsr.bounded_map import bounded_map
-from fsr.checkpoint import load_network
+from fsr.checkpoint import load_trained
 from fsr.config import PRESETS
 from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
+from fsr.data.names import shown
 from fsr.data.source import Source, open_source
 from fsr.data.transforms import levels
 from fsr.distributed import own_number
@@ -97,15 +98,21 @@ class Inference:
     def network(self) -> tuple[Network, Thresholds]:
         """The network, and the thresholds of its CAMs.
 
-        Raises UserError if the checkpoint is for another number of classes than the data set has.
+        Raises UserError if the checkpoint is for other classes than the data set has.
         """
         config, wanted = self.config, len(self.source.class_names)
-        network, trained = load_network(config.checkpoint, config.weights, config.dataset, config.heads)
+        network, trained, class_names = load_trained(config.checkpoint, config.weights, config.dataset, config.told())
         if trained.num_classes != wanted:
             raise UserError(
                 f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
                 f"but {config.dataset} has {wanted} (--num_classes)"
             )
+        for number, (ours, own) in enumerate(zip(class_names, self.source.class_names, strict=False)):
+            if ours != own:
+                raise UserError(
+                    f"checkpoint {config.checkpoint} was trained with {shown(ours)} as class {number}, "
+                    f"but in {self.source.root} class {number} is {shown(own)}; its scores would be of other classes"
+                )
         return network, config.thresholds(trained)
 
     def _answer(self, missing: list[Item], shard: int, stop_requested: Callable[[], bool]) -> bool:

@@ -1,19 +1,26 @@
 """Checkpoints in the released implementation's format: the weights of one network, by name.
 
 Our networks use the same names (tests/golden/checkpoint_keys.txt). `fsr.checkpoint.load_network` reads such files,
-`python -m fsr.export` writes them.
+`fsr export` writes them. What we write carries its configuration where torch keeps the versions of modules, so every
+program that reads the released files reads ours: `torch.load(file, weights_only=True)._metadata["fsr"]`.
 """
 
 import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typeguard import TypeCheckError
+from typing_extensions import TypedDict
 
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 from fsr.finite import not_finite
 from fsr.foreign_tensors import State, flat_tensors, network_in
+from fsr.json_file import typed
 
 # Tensors that tell the architecture.
 _TELLING = {
@@ -26,10 +33,20 @@ _TELLING = {
     "projector.mlp.4.weight": 2,
     "projector.last_layer.weight_v": 2,
 }
-# Heads of ViTs by their width; timm's and the released ones have 64 channels a head, except the largest.
-_HEAD_WIDTH = 64
-_WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}
+# Fields of the network that inference computes with, and that no shape tells. Of two plain ViTs of timm whose tensors
+# have the same names and shapes, the blocks compute the same (tests/test_exported.py), so the backbone is told.
+UNTOLD = ("heads", "decoder_dilation")
+_VIT_BASE_HEADS = 12  # which the presets of the paper leave to their backbone
+_METADATA = "fsr"  # its place in torch's metadata of a state dict, beside the names of modules
 _LISTED = 20  # names in an error
+
+
+class Carried(TypedDict):
+    """What an exported file says of its network."""
+
+    weights: Literal["student", "teacher"]
+    config: dict[str, Any]
+    class_names: list[str]
 
 
 def plain_state(content: object, path: Path) -> State:
@@ -47,11 +64,34 @@ def plain_state(content: object, path: Path) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def architecture(state: State, path: Path, dataset: str, heads: int | None = None) -> TrainConfig:
-    """The configuration of the network that these weights belong to, as shapes tell it, on `dataset`'s preset.
+def carrying(state: Mapping[str, Any], carried: Carried) -> "OrderedDict[str, Tensor]":
+    """A network's state dict that carries what is said of it; without it, it is the released implementation's."""
+    content = OrderedDict(state)
+    metadata = OrderedDict(getattr(state, "_metadata", {}))
+    content._metadata = metadata | {_METADATA: dict(carried)}  # type: ignore[attr-defined]  # as torch's modules do
+    return content
 
-    Shapes do not tell the heads: without `heads` there are as many as in the preset, if that has this width, or else
-    64 channels each (`check_heads`). Raises UserError where they tell no FSR network.
+
+def carried_by(content: dict[str, Any], path: Path) -> Carried | None:
+    """What a file's state dict carries, also where it was wrapped in a dictionary; None for one that carries nothing.
+
+    Raises UserError where it is damaged.
+    """
+    for state in (content, *content.values()):
+        metadata = getattr(state, "_metadata", None)
+        if isinstance(metadata, dict) and _METADATA in metadata:
+            try:
+                return typed(metadata[_METADATA], Carried)
+            except TypeCheckError as error:
+                raise UserError(f"checkpoint {path} carries no configuration of a run: {error}") from None
+    return None
+
+
+def architecture(state: State, path: Path, dataset: str, told: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the network that these weights belong to: `dataset`'s preset with what shapes tell, and with
+    the fields in `told`, which nothing else tells.
+
+    Raises UserError where shapes tell no FSR network, and that asks for the fields in `told` that are None.
     """
     missing = [
         name
@@ -60,20 +100,22 @@ def architecture(state: State, path: Path, dataset: str, heads: int | None = Non
     ]
     if missing:
         raise UserError(f"checkpoint {path} is not of an FSR network: it lacks {', '.join(missing)}")
-    width, preset = state["encoder.cls_token"].shape[2], PRESETS[dataset]()
-    if heads is None and preset.embed_dim == width:
-        heads = preset.heads
-    heads = heads or _WIDE_HEADS.get(width, max(1, width // _HEAD_WIDTH))
-    if heads < 1 or width % heads:
-        raise UserError(f"checkpoint {path} is {width} wide, which {heads} heads cannot share (--heads)")
+    unsaid = [name for name in told if told[name] is None]
+    if unsaid:
+        raise UserError(
+            f"checkpoint {path} is a bare state dict, whose shapes do not tell {', '.join(unsaid)}; each must be given "
+            f"(a network of the {dataset} preset has {_as_in_preset(unsaid, dataset)})"
+        )
+    width = state["encoder.cls_token"].shape[2]
+    if width % told["heads"]:
+        raise UserError(f"checkpoint {path} is {width} wide, which {told['heads']} heads cannot share (--heads)")
     patch = state["encoder.patch_embed.proj.weight"].shape[2]
     crop = patch * round((state["encoder.pos_embed"].shape[1] - 1) ** 0.5)
     return dataclasses.replace(
-        preset,
+        PRESETS[dataset](),
         pretrained="none",
         embed_dim=width,
         depth=_blocks(state, "encoder.blocks."),
-        heads=heads,
         patch_size=patch,
         crop_size=crop,
         block_size=patch,
@@ -83,17 +125,15 @@ def architecture(state: State, path: Path, dataset: str, heads: int | None = Non
         projector_hidden=state["projector.mlp.0.weight"].shape[0],
         projector_bottleneck=state["projector.mlp.4.weight"].shape[0],
         out_dim=state["projector.last_layer.weight_v"].shape[0],
+        **told,
     )
 
 
-def check_heads(config: TrainConfig, path: Path, heads: int | None) -> None:
-    """Raises UserError where `heads` were not given, and nothing tells how many `architecture` had to take."""
-    width, preset = config.embed_dim or 0, PRESETS[config.dataset]()
-    if heads is None and preset.embed_dim != width and width not in _WIDE_HEADS and width % _HEAD_WIDTH:
-        raise UserError(
-            f"checkpoint {path} is {width} wide, which heads of {_HEAD_WIDTH} channels cannot share; "
-            "say how many there are with --heads"
-        )
+def _as_in_preset(names: list[str], dataset: str) -> str:
+    """These fields of a preset, as flags."""
+    fields = dataclasses.asdict(PRESETS[dataset]())
+    fields["heads"] = fields["heads"] or _VIT_BASE_HEADS
+    return " ".join(f"--{name} {fields[name]}" for name in names)
 
 
 def check_tensors(state: State, own: State, path: Path, *, same_dtype: bool) -> None:

@@ -94,7 +94,7 @@ def train(
     if is_finished(run):
         return "finished"
     with distributed.shared_errors():
-        state = TrainState(config, device)
+        state = TrainState(config, device, source.class_names)
     with alone_in(run):
         return resume_and_train(config, run, source, state, device, stop_requested, prune)
 

@@ -13,10 +13,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from fsr import export
 from fsr.checkpoint import TrainState, load_network, save_best
-from fsr.config import synthetic, voc
+from fsr.config import voc
 from fsr.errors import UserError
 from fsr.models.encoder import Encoder
-from fsr.models.network import Network
 from fsr.models.pretrained import load_pretrained
 from fsr.run import Run
 
@@ -82,7 +81,7 @@ WRAPPED = {
 def test_a_wrapped_network_loads_for_inference_and_as_pretrained_weights(wrapped, run, tmp_path):
     student, file = run[1].student, tmp_path / "student.pth"
     torch.save(WRAPPED[wrapped](student.state_dict()), file)
-    network, _ = load_network(file, dataset="voc")
+    network, _ = load_network(file, dataset="voc", told={"heads": 1, "decoder_dilation": 5})
     wanted = copy.deepcopy(student)
     if wrapped == "half precision":
         wanted.half().float()
@@ -94,12 +93,12 @@ def test_a_wrapped_network_loads_for_inference_and_as_pretrained_weights(wrapped
 
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
-def test_one_network_cannot_be_exported_and_that_is_said(wrapped, run, tmp_path, capsys):
+def test_a_bare_network_cannot_be_exported_and_that_is_said(wrapped, run, tmp_path, capsys):
     torch.save(WRAPPED[wrapped](run[1].student.state_dict()), tmp_path / "student.pth")
     with pytest.raises(SystemExit) as end:
         export.main([str(tmp_path / "student.pth"), str(tmp_path / "released")])
     told = capsys.readouterr().err
-    assert end.value.code == 2 and "holds one network, as fsr.export writes it" in told and told.count("\n") == 1
+    assert end.value.code == 2 and "student.pth" in told and told.count("\n") == 1
     assert not (tmp_path / "released").exists()
 
 
@@ -121,20 +120,18 @@ def test_a_runs_files_are_pretrained_weights(name, run, tmp_path):
     assert equal(encoder, run[1].student.encoder)
 
 
-def test_best_loads_anywhere_and_a_checkpoint_with_its_configuration(run, tmp_path):
+def test_a_runs_files_load_anywhere(run, tmp_path):
     best, alone = (Path(shutil.copy(file, tmp_path)) for file in (run[0].best_file, run[0].checkpoint_file))
     assert equal(load_network(best)[0], run[1].student)
-    for weights in (None, "teacher"):
-        with pytest.raises(UserError, match=r"checkpoint\.pt .*config\.json"):
-            load_network(alone, weights, dataset="voc")
-    shutil.copy(run[0].config_file, tmp_path)
     assert equal(load_network(alone, "teacher")[0], run[1].teacher)
 
 
-def test_a_checkpoint_away_from_its_run_is_refused_by_the_commands(run, tmp_path, capsys):
-    alone = shutil.copy(run[0].checkpoint_file, tmp_path)
+def test_a_checkpoint_of_an_earlier_version_away_from_its_run_is_refused_by_the_commands(run, tmp_path, capsys):
+    content = torch.load(run[0].checkpoint_file, weights_only=True)
+    del content["config"], content["checksum"]
+    torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(SystemExit) as end:
-        export.main([str(alone), str(tmp_path / "released")])
+        export.main([str(tmp_path / "checkpoint.pt"), str(tmp_path / "released")])
     told = capsys.readouterr().err
     assert end.value.code == 2 and "config.json" in told and told.count("\n") == 1
 
@@ -164,14 +161,3 @@ def test_two_networks_in_one_file_are_named(run, tmp_path):
     torch.save({"first": tensors, "second": tensors}, tmp_path / "two.pth")
     with pytest.raises(UserError, match=r"two\.pth there are several networks \(first, second\)"):
         load_network(tmp_path / "two.pth", dataset="voc")
-
-
-def test_heads_are_the_presets_or_asked_for(tmp_path):
-    torch.manual_seed(0)
-    torch.save(Network(synthetic()).state_dict(), tmp_path / "student.pth")
-    assert load_network(tmp_path / "student.pth", dataset="synthetic")[1].heads == 3
-    with pytest.raises(UserError, match=r"96 wide, which heads of 64 channels cannot share; .*--heads"):
-        load_network(tmp_path / "student.pth", dataset="voc")
-    with pytest.raises(UserError, match="which 7 heads cannot share"):
-        load_network(tmp_path / "student.pth", dataset="voc", heads=7)
-    assert load_network(tmp_path / "student.pth", dataset="voc", heads=6)[1].heads == 6

@@ -12,6 +12,7 @@ from fsr.errors import UserError
 from fsr.export import main
 from fsr.models.network import Network
 
+TOLD = {"heads": 2, "decoder_dilation": 5}
 KEYS = Path(__file__).parent / "golden" / "checkpoint_keys.txt"
 
 
@@ -37,7 +38,7 @@ def released_shapes() -> dict[str, tuple[int, ...]]:
 def test_a_checkpoint_with_the_released_names_and_shapes_loads(tmp_path):
     state = {name: torch.full(shape, 0.01) for name, shape in released_shapes().items()}
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "student.pth")
-    network, config = load_network(tmp_path / "student.pth", dataset="voc")
+    network, config = load_network(tmp_path / "student.pth", dataset="voc", told={"heads": 12, "decoder_dilation": 5})
     assert (config.embed_dim, config.depth, config.heads, config.cls_depth) == (768, 12, 12, 2)
     assert (config.num_classes, config.crop_size, config.patch_size, config.out_dim) == (21, 448, 16, 4096)
     assert set(network.state_dict()) == set(state)
@@ -56,14 +57,14 @@ def test_what_is_exported_loads_as_the_same_network(network, prefix, tmp_path):
         state = torch.load(file, weights_only=True)
         assert set(state) == set(original.state_dict())
         torch.save({prefix + key: tensor for key, tensor in state.items()}, file)
-        loaded, _ = load_network(file, dataset="voc", heads=2)
+        loaded, _ = load_network(file, dataset="voc", told=TOLD)
         assert torch.equal(loaded.decoder(loaded.encoder(image).top), original.decoder(original.encoder(image).top))
 
 
 def refusal(state: dict, tmp_path: Path, **options) -> str:
     torch.save(state, tmp_path / "student.pth")
     with pytest.raises(UserError) as error:
-        load_network(tmp_path / "student.pth", dataset="voc", **options)
+        load_network(tmp_path / "student.pth", dataset="voc", told=TOLD, **options)
     assert str(tmp_path / "student.pth") in str(error.value)
     return str(error.value)
 
@@ -88,7 +89,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
     marker = tmp_path / "executed"
     torch.save({"student": _Touch(marker)}, tmp_path / "student.pth")
     with pytest.raises(UserError, match="cannot be read"):
-        load_network(tmp_path / "student.pth", dataset="voc")
+        load_network(tmp_path / "student.pth", dataset="voc", told=TOLD)
     assert not marker.exists()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from fsr.bounds import COUNT, FRACTION, PROCESSES, WIDTH, Bounds, check_bounds
+from fsr.bounds import COUNT, FRACTION, PROCESSES, SIDE, WIDTH, Bounds, check_bounds
 from fsr.command import parse_flags
 from fsr.config import TrainConfig, typed_config
 from fsr.errors import UserError
@@ -40,7 +40,7 @@ class InferConfig:
     dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
     """Layout of the data set, and which classes it has."""
     checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
-    """A run's best.pt (or checkpoint.pt), or the weights of one network as the released code saves them."""
+    """A run's best.pt (or checkpoint.pt), what fsr.export wrote, or a bare state dict as the released code saves it."""
     data_folder: Path
     """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself."""
     list_folder: Path | None = None
@@ -55,7 +55,11 @@ class InferConfig:
     num_classes: Annotated[int | None, Bounds(2, 255)] = None
     """Classes, background included; by default the data set's."""
     heads: Annotated[int | None, WIDTH] = None
-    """Attention heads of a released checkpoint; by default the preset's if it has this width, else 64 channels each."""
+    """Attention heads of a bare state dict, which does not tell them; any other checkpoint tells its own."""
+    backbone: str | None = None
+    """Backbone of a bare state dict, if its blocks are not those of the preset's: any plain ViT of timm, by name."""
+    decoder_dilation: Annotated[int | None, SIDE] = None
+    """Dilation of the decoder of a bare state dict, which does not tell it."""
     scales: Annotated[tuple[float, ...], Bounds(0.1, 4.0)] = (1.0, 1.25, 1.5)
     """Scales of the image; each scale runs with and without horizontal flip."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -66,7 +70,7 @@ class InferConfig:
     pseudo_labels: Literal["none", "par", "crf"] = "none"
     """Labels from the CAMs by two thresholds, refined by PAR or by a dense CRF."""
     bkg_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--bkg_thre",))] = None
-    """CAM up to this is background; by default the checkpoint's."""
+    """CAM up to this is background; by default the checkpoint's, which a bare state dict does not tell."""
     high_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--high_thre",))] = None
     """CAM above this is foreground in pseudo labels; by default the checkpoint's."""
     low_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--low_thre",))] = None
@@ -114,6 +118,12 @@ class InferConfig:
     def results_folder(self) -> Path:
         """Where the results go."""
         return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
+
+    def told(self) -> dict[str, Any]:
+        """What this inference needs of a network, and a bare state dict does not tell; None where it was not given."""
+        names = ["heads", "decoder_dilation", "bkg_threshold"]
+        names += ["high_threshold", "low_threshold"] if self.pseudo_labels != "none" else []
+        return {name: getattr(self, name) for name in names} | ({"backbone": self.backbone} if self.backbone else {})
 
     def thresholds(self, trained: TrainConfig) -> Thresholds:
         """The thresholds given here, else those of the checkpoint. Raises UserError if they contradict each other."""

@@ -199,14 +199,12 @@ def situations() -> list[Situation]:
             expects = either(refused("best.pt"), *([works()] if what in HARMLESS else []))
             add(f"{command}: the configuration in best.pt {what}", words, expects, prepare, ("run",))
     of_run = [word.replace("best.pt", "checkpoint.pt") for word in EXPORT]
-    for what, changes in CONFIGS.items():
-        if what != "has other settings":
-            prepare = change_json("{run}/config.json", **changes)
-            expects = either(refused("config.json"), *([works()] if what in HARMLESS else []))
-            add(f"export: config.json beside checkpoint.pt {what}", of_run, expects, prepare, ("run",))
+    for what, changes in CONFIGS.items():  # which a checkpoint does not need, as it carries its own
+        prepare = change_json("{run}/config.json", **changes)
+        add(f"export: config.json beside checkpoint.pt {what}", of_run, works(), prepare, ("run",))
     for how, make in DAMAGES.items():
         prepare = damage("{run}/config.json", make)
-        add(f"export: config.json beside checkpoint.pt is {how}", of_run, refused("config.json"), prepare, ("run",))
+        add(f"export: config.json beside checkpoint.pt is {how}", of_run, works(), prepare, ("run",))
     return found
 
 
