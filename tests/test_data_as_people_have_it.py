@@ -6,6 +6,8 @@
 import re
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from tiny import tiny_config
 
 from fsr.data.coco import CocoSource
 from fsr.data.images import read_mask
-from fsr.data.jpeg_damage import damages
+from fsr.data.jpeg_damage import catch_warnings, damage
 from fsr.data.palette import palette_png, voc_palette
 from fsr.data.prepare import main
 from fsr.data.scenes import draw_scene
@@ -522,7 +524,7 @@ def test_list_folder_takes_the_masks_of_a_read_only_data_set_too(coco, tmp_path,
 def test_a_read_only_data_set_with_lists_is_refused_before_a_file_is_decoded(folder, capsys, monkeypatch):
     main(["voc", str(folder)])
     as_nobody(monkeypatch, folder)
-    monkeypatch.setattr("fsr.data.prepare.read_image", None)
+    monkeypatch.setattr("fsr.data.prepare.examine", None)
     said = answer(capsys, "voc", folder)
     tell(capsys, "a read-only set that has lists", said)
     assert said.endswith("ImageSets/fsr cannot be written: Read-only file system (or give a --list_folder)\n")
@@ -608,7 +610,8 @@ def test_sound_pictures_are_not_called_damaged(tmp_path, mode):
     picture.convert("RGB").save(tmp_path / "png.jpg", "PNG")
     (tmp_path / "trailing.jpg").write_bytes(files[0].read_bytes() + bytes(40))
     files += [tmp_path / "png.jpg", tmp_path / "trailing.jpg"]
-    assert list(damages(files)) == [None] * len(files)
+    with ProcessPoolExecutor(1, get_context("fork"), catch_warnings) as pool:
+        assert list(pool.map(damage, files)) == [None] * len(files)
 
 
 # --- classes of one's own

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsr.data.coco import CATEGORIES, CLASS_OF_CATEGORY, CocoSource
-from fsr.data.coco_layouts import layouts, recognise
+from fsr.data.coco import CATEGORIES, LAYOUTS, CocoSource
+from fsr.data.coco_layouts import recognise
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
 from fsr.data.prepare import main
@@ -32,7 +32,7 @@ def mask_of(classes: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("images", [[(1,), (1, 13)], [(80,)], [(2, 3), (5,), (60, 79)], [(12,)], [(11, 1), (40,)]])
 def test_every_layout_is_recognised_by_its_images_labels(way, images, tmp_path):
     masks = [(tmp_path, WAYS[way][mask_of(classes)], classes) for classes in images]
-    table = recognise(iter(masks), layouts(CLASS_OF_CATEGORY))
+    table = LAYOUTS[recognise(iter(masks), LAYOUTS)]
     for _, values, classes in masks:
         assert np.array_equal(table[values], mask_of(classes))
 
@@ -40,12 +40,21 @@ def test_every_layout_is_recognised_by_its_images_labels(way, images, tmp_path):
 def test_masks_that_fit_no_layout_are_an_error_that_names_the_file(tmp_path):
     masks = [(tmp_path / "odd.png", np.array([[0, 30]], np.uint8), (7,))]
     with pytest.raises(UserError, match=r"odd.png holds the values 0, 30, but its image the classes 7; allowed"):
-        recognise(masks, layouts(CLASS_OF_CATEGORY))
+        recognise(masks, LAYOUTS)
+
+
+def test_a_few_masks_that_contradict_their_images_do_not_hide_the_layout(tmp_path):
+    masks = [(tmp_path, CATEGORY[mask_of((79,))], (79,)) for _ in range(100)]
+    masks[0] = (tmp_path / "odd.png", CATEGORY[mask_of((1, 79))], (79,))
+    assert recognise(masks, LAYOUTS) == "category ids 0 to 90"
+    masks[1:4] = masks[:1] * 3
+    with pytest.raises(UserError, match=r"odd.png .* allowed layouts: .*, of which the best contradicts 4 of 100 masks"):
+        recognise(masks, LAYOUTS)
 
 
 def test_as_long_as_nothing_tells_the_layouts_apart_all_say_the_same(tmp_path):
     masks = [(tmp_path, np.array([[0, 1, 2, 11]], np.uint8), (1, 2, 11))]  # equal in two of the three
-    table = recognise(masks, layouts(CLASS_OF_CATEGORY))
+    table = LAYOUTS[recognise(masks, LAYOUTS)]
     assert table[[0, 1, 2, 11]].tolist() == [0, 1, 2, 11]
 
 
@@ -96,6 +105,7 @@ def test_preparing_accepts_masks_of_another_layout(folder, tmp_path, capsys):
     for file in (copy / "COCO/SegmentationClass").rglob("*.png"):
         file.write_bytes(palette_png(WAYS["COCO-Stuff"][np.array(Image.open(file))]))
     main(["coco", str(copy)])
-    assert "val: 2 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "val: masks are read as COCO-Stuff's category ids less 1" in said and "val: 2 images" in said
     name = source.items("val")[0].name
     assert np.array_equal(CocoSource(copy).ground_truth(name, "val", None), source.ground_truth(name, "val", None))

@@ -34,6 +34,7 @@ CLASS_NAMES = ("background", *CATEGORIES.values())
 ANY_VALUE = 256
 MASKS_TO_RECOGNISE = 500  # nearly always the first few suffice
 CLASS_OF_CATEGORY = {category: index for index, category in enumerate(CATEGORIES, 1)}
+LAYOUTS = layouts(CLASS_OF_CATEGORY)
 
 
 class CocoSource(PreparedSet):
@@ -42,10 +43,9 @@ class CocoSource(PreparedSet):
     usual_name = "COCO"
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
-        layouts, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
-        super().__init__("coco", layouts, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
-        self._tables: dict[str, np.ndarray] = {}
-        self.draws_beside_lists = False
+        places, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
+        super().__init__("coco", places, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
+        self.layout: dict[str, str] = {}  # by split, how masks number their classes, once they are recognised
         images = [self.root / "JPEGImages", self.root / "images", self.root]  # as rearranged, and as unzipped
         years = ("train2014", "val2014")
         self._images = next((place for place in images if any((place / year).is_dir() for year in years)), images[0])
@@ -55,24 +55,22 @@ class CocoSource(PreparedSet):
         return file_of(self._images / _year_folder(name), name, IMAGE_ENDINGS)
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The ground truth of an image in VOC's form; None in a test set, which has none."""
+        """The ground truth of an image in VOC's form, or where it is to be drawn; None in a test set, which has none."""
         if not self.has_ground_truth(split):
             return None
-        year = _year_folder(name)
-        file = file_of(self.root / "SegmentationClass" / year, name, MASK_ENDINGS)
-        if os.path.lexists(file):
-            return file
-        beside = self.list_folder / "SegmentationClass" / year  # where `prepare` draws those of a read-only data set
-        return beside / f"{name}.png" if self.draws_beside_lists or beside.is_dir() else file
+        own = self.root / "SegmentationClass"
+        places = [place / _year_folder(name) for place in (self.mask_folder or own, own)]
+        files = [file_of(place, name, MASK_ENDINGS) for place in places]
+        return next((file for file in files if os.path.lexists(file)), files[0])
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""
         file = self.mask_file(name, split)
         if file is None:
             return None
-        if split not in self._tables:
+        if split not in self.layout:
             self.recognise_masks(split, self.items(split))
-        classes = to_classes(self.noted(file, open_mask(file, size, ANY_VALUE)), self._tables[split], file)
+        classes = to_classes(self.noted(file, open_mask(file, size, ANY_VALUE)), LAYOUTS[self.layout[split]], file)
         check_classes(classes, file, len(self.class_names))
         return classes
 
@@ -93,7 +91,7 @@ class CocoSource(PreparedSet):
                 except UserError:
                     continue  # the reader of this image reports it
 
-        self._tables[split] = recognise(masks(), layouts(CLASS_OF_CATEGORY))
+        self.layout[split] = recognise(masks(), LAYOUTS)
 
     def annotation_file(self, split: str) -> Path:
         """COCO's own annotations of `train` or `val`."""

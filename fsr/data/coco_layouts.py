@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from fsr.data.images import IGNORED
+from fsr.data.truth import MOST_CONTRADICTIONS
 from fsr.errors import UserError
 
 # A value that means no class; 254 is never a class of COCO.
 _IMPOSSIBLE = 254
+_SEVERAL = 3  # masks; a single one may contradict its image by mistake
 
 
 def _table(class_of_value: dict[int, int]) -> np.ndarray:
@@ -45,23 +47,30 @@ def to_classes(values: np.ndarray, table: np.ndarray, file: Path) -> np.ndarray:
     return classes
 
 
-def recognise(masks: Iterable[tuple[Path, np.ndarray, tuple[int, ...]]], tables: dict[str, np.ndarray]) -> np.ndarray:
-    """The table by which masks hold no class that their images lack.
+def recognise(masks: Iterable[tuple[Path, np.ndarray, tuple[int, ...]]], tables: dict[str, np.ndarray]) -> str:
+    """The name of the table by which masks hold classes that their images have.
 
-    `masks` gives file, values [H, W] and the image's classes, and is read until one way is left; if several are left,
-    they say the same of these masks, and the first of them is taken. Raises UserError if none is left.
+    `masks` gives file, values [H, W] and the image's classes, and is read until all other ways contradict several more
+    of them; if several ways are left, they say the same of these masks, and the first of them is taken. Raises
+    UserError if even the best contradicts more masks than any data set's own do.
     """
-    left = dict(tables)
-    for file, values, classes in masks:
-        allowed = (0, *classes, IGNORED)
+    wrong: dict[str, list[str]] = {name: [] for name in tables}
+    count = 0
+    for count, (file, values, classes) in enumerate(masks, 1):
         found = np.unique(values)
-        fitting = {name: table for name, table in left.items() if np.isin(table[found], allowed).all()}
-        if not fitting:
-            raise UserError(
-                f"mask {file} holds the values {', '.join(map(str, found))}, but its image the classes "
-                f"{', '.join(map(str, classes)) or 'none'}; allowed layouts: {', '.join(tables)}"
-            )
-        left = fitting
-        if len(left) == 1:
+        for name, table in tables.items():
+            if not np.isin(table[found], (0, *classes, IGNORED)).all():
+                wrong[name].append(
+                    f"mask {file} holds the values {', '.join(map(str, found))}, but its image the classes "
+                    f"{', '.join(map(str, classes)) or 'none'}"
+                )
+        best, *others = sorted(map(len, wrong.values()))
+        if others and others[0] >= best + _SEVERAL and best <= MOST_CONTRADICTIONS * count:
             break
-    return next(iter(left.values()))
+    best = min(wrong, key=lambda name: len(wrong[name]))  # the first of those
+    if len(wrong[best]) > MOST_CONTRADICTIONS * count:
+        raise UserError(
+            f"{wrong[best][0]}; allowed layouts: {', '.join(tables)}, of which the best contradicts {len(wrong[best])} of "
+            f"{count} masks"
+        )
+    return best

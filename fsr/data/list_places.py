@@ -36,12 +36,15 @@ def beside_the_set(root: Path) -> Path:
     return root / "ImageSets" / "fsr"
 
 
-def in_the_cache(root: Path) -> Path | None:
-    """$XDG_CACHE_HOME/fsr/lists, or ~/.cache/fsr/lists, by the data set's path; None where there is no home."""
+def in_the_cache(root: Path, what: str = "lists") -> Path | None:
+    """$XDG_CACHE_HOME/fsr/lists, or ~/.cache/fsr/lists, by the data set's path; None where there is no home.
+
+    `what` may be something else of a data set that is saved there.
+    """
     named = os.environ.get("XDG_CACHE_HOME", "")
     try:
         cache = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
     except RuntimeError:
         return None
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return cache / "fsr" / "lists" / f"{root.name}-{digest}"
+    return cache / "fsr" / what / f"{root.name}-{digest}"

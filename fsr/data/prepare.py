@@ -10,30 +10,29 @@ if __name__ == "__main__":
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import numpy as np
 import tyro
 
 from fsr.command import call
 from fsr.config import PRESETS
-from fsr.data.coco import CocoSource
+from fsr.data.check_journal import CheckJournal
+from fsr.data.coco import LAYOUTS, CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
-from fsr.data.images import read_image
-from fsr.data.jpeg_damage import damages
+from fsr.data.finding import Files, Finding, examine
 from fsr.data.known_sets import check_apart, other_counts
 from fsr.data.list_places import writable_list_folder
 from fsr.data.lists import Item, write_list
 from fsr.data.palette import palette_png
+from fsr.data.record import write_record
 from fsr.data.source import Source
-from fsr.data.truth import Truth, contradictions, truth_of, wrong_truth
+from fsr.data.truth import Truth, contradictions, wrong_truth
 from fsr.data.voc import VocSource
-from fsr.data.voc_labels import voc_classes, voc_names
+from fsr.data.voc_labels import voc_names
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import write_atomically
 from fsr.progress import with_progress
@@ -41,13 +40,15 @@ from fsr.writable import check_folder
 
 T = TypeVar("T")
 R = TypeVar("R")
-ClassesOf = Callable[[str, np.ndarray | None], tuple[int, ...]]
+Labels = Mapping[str, tuple[int, ...]]
+"""Classes by image, of all lists."""
 
 
 def prepare(
     dataset: tyro.conf.Positional[Literal["voc", "coco"]],
     data_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
     list_folder: Path | None = None,
+    mask_folder: Path | None = None,
     write_masks: bool = False,
     skip_bad: bool = False,
 ) -> None:
@@ -58,9 +59,13 @@ def prepare(
         data_folder: Folder that holds VOCdevkit/VOC2012 or COCO.
         list_folder: Where to write the lists; by default ImageSets/fsr inside the data set, or a folder in the cache
             that is named where that is read-only.
+        mask_folder: Where masks lie that the data set lacks, instead of in SegmentationClassAug (VOC) or
+            SegmentationClass (COCO), and where --write_masks draws. The lists remember it: whoever reads them finds the
+            masks.
         write_masks: COCO only: first write the masks that are missing, from the annotations; beside the lists where the
             data set is read-only.
-        skip_bad: Leave images whose files are bad out of the lists, by name, instead of writing none.
+        skip_bad: Leave images whose files are bad out of the lists, by name, instead of writing none. The lists remember
+            them, too.
     """
     if dataset == "voc":
         if write_masks:
@@ -72,6 +77,12 @@ def prepare(
         source.list_folder = writable_list_folder(source.root)
     else:
         check_folder(list_folder, "--list_folder")
+    if mask_folder is not None:
+        if write_masks:
+            check_folder(mask_folder, "--mask_folder")
+        elif not mask_folder.is_dir():
+            raise UserError(f"--mask_folder {mask_folder} is no folder")
+        source.mask_folder = mask_folder.absolute()
     if isinstance(source, VocSource):
         prepare_voc(source, skip_bad)
     else:
@@ -83,7 +94,7 @@ def prepare_voc(source: VocSource, skip_bad: bool = False, just_drawn: bool = Fa
     names = voc_names(source)
     if "train_aug" not in names:
         print(f"no list train_aug: {source.no_augmented_list}")
-    _write_checked_lists(source, names, partial(voc_classes, source), (), skip_bad, just_drawn)
+    _write_checked_lists(source, names, None, (), skip_bad, just_drawn)
 
 
 def prepare_coco(source: CocoSource, write_masks: bool, skip_bad: bool = False, just_drawn: bool = False) -> None:
@@ -93,20 +104,24 @@ def prepare_coco(source: CocoSource, write_masks: bool, skip_bad: bool = False, 
     """
     images = {split: read_annotations(source, split) for split in ("train", "val")}
     if write_masks:
-        source.draws_beside_lists = not _can_be_written(source.root / "SegmentationClass")
+        if source.mask_folder is None and not _can_be_written(source.root / "SegmentationClass"):
+            source.mask_folder = source.list_folder / "SegmentationClass"
         for split in images:
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
     names = {split: sorted(images[split]) for split in images}
+    del images  # outlines take gigabytes
     check_apart(names, source)
     without_masks = tuple(
         split for split in ("train",) if not _mask_file(source, names[split][0], split).parent.is_dir()
     )
     for split in without_masks:
         print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
-    for split in images.keys() - without_masks:
+    for split in (split for split in names if split not in without_masks):
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
-    _write_checked_lists(source, names, lambda name, _: classes[name], without_masks, skip_bad, just_drawn)
+        if source.layout[split] != next(iter(LAYOUTS)):
+            print(f"{split}: masks are read as {source.layout[split]}")
+    _write_checked_lists(source, names, classes, without_masks, skip_bad, just_drawn)
 
 
 def _can_be_written(folder: Path) -> bool:
@@ -135,87 +150,92 @@ def _write_masks(source: CocoSource, split: str, images: dict[str, AnnotatedImag
     print(f"{split}: {len(missing)} masks written{place}, {len(images) - len(missing)} existed already")
 
 
-@dataclass(frozen=True)
-class _Finding:
-    size: tuple[int, int] | None
-    classes: tuple[int, ...]
-    truth: Truth | None
-    problems: tuple[str, ...]
-
-
 def _write_checked_lists(
     source: Source,
     names: dict[str, list[str]],
-    classes_of: ClassesOf,
+    labels: Labels | None,
     without_masks: tuple[str, ...],
     skip_bad: bool,
     just_drawn: bool,
 ) -> None:
     """Decode all files and print what is bad. Write the lists if no file is bad, or is to be left out, and the masks
-    may be right. Pictures that were `just_drawn` are not looked at for damage that only libjpeg tells."""
+    may be right. Labels are those of each image's own files where none are given."""
     for sentence in other_counts(names, source):
         print(sentence)
 
-    def files(name: str, split: str) -> tuple[Path, Path | None]:
-        mask_file = None if split in without_masks else source.mask_file(name, split)
-        if mask_file is not None and split.startswith("train") and not os.path.lexists(mask_file):
-            mask_file = None  # training needs none
-        return source.image_file(name, split), mask_file
+    def files(name: str, split: str) -> Files:
+        mask = None if split in without_masks else source.mask_file(name, split)
+        if mask is not None and split.startswith("train") and not os.path.lexists(mask):
+            mask = None  # training needs none
+        return Files(name, split, source.image_file(name, split), mask)
 
-    # An image is in several lists, often with the same mask.
-    files_of = {(name, split): files(name, split) for split in names for name in names[split]}
-    images = {pair: place for place, pair in files_of.items()}
-
-    def examine(pair: tuple[Path, Path | None]) -> _Finding:
-        return _examine(source, *images[pair], pair[1] is not None, classes_of)
-
-    progress = _in_threads(examine, list(images), "checking images")
-    findings = dict(zip(images, progress, strict=True))
-    damaged = {} if just_drawn else _damages([pair[0] for pair, found in findings.items() if found.size])
-    bad = {
-        pair: [*found.problems, *damaged.get(pair[0], ())]
-        for pair, found in findings.items()
-        if found.problems or pair[0] in damaged
-    }
-    problems = list(dict.fromkeys(text for texts in bad.values() for text in texts))
+    of_image = {(name, split): files(name, split) for split in names for name in names[split]}
+    once = {(one.image, one.mask): one for one in reversed(of_image.values())}  # of all lists it is in
+    of_image = {key: once[one.image, one.mask] for key, one in of_image.items()}
+    wanted = list(dict.fromkeys(of_image.values()))
+    journal = None if just_drawn else CheckJournal(source)
+    findings = _findings(source, wanted, journal)
+    bad = {one: found.problems for one, found in findings.items() if found.problems}
+    problems = list(dict.fromkeys(text for one in wanted if one in bad for text in bad[one]))
     for text in problems:
         print(text)
     if problems and not skip_bad:
         own = ""
-        if isinstance(source, VocSource) and 2 * len({name for name, _ in source.unknown}) > len(images):
-            own = f"; {source.no_such_classes()}"  # not a mistake here and there
+        unknown = [found.unknown for found in findings.values() if found.unknown]
+        if isinstance(source, VocSource) and 2 * len(unknown) > len(wanted):  # not a mistake here and there
+            own = f"; {source.no_such_classes(set(chain.from_iterable(unknown)))}"
         raise UserError(f"{len(problems)} bad files in {source.root}, named above; no list was written{own}")
+    left_out: dict[str, dict[str, str]] = {}
     for split in names:
-        left_out = [name for name in names[split] if files_of[name, split] in bad]
-        if left_out:
-            print(f"{split}: {len(left_out)} images are left out: {', '.join(left_out)}")
-            names[split] = [name for name in names[split] if files_of[name, split] not in bad]
+        left_out[split] = {name: bad[of_image[name, split]][0] for name in names[split] if of_image[name, split] in bad}
+        if left_out[split]:
+            print(f"{split}: {len(left_out[split])} images are left out: {', '.join(left_out[split])}")
+            names[split] = [name for name in names[split] if name not in left_out[split]]
         if not names[split]:
             raise UserError(f"no image of {split} is left in {source.root}; no list was written")
-    _say_small(source, [(images[pair][0], found) for pair, found in findings.items() if pair not in bad])
-    with_masks = [split for split in names if split not in without_masks]
-    _judge_masks(source, {split: [findings[files_of[name, split]] for name in names[split]] for split in with_masks})
+    _say_small(source, {one.name: found for one, found in findings.items() if one not in bad})
+    coloured = [one.mask for one, found in findings.items() if found.by_colour and one.mask]
+    if coloured:
+        print(f"{len(coloured)} masks are read by VOC's colours, not by their values, such as {min(coloured)}")
+    for split in (split for split in names if split not in without_masks):
+        of_split = {name: findings[of_image[name, split]] for name in names[split]}
+        _judge_masks(source, split, of_split, labels)
 
+    write_record(source.list_folder, source.mask_folder, {split: out for split, out in left_out.items() if out})
     for split in names:
-        labelled = split != "test"  # VOC has boxes for some test images, which are not for training
-        items = [Item(name, findings[files_of[name, split]].classes if labelled else ()) for name in names[split]]
+        items = [Item(name, _labels(name, findings[of_image[name, split]], labels)) for name in names[split]]
+        if split == "test":  # VOC has boxes for some test images, which are not for training
+            items = [Item(item.name, ()) for item in items]
         file = source.list_folder / f"{split}.txt"
         write_list(file, items)
         print(f"{split}: {len(items)} images, {sum(len(item.classes) for item in items)} labels, {file}")
+    if journal is not None:
+        journal.remove()
 
 
-def _damages(images: list[Path]) -> dict[Path, list[str]]:
-    """What is wrong with each picture that decodes, but to wrong pixels."""
-    files = list(dict.fromkeys(images))
-    said = zip(files, damages(files), strict=True) if files else ()
-    return {file: [f"image {file} is damaged: {text}"] for file, text in said if text is not None}
+def _findings(source: Source, wanted: list[Files], journal: CheckJournal | None) -> dict[Files, Finding]:
+    """What is found about each image, or was before an interruption."""
+    known = {} if journal is None else journal.known(wanted)
+    missing = [files for files in wanted if files not in known]
+    if known:
+        print(f"{len(known)} of {len(wanted)} images were looked at before, and have not changed since")
+    found = examine(source, missing, drawn_here=journal is None)
+    if journal is not None:
+        found = journal.noted(missing, found)
+    progress = with_progress(found, len(missing), "checking images")
+    known |= dict(zip(missing, progress, strict=True))
+    return {files: known[files] for files in wanted}
 
 
-def _say_small(source: Source, images: list[tuple[str, _Finding]]) -> None:
+def _labels(name: str, finding: Finding, labels: Labels | None) -> tuple[int, ...]:
+    return finding.classes if labels is None else labels[name]
+
+
+def _say_small(source: Source, images: Mapping[str, Finding]) -> None:
     """Name the images of which the network sees less than a patch at its smallest scale."""
     preset = PRESETS["synthetic" if source.is_synthetic else "coco" if isinstance(source, CocoSource) else "voc"]()
     least = math.ceil(preset.patch_size / min(1.0, *preset.cam_scales))
-    small = [(min(found.size), name) for name, found in images if found.size and min(found.size) < least]
+    small = [(min(found.size), name) for name, found in images.items() if found.size and min(found.size) < least]
     if small:
         side, name = min(small)
         print(
@@ -224,51 +244,26 @@ def _say_small(source: Source, images: list[tuple[str, _Finding]]) -> None:
         )
 
 
-def _judge_masks(source: Source, findings: dict[str, list[_Finding]]) -> None:
-    """Say what is odd about the masks of each set. Raises UserError if they cannot be its ground truth."""
-    if source.mapped_by_colour:
-        first = min(source.mapped_by_colour)
-        print(f"{len(source.mapped_by_colour)} masks are read by VOC's colours, not by their values, such as {first}")
-    for split, of_split in findings.items():
-        truths = [finding.truth for finding in of_split if finding.truth is not None]
-        missing = len(of_split) - len(truths)
-        if missing and source.has_ground_truth(split):
-            print(f"{split}: {missing} images without masks (needed only for an evaluation on this set)")
-        wrong = wrong_truth(split, truths, source.class_names)
-        if wrong is not None:
-            raise UserError(f"{wrong} ({source.root}); no list was written")
-        sentence = contradictions(split, truths)
-        if sentence is not None:
-            print(sentence)
-
-
-def _examine(source: Source, name: str, split: str, with_mask: bool, classes_of: ClassesOf) -> _Finding:
-    """Decode one image and its mask, if it has one, and find its labels."""
-    problems: list[str] = []
-    classes: tuple[int, ...] = ()
-    size = ground_truth = truth = None
-    try:
-        size = read_image(source.image_file(name, split)).size
-    except UserError as error:
-        problems.append(str(error))
-    try:
-        ground_truth = source.ground_truth(name, split, size) if with_mask else None
-    except UserError as error:
-        problems.append(str(error))
-    try:
-        classes = classes_of(name, ground_truth)
-    except UserError as error:
-        problems.append(str(error))
-    annotated = source.is_annotated(name)
-    if not with_mask and not annotated and source.has_ground_truth(split):
-        problems.append(f"image {source.image_file(name, split)} has neither annotation nor mask: nothing labels it")
-    if ground_truth is not None:
-        truth = truth_of(name, classes if annotated else None, ground_truth)
-    return _Finding(size, classes, truth, tuple(problems))
+def _judge_masks(source: Source, split: str, findings: Mapping[str, Finding], labels: Labels | None) -> None:
+    """Say what is odd about the masks of a set. Raises UserError if they cannot be its ground truth."""
+    truths = [
+        Truth(name, _labels(name, found, labels) if source.is_annotated(name) else None, found.drawn, found.ignored)
+        for name, found in findings.items()
+        if found.drawn is not None
+    ]
+    missing = len(findings) - len(truths)
+    if missing and source.has_ground_truth(split):
+        print(f"{split}: {missing} images without masks (needed only for an evaluation on this set)")
+    wrong = wrong_truth(split, truths, source.class_names)
+    if wrong is not None:
+        raise UserError(f"{wrong} ({source.root}); no list was written")
+    sentence = contradictions(split, truths)
+    if sentence is not None:
+        print(sentence)
 
 
 def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Iterator[R]:
-    """`map(work, arguments)` with progress on all processors; Pillow decodes and compresses without Python's lock."""
+    """`map(work, arguments)` with progress on all processors; Pillow compresses without Python's lock."""
     threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
         yield from with_progress(threads.map(work, arguments), len(arguments), label)

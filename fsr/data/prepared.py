@@ -11,6 +11,7 @@ import numpy as np
 from fsr.data.images import Mask, open_mask
 from fsr.data.list_places import list_folder_of
 from fsr.data.lists import Item, read_list
+from fsr.data.record import read_record, told
 from fsr.errors import UnreadableError, UserError
 
 IMAGE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
@@ -54,7 +55,10 @@ class PreparedSet(ABC):
         self.list_folder = list_folder or list_folder_of(self.root)
         self.remedy = f"python -m fsr.data.prepare {kind} {shlex.quote(str(data_folder))}"
         if list_folder is not None:
-            self.remedy += f" --list_folder {list_folder}"
+            self.remedy += f" --list_folder {shlex.quote(str(list_folder))}"
+        self.record = read_record(self.list_folder, self.remedy)
+        # Where masks are looked for first, if not inside the data set: what `prepare` wrote down.
+        self.mask_folder = None if self.record.mask_folder is None else self.list_folder / self.record.mask_folder
 
     def items(self, split: str) -> list[Item]:
         """The images of the prepared list `split`. Raises UserError if it is missing, damaged, or has no labels."""
@@ -63,6 +67,10 @@ class PreparedSet(ABC):
         if self.has_ground_truth(split) and not any(item.classes for item in items):
             raise UserError(f"list {file} has no labels (`NAME 1,15`); make it anew with `{self.remedy}`")
         return items
+
+    def left_out(self, split: str) -> str | None:
+        """A sentence about the images that `prepare` left out of a list, None if it left out none."""
+        return told(self.record, split, self.list_folder)
 
     def has_ground_truth(self, split: str) -> bool:
         """Whether the images of a set have masks. Only the evaluation server has those of a test set."""

@@ -35,11 +35,11 @@ class Truth(NamedTuple):
         return not set(self.drawn) <= set(self.labels) or bool(self.labels and not self.drawn)
 
 
-def truth_of(name: str, labels: tuple[int, ...] | None, ground_truth: np.ndarray) -> Truth:
-    """What a mask says, uint8 [H, W], beside the labels of its image's annotation."""
+def drawn_in(ground_truth: np.ndarray) -> tuple[tuple[int, ...], float]:
+    """Classes of a mask, uint8 [H, W], and the fraction of its pixels that are to be ignored."""
     counts = np.bincount(ground_truth.ravel(), minlength=IGNORED + 1)
     drawn = tuple((np.flatnonzero(counts[1:IGNORED]) + 1).tolist())
-    return Truth(name, labels, drawn, float(counts[IGNORED] / counts.sum()))
+    return drawn, float(counts[IGNORED] / counts.sum())
 
 
 def wrong_truth(split: str, truths: Sequence[Truth], class_names: Sequence[str]) -> str | None:

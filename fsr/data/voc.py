@@ -1,6 +1,8 @@
 """PASCAL VOC 2012 on disk, and the synthetic set, which has the same layout and VOC's first eight class names."""
 
 import os
+from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +36,22 @@ class VocSource(PreparedSet):
             which = own if os.path.lexists(own) else "voc"
             raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
         self.class_names = names[:num_classes]
-        self.unknown: set[tuple[str, str]] = set()  # image and class of objects in XMLs, for `prepare`
+        self.unknown: set[tuple[str, str]] = set()  # images and classes of objects in XMLs, for `prepare`
         self.own_masks = self.root / "SegmentationClass"
-        # Masks of train and val by SBD; they have to be added to VOC by hand, or lie beside it as they are unzipped.
-        places = (self.root / "SegmentationClassAug", data_folder / "benchmark_RELEASE" / "dataset" / "cls")
-        self.augmented_masks = next((place for place in places if place.is_dir()), places[0])
+        self._unzipped = data_folder / "benchmark_RELEASE" / "dataset" / "cls"
 
-    def no_such_classes(self) -> str:
-        """Which classes the XMLs have that this set has not, and what can be done, in a sentence."""
-        seen = ", ".join(map(shown, sorted({class_name for _, class_name in self.unknown})[:30]))
+    @cached_property
+    def augmented_masks(self) -> Path:
+        """Masks of train and val by SBD: they have to be added to VOC by hand, or lie beside it as they are unzipped, or
+        anywhere, if `prepare` was told where."""
+        if self.mask_folder is not None:
+            return self.mask_folder
+        places = (self.root / "SegmentationClassAug", self._unzipped)
+        return next((place for place in places if place.is_dir()), places[0])
+
+    def no_such_classes(self, unknown: Collection[str]) -> str:
+        """What can be done about the classes that the XMLs have and this set has not, in a sentence."""
+        seen = ", ".join(map(shown, sorted(unknown)[:30]))
         return f"classes of your own ({seen}) have to stand in {self.root / 'classes.txt'}, one a line"
 
     @property
