@@ -14,7 +14,7 @@ export STUDY RUNS DATASET DATA RUN CHECKPOINT PORT
 
 .PHONY: help setup prepare sweep status report board dashboard train infer test slow lint sanitize gpu lock audit
 help:
-	@sed -n 's/^#: //p' Makefile
+	@sed -n 's/^#: \{0,1\}//p' Makefile
 
 #: make setup        .venv with everything, and the native op
 #: make sweep        sweep a study: STUDY=smoke; on the synthetic set, or DATA=DIR

@@ -1,9 +1,9 @@
-"""Saves a run's networks in the released implementation's format: `python -m fsr.export BEST.PT FOLDER`."""
+"""Saves a run's networks in the released implementation's format: `fsr export BEST.PT FOLDER`."""
 
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("export", torch=True)
 
 import os
 from pathlib import Path
@@ -47,7 +47,7 @@ def export(
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    call(export, "python -m fsr.export", arguments)
+    call(export, "export", arguments)
 
 
 if __name__ == "__main__":

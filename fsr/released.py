@@ -1,7 +1,7 @@
 """Checkpoints in the released implementation's format: the weights of one network, by name.
 
 Our networks use the same names (tests/golden/checkpoint_keys.txt). `fsr.checkpoint.load_network` reads such files,
-`python -m fsr.export` writes them.
+`fsr export` writes them.
 """
 
 import dataclasses
