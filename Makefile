@@ -1,23 +1,58 @@
-# make sweep: everything from nothing to a finished smoke study.  make test: the whole suite.
+# `make help` lists what there is. Values come as NAME=VALUE; ARGS are further flags of the command behind a target.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DATA := data/synthetic
+FSR := $(BIN)/fsr
+SYNTHETIC := data/synthetic
 STUDY ?= smoke
 RUNS ?= runs
+DATASET ?= synthetic
+RUN ?= runs/$(DATASET)
+CHECKPOINT ?= $(RUN)/best.pt
+# Through the environment: a value stays one word for the shell, whatever is in it.
+export STUDY RUNS DATASET DATA RUN CHECKPOINT PORT
 
-.PHONY: setup lock audit sweep report board dashboard test slow lint sanitize gpu
+.PHONY: help setup prepare sweep status report board dashboard train infer test slow lint sanitize gpu lock audit
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: make setup        .venv with everything, and the native op
+#: make sweep        sweep a study: STUDY=smoke; on the synthetic set, or DATA=DIR
+#: make status       how far a study is: STUDY=smoke
+#: make report       one page of a study: STUDY=smoke, or STUDY="a b"
+#: make board        its curves and pictures in TensorBoard: STUDY=smoke PORT=6006
+#: make dashboard    its search in optuna-dashboard: STUDY=smoke PORT=8080
+#: make prepare      check a data set, write its lists: DATASET=voc DATA=DIR
+#: make train        one run on this machine: DATASET=voc DATA=DIR RUN=runs/voc
+#: make infer        its scores, label maps and report.html, with the same values
+#:
+#: make test         all tests but the slow ones; make slow; make lint
+#: make sanitize     the CPU kernels under sanitizers; make gpu: on a GPU
+#: make lock         writes constraints.txt anew; make audit: known advisories
+#:
+#: RUNS=DIR names another folder of studies. ARGS="--trials 32" are further flags
+#: of the command behind a target; .venv/bin/fsr --help lists all commands.
+
 setup: $(VENV)/installed
 
 # Nothing is installed but files whose hashes are known, so what builds pydensecrf2 comes first, and the package is built
-# against the torch that is installed, both not in pip's isolation, which knows no hashes.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation
-$(VENV)/installed: pyproject.toml setup.py constraints.txt constraints-build.txt $(wildcard csrc/*)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --requirement constraints-build.txt
-	$(PIP) --require-hashes --requirement constraints.txt
-	$(PIP) --no-deps --editable .
-	touch $@
+# against the torch that is installed, both not in pip's isolation, which knows no hashes. On a terminal pip draws how far
+# each download is.
+LOG := build/setup.log
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --log $(LOG)
+FAILED := || ./setup.sh failed
+$(VENV)/installed: pyproject.toml setup.py setup.sh constraints.txt constraints-build.txt $(wildcard csrc/*)
+	@./setup.sh check '$(PYTHON)'
+	@mkdir -p build && rm -f $(LOG)
+	@test -x $(BIN)/python || '$(PYTHON)' -m venv $(VENV)
+	@echo 'setup 2 of 4: what builds packages'
+	@$(PIP) --require-hashes --requirement constraints-build.txt $(FAILED) 2 $(LOG)
+	@echo "setup 3 of 4: $$(grep -c '^[^ #]' constraints.txt) pinned packages, about 6 GB: minutes, by the network"
+	@$(PIP) --require-hashes --requirement constraints.txt $(FAILED) 3 $(LOG)
+	@echo 'setup 4 of 4: this package, and its native op: a minute or two'
+	@$(PIP) --no-deps --editable . $(FAILED) 4 $(LOG)
+	@touch $@
+	@echo 'setup is done. Next: make sweep   (a small study on this machine), or $(FSR) --help'
 
 # What the pins allow, in the versions that they have today where these still fit.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
@@ -30,20 +65,37 @@ lock: $(VENV)/installed
 audit: $(VENV)/installed
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement constraints.txt
 
-$(DATA)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
-	$(BIN)/python -m fsr.data.synthetic $(DATA)
+$(SYNTHETIC)/VOCdevkit/VOC2012/synthetic.json: | $(VENV)/installed
+	$(FSR) synthetic $(SYNTHETIC)
 
-sweep: $(VENV)/installed $(DATA)/VOCdevkit/VOC2012/synthetic.json
-	$(BIN)/python launch/sweep.py --study '$(STUDY)' --runs '$(RUNS)' --data_folder $(DATA) --cluster local
+# Without DATA, the synthetic set: it is drawn where it is missing.
+DRAWN := $(if $(DATA),,$(SYNTHETIC)/VOCdevkit/VOC2012/synthetic.json)
+DATA_FOLDER := $(if $(DATA),"$$DATA",$(SYNTHETIC))
 
-board: $(VENV)/installed
-	$(BIN)/python analysis/board.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
+prepare: $(VENV)/installed
+	$(FSR) prepare "$$DATASET" "$$DATA" $(ARGS)
 
-dashboard: $(VENV)/installed
-	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
+sweep: $(VENV)/installed $(DRAWN)
+	$(FSR) sweep --study "$$STUDY" --runs "$$RUNS" --data_folder $(DATA_FOLDER) \
+		$(if $(DATA),,--dataset synthetic --cluster local) $(ARGS)
+
+status: $(VENV)/installed
+	$(FSR) status --study "$$STUDY" --runs "$$RUNS" $(ARGS)
 
 report: $(VENV)/installed
-	$(BIN)/python analysis/report.py --study '$(STUDY)' --runs '$(RUNS)'
+	set -f; $(FSR) report --study $$STUDY --runs "$$RUNS" $(ARGS)
+
+board: $(VENV)/installed
+	$(FSR) board --study "$$STUDY" --runs "$$RUNS" $(if $(PORT),--port "$$PORT") $(ARGS)
+
+dashboard: $(VENV)/installed
+	$(FSR) dashboard --study "$$STUDY" --runs "$$RUNS" $(if $(PORT),--port "$$PORT") $(ARGS)
+
+train: $(VENV)/installed $(DRAWN)
+	$(FSR) train "$$DATASET" --data_folder $(DATA_FOLDER) --run_folder "$$RUN" $(ARGS)
+
+infer: $(VENV)/installed
+	$(FSR) infer "$$DATASET" --data_folder $(DATA_FOLDER) --checkpoint "$$CHECKPOINT" --report $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -1,9 +1,13 @@
-"""A study or a run in TensorBoard: `python analysis/board.py --study NAME --runs DIR`, for this machine's browser."""
+"""A study or a run in TensorBoard: `fsr board --study NAME`, for this machine's browser."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("board")
 
 import threading
 from collections.abc import Iterator
@@ -67,7 +71,7 @@ def shown(options: Options) -> Iterator[Path]:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "board", arguments)
     with shown(options) as folder:
         from tensorboard import default
         from tensorboard.program import TensorBoard

@@ -1,9 +1,13 @@
-"""Studies side by side: `python analysis/compare.py --study mask_ratio --study block_size`."""
+"""Studies side by side: `fsr compare --study mask_ratio block_size`."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("compare")
 
 import itertools
 from dataclasses import dataclass
@@ -97,7 +101,7 @@ def differences(best: dict[str, Best]) -> Table:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "compare", arguments)
     studies = named(options.study)
     if len(studies) < 2:
         raise UserError(f"name at least two different studies, got --study {studies[0]}")

@@ -1,9 +1,13 @@
-"""A study in optuna-dashboard: `python analysis/dashboard.py --study NAME --runs DIR`, for this machine's browser."""
+"""A study in optuna-dashboard: `fsr dashboard --study NAME`, for this machine's browser."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("dashboard")
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +49,7 @@ class Options(Bounded):
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "dashboard", arguments)
     try:
         storage = WithSearch(open_launched(StudyFolder.in_runs(options.runs, options.study)), options.study)
     except KeyError:

@@ -1,9 +1,13 @@
-"""The main plots of studies as PNG files: `python analysis/figures.py --study mask_ratio momentum --out FOLDER`."""
+"""The main plots of studies as PNG files: `fsr figures --study mask_ratio momentum --out FOLDER`."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("figures")
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +43,7 @@ class Options:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "figures", arguments)
     check_folder(options.out, "--out")
     matplotlib.use("agg")
     begin()

@@ -1,9 +1,13 @@
-"""One picture of what a trained network sees: `python analysis/gallery.py --run RUN_FOLDER --out gallery.png`."""
+"""One picture of what a trained network sees: `fsr gallery --run RUN_FOLDER --out gallery.png`."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("gallery", torch=True)
 
 import itertools
 from dataclasses import dataclass, replace
@@ -44,7 +48,7 @@ class Options(Bounded):
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Draw and save."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "gallery", arguments)
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out must be a PNG file, NAME.png, got {options.out}")
     check_file(options.out, "--out")

@@ -1,12 +1,16 @@
 """Finished runs of one or several studies as tidy tables: `load("mask_ratio")`, or as CSV files on the command line.
 
-python analysis/load.py --study mask_ratio block_size --out FOLDER
+fsr load --study mask_ratio block_size --out FOLDER
 """
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("load")
 
 import dataclasses
 import hashlib
@@ -175,7 +179,7 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "load", arguments)
     check_folder(options.out, "--out")
     tables = load(*named(options.study), runs=options.runs)
     for field in dataclasses.fields(tables):

@@ -1,12 +1,16 @@
-"""All notebooks as one page: `python analysis/report.py --study mask_ratio [block_size …] --out report.html`.
+"""All notebooks as one page: `fsr report --study mask_ratio [block_size …]`.
 
 The page needs nothing else: no network, no scripts of others.
 """
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("report")
 
 import hashlib
 import os
@@ -98,7 +102,7 @@ def default_page(folders: Sequence[StudyFolder]) -> Path:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "report", arguments)
     studies = named(options.study)
     folders = [study_folder(study, options.runs) for study in studies]
     load(*studies, runs=options.runs)  # what cannot be read is said here, not by a notebook

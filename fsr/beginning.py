@@ -6,12 +6,16 @@ here (memory, threads, a package), where libraries crash or hang, is one sentenc
 
 import os
 import resource
+import shlex
 import signal
 import sys
 import threading
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from fsr.next_command import shown_path
 from fsr.stop_signals import leave
 
 OURS = ("fsr", "launch", "sweeps", "analysis")
@@ -19,14 +23,14 @@ LIGHT_GB, TORCH_GB = 0.6, 3.6  # of addresses that imports take (VmPeak), withou
 MOST_THREADS = 64  # that libraries start, a core each
 
 
-def begin(*, torch: bool = False) -> None:
-    """Prepare the process of a command for what may come before its `main`. `torch`: it imports torch."""
+def begin(command: str, *, torch: bool = False) -> None:
+    """Prepare the process of `fsr COMMAND` for what may come before its `main`. `torch`: it imports torch."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
     from fsr import errors  # now: with little memory it could not be imported when it is needed
 
     assert errors
-    sys.excepthook = tell
+    sys.excepthook = partial(tell, command)
     # A stream that is closed, as by `>&-`: else the next file that is opened gets its number, and what is printed.
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -66,7 +70,7 @@ def check_threads() -> None:
         enough.set()
 
 
-def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def tell(command: str, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python does with an error that ends the process: one sentence where it is none of the program's own."""
     from fsr.errors import end_of, say_end
 
@@ -74,8 +78,17 @@ def tell(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if end is not None:
         say_end(*end)
     if isinstance(error, ImportError) and str(error.name).partition(".")[0] not in OURS:
-        refuse(f"{sys.executable} cannot import what this command needs: {error}; `make setup` installs it")
+        refuse(f"{sys.executable} cannot import what this command needs: {error}; {remedy(command)}")
     sys.__excepthook__(kind, error, trace)
+
+
+def remedy(command: str) -> str:
+    """What to type where this Python lacks a package: the same with the environment of the checkout, if it has one."""
+    root = Path(__file__).resolve().parent.parent
+    script = root / ".venv" / "bin" / "fsr"
+    if script.exists() and script.with_name("python") != Path(sys.executable):
+        return f"type this instead: {shlex.join([shown_path(script), command, *sys.argv[1:]])}"
+    return f"`make setup` in {root} installs it"
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -62,7 +62,6 @@ def check_bounds(kind: Callable[..., Any], values: Mapping[str, Any], prefix: st
         value = values.get(name)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not bounds.allows(number):
-                name = name.replace("_", "-") if prefix == "--" else name
                 raise UserError(f"{prefix}{name} must be {bounds}, got {_shown(value)}")
 
 

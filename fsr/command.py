@@ -1,24 +1,34 @@
-"""Command lines: of a training run, a preset's name, then any field of TrainConfig as a flag; and how any is read."""
+"""Command lines: of a training run, a preset's name, then any field of TrainConfig as a flag; and how any is read.
+
+A flag is called as its field, with `-` or `_`; a yes or no is `--FLAG` or `--no-FLAG`, or has true or false behind it.
+"""
 
 import io
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields, make_dataclass
+from contextlib import redirect_stderr
+from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import tyro
 
 from fsr.config import PRESETS, TrainConfig
-from fsr.errors import UserError
+from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.flags import Flag, flags_of
+from fsr.help_page import help_page
+from fsr.next_command import next_command
 
 More = TypeVar("More")
 Answer = TypeVar("Answer")
+
+YES_OR_NO = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -28,79 +38,182 @@ class Nothing:
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """The folder and the configuration of a run."""
+    """Train one run on this machine. A run in the folder resumes.
+
+    On several GPUs start it by torchrun, once for each: .venv/bin/torchrun --nproc_per_node 4 -m fsr.train voc
+    --data_folder DIR --run_folder runs/voc. On Slurm, fsr submit-train takes the same flags.
+
+    Examples:
+        --data_folder DIR --run_folder runs/voc
+        --data_folder DIR --run_folder runs/lr --lr 3e-5 --iterations 2000 --no-deterministic
+    """
 
     run_folder: Path
     """Folder of the run: configuration, metrics, checkpoints, result. A run in it resumes."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig]
 
 
-def parse_command(program: str, arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
+def parse_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
     """Configuration and run folder from `{voc,coco,synthetic} --run_folder DIR [--FIELD VALUE ...]`.
 
     Raises UserError for an unknown preset or flag, or a value that is not allowed.
     """
-    return parse_with(Nothing, program, arguments)[1:]
+    return parse_with(Nothing, "train", arguments, TrainCommand.__doc__ or "")[1:]
 
 
-def parse_with(more: type[More], program: str, arguments: Sequence[str]) -> tuple[More, TrainConfig, Path]:
-    """The same with the flags of another dataclass beside, all with defaults; one --help shows both."""
-    presets = ", ".join(PRESETS)
-    flags = ["--run_folder", *flags_of(TrainConfig), *(flag.replace("_", "-") for flag in flags_of(more))]
-    if set(arguments[:1]) & {"-h", "--help"}:
-        print(f"usage: {program} DATASET --run_folder DIR [--FIELD VALUE ...]   (DATASET: {presets}; each has --help)")
-        raise SystemExit(ExitCode.DONE)
-    check_flags(arguments, flags)
-    # Other flags may stand before the preset.
-    _, others = parse_flags(more, program, arguments, return_unknown_args=True, add_help=False)
-    preset = others[0] if others else "nothing"
-    if preset not in PRESETS:
-        raise UserError(f"{program} expects a data set as its first argument, got {preset}; allowed: {presets}")
-    rest = list(arguments)
-    rest.remove(preset)
-    default = TrainCommand(tyro.MISSING, PRESETS[preset]())
-    command = parse_both(TrainCommand, more, f"{program} {preset}", rest, default)
-    return command.cluster, command.method.config, command.method.run_folder
+def parse_with(more: type[More], command: str, arguments: Sequence[str], text: str) -> tuple[More, TrainConfig, Path]:
+    """The same with the flags of another dataclass beside, all with defaults; one --help shows both.
 
-
-def parse_both(
-    method: type, cluster: type, program: str, arguments: Sequence[str], default: Any = tyro.MISSING, **options: Any
-) -> Any:
-    """The flags of two dataclasses from one command line, as the attributes `method` and `cluster` of the answer."""
-    omit = tyro.conf.OmitArgPrefixes
-    both = make_dataclass("Both", [("method", omit[method]), ("cluster", omit[cluster])])
-    if default is not tyro.MISSING:
-        options["default"] = both(default, cluster())
-    return parse_flags(both, program, arguments, config=(tyro.conf.FlagConversionOff,), **options)
-
-
-def parse_flags(kind: Callable[..., Any], program: str | None, arguments: Sequence[str] | None, **options: Any) -> Any:
-    """What a command line says as a dataclass, or as the answer of a function with these flags.
-
-    `arguments` are by default the process's own. Raises UserError, with tyro's reason, for a line that it does not
-    accept; other options are tyro's.
+    `text` is the docstring of the help page.
     """
-    words = {"true": "True", "false": "False"}  # the released flags' spelling
-    given = [words.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    complaint, help_page = io.StringIO(), getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    both = type_of_both(TrainCommand, more)
+    presets = ", ".join(PRESETS)
+    others, words = read_words(flags_of(both), arguments)
+    preset = others.pop(0) if others else None
+    if asks_for_help(arguments) and preset not in PRESETS:
+        print(f"usage: {next_command(command)} DATASET --run_folder DIR [--FLAG VALUE ...]\n")
+        print(f"DATASET is one of {presets}. Each has its own defaults, which its page shows:")
+        print(f"  {next_command(command, 'voc', '--help')}")
+        raise SystemExit(ExitCode.DONE)
+    if preset not in PRESETS:
+        told = preset or "nothing"
+        raise UserError(f"fsr {command} expects a data set as its first argument, got {told}; allowed: {presets}")
+    default = both(TrainCommand(tyro.MISSING, PRESETS[preset]()), more())
+    words += ["--help"] if asks_for_help(arguments) else []
+    read = parse_flags(both, f"{command} {preset}", [*others, *words], text=text, default=default)
+    return read.cluster, read.method.config, read.method.run_folder
+
+
+def type_of_both(method: type, cluster: type) -> Callable[..., Any]:
+    """A dataclass with the flags of two, as the attributes `method` and `cluster`."""
+    omit = tyro.conf.OmitArgPrefixes
+    return make_dataclass("Both", [("method", omit[method]), ("cluster", omit[cluster])])
+
+
+def parse_flags(
+    kind: Callable[..., Any], command: str, arguments: Sequence[str] | None, *, text: str | None = None, **options: Any
+) -> Any:
+    """What the words behind `fsr COMMAND` say as a dataclass, or as the answer of a function with these flags.
+
+    `arguments` are by default the process's own; `text` is the docstring of the help page, by default that of `kind`.
+    Raises UserError for a line that is not accepted. Other options are tyro's.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    flags = flags_of(kind, options.get("default"))
+    if asks_for_help(arguments):
+        print(help_page(command, flags, text or kind.__doc__ or ""), end="")
+        raise SystemExit(ExitCode.DONE)
+    others, words = read_words(flags, arguments)
+    complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint), redirect_stdout(help_page):
-            return tyro.cli(kind, prog=program, args=given, **options)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise UserError(reason_of(complaint.getvalue())) from None
+        with redirect_stderr(complaint):
+            return tyro.cli(kind, prog=f"fsr {command}", args=[*others, *words], use_underscores=True, **options)
+    except SystemExit:
+        raise UserError(f"{reason_of(complaint.getvalue())} (all flags: {next_command(command, '--help')})") from None
 
 
-def call(function: Callable[..., Answer], program: str, arguments: Sequence[str] | None, **options: Any) -> Answer:
+def call(function: Callable[..., Answer], command: str, arguments: Sequence[str] | None) -> Answer:
     """Call a function whose parameters are the flags of a command line. Raises UserError as `parse_flags` does."""
 
     @wraps(function)
     def read(*args: Any, **kwargs: Any) -> Callable[[], Answer]:
         return partial(function, *args, **kwargs)
 
-    work: Callable[[], Answer] = parse_flags(read, program, arguments, **options)
+    work: Callable[[], Answer] = parse_flags(read, command, arguments)
     return work()
+
+
+def help_first(parse: Callable[[Sequence[str]], Any]) -> None:
+    """Where help is asked for, print it and end: before the imports of the command, which take seconds.
+
+    Under torchrun the first rank alone tells it, later.
+    """
+    if asks_for_help(sys.argv[1:]) and "RANK" not in os.environ:
+        reports_user_errors(parse)(sys.argv[1:])
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for the help page, wherever in it."""
+    return bool({"-h", "--help"} & set(arguments))
+
+
+def read_words(flags: Sequence[Flag], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line that belong to no flag; and its flags in one spelling, by their fields' names.
+
+    A flag that takes several values may be given several times, and all count. Raises UserError for an unknown flag,
+    and for one that takes one value and is given two.
+    """
+    by_name = {plain(name): flag for flag in flags for name in (flag.name, *flag.aliases) if not flag.positional}
+    negated = {f"no_{flag.name}": flag for flag in flags if flag.kind is bool}
+    given: dict[str, list[str]] = {}
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not is_flag(word):
+            others.append(word)
+            continue
+        if word in ("-h", "--help"):
+            continue
+        name, equals, value = word.partition("=")
+        flag = (negated | by_name).get(plain(name))
+        if flag is None:
+            raise UserError(unknown(name, by_name))
+        values = [value] if equals else []
+        if flag.kind is bool:
+            if rest and not equals and rest[0].lower() in YES_OR_NO:
+                values = [rest.pop(0)]
+            values = [yes_or_no(flag, plain(name), values)]
+        else:
+            while rest and not is_flag(rest[0]) and takes_more(flag, values, rest[0]):
+                values.append(rest.pop(0))
+        if flag.words is None:
+            values = given.get(flag.name, []) + values
+        elif given.get(flag.name, values) != values:
+            told = " and ".join(" ".join(each) or "no value" for each in (given[flag.name], values))
+            raise UserError(f"--{flag.name} is given twice, as {told}; give it once")
+        given[flag.name] = values
+    return others, [word for flag in flags if flag.name in given for word in typed(flag, given[flag.name])]
+
+
+def takes_more(flag: Flag, values: Sequence[str], word: str) -> bool:
+    """Whether the next word is a value of this flag: of `--sbatch` only where it is one for sure."""
+    if flag.appended:
+        return not values or "=" in word
+    return flag.words is None or len(values) < flag.words
+
+
+def typed(flag: Flag, values: Sequence[str]) -> list[str]:
+    """A flag as tyro reads it."""
+    if flag.kind is bool:
+        return [f"--{flag.name}" if values == ["true"] else f"--no_{flag.name}"]
+    if flag.appended:
+        return [word for value in values for word in (f"--{flag.name}", value)]
+    return [f"--{flag.name}={values[0]}"] if values and is_flag(values[0]) else [f"--{flag.name}", *values]
+
+
+def yes_or_no(flag: Flag, name: str, values: Sequence[str]) -> str:
+    """`true` or `false`, as a flag without a value, with `no` before it, or with a value says."""
+    said = values[0] if values else "true"
+    if said.lower() not in YES_OR_NO:
+        raise UserError(f"--{flag.name} takes no value, or true or false (--no-{flag.name} turns it off), got {said}")
+    return str(YES_OR_NO[said.lower()] == (name == plain(flag.name))).lower()
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word begins a flag: not a negative number, and not the path `-`."""
+    return bool(re.match(r"--?[A-Za-z_]", word)) and not re.fullmatch(r"-(inf|nan)", word, re.IGNORECASE)
+
+
+def plain(name: str) -> str:
+    """A flag's name without dashes, as its field is called."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """That there is no such flag, with the nearest ones."""
+    near = [f"--{close}" for close in get_close_matches(plain(name), list(known), n=3, cutoff=0.3)]
+    return f"unknown option {name}; nearest allowed: {', '.join(near) or 'none'} (all: --help)"
 
 
 def reason_of(complaint: str) -> str:
@@ -108,22 +221,4 @@ def reason_of(complaint: str) -> str:
     lines = [line.strip("│╭╮╰╯ ") for line in complaint.splitlines()]
     inside = [line for line in lines if line][1:]
     parts = groupby(inside, key=lambda line: bool(line.strip("─-")))
-    return f"{' '.join(next(part for is_text, part in parts if is_text))} (all flags: --help)"
-
-
-def flags_of(kind: type) -> list[str]:
-    """The flags that tyro makes of a dataclass, aliases too."""
-    hints = get_type_hints(kind, include_extras=True)
-    marks = (mark for field in fields(kind) for mark in getattr(hints[field.name], "__metadata__", ()))
-    aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
-    return [*(f"--{field.name}" for field in fields(kind)), *aliases]
-
-
-def check_flags(arguments: Iterable[str], flags: Sequence[str]) -> None:
-    """Raise UserError for a word that begins like a flag and is none of them, with the nearest ones."""
-    plain = {flag.replace("-", "_"): flag for flag in flags}
-    for word in (argument.partition("=")[0] for argument in arguments):
-        name = word.replace("-", "_")
-        if word.startswith("--") and word not in ("--", "--help") and name not in plain:
-            near = [plain[close] for close in get_close_matches(name, plain, n=3, cutoff=0.3)]
-            raise UserError(f"unknown option {word}; nearest allowed: {', '.join(near) or 'none'} (all: --help)")
+    return " ".join(next(part for is_text, part in parts if is_text))

@@ -6,7 +6,7 @@ The released implementation reads these files, too (`fsr.released`).
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("export", torch=True)
 
 import dataclasses
 import os
@@ -60,7 +60,7 @@ def without_places(config: TrainConfig) -> dict[str, Any]:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    call(export, "python -m fsr.export", arguments)
+    call(export, "export", arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a checkpoint to the numbers and files of a paper: `python -m fsr.infer voc --checkpoint PATH --data_folder DIR`.
+"""From a checkpoint to the numbers and files of a paper: `fsr infer voc --checkpoint PATH --data_folder DIR`.
 
 Images pass in a stream, a few at a time, from the network through the CRF to their files. Nothing large is held in
 memory, or written to disk in between.
@@ -7,7 +7,11 @@ memory, or written to disk in between.
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("infer", torch=True)
+    from fsr.command import help_first
+    from fsr.inference.config import parse
+
+    help_first(parse)
 
 import dataclasses
 import sys
@@ -205,8 +209,8 @@ def of_this_rank(config: InferConfig) -> InferConfig:
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.infer`: SIGINT, SIGTERM and SIGHUP stop it after the current batch; the same command resumes."""
-    config = of_this_rank(parse("python -m fsr.infer", sys.argv[1:] if arguments is None else arguments))
+    """`fsr infer`: SIGINT, SIGTERM and SIGHUP stop it after the current batch; the same command resumes."""
+    config = of_this_rank(parse(sys.argv[1:] if arguments is None else arguments))
     received = received_signals()
     outcome = infer(config, lambda: bool(received))
     if outcome == "shard done":

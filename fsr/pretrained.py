@@ -1,4 +1,4 @@
-"""Fetches pretrained weights: `python -m fsr.pretrained fetch voc`, where there is a network, for nodes without one.
+"""Fetches pretrained weights: `fsr pretrained fetch voc`, where there is a network, for nodes without one.
 
 They lie in Hugging Face's cache (`HF_HOME`), where timm has put them, too. Training reads them from there.
 """
@@ -6,7 +6,7 @@ They lie in Hugging Face's cache (`HF_HOME`), where timm has put them, too. Trai
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("pretrained", torch=True)
 
 import hashlib
 import re
@@ -22,6 +22,7 @@ from huggingface_hub import constants
 from fsr.command import call
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UnreadableError, UserError, reports_user_errors
+from fsr.next_command import next_command
 
 # Within these seconds the hub has to answer a run or a sweep, or there is no network; somebody who fetches has time.
 QUICK_S, PATIENT_S = 4.0, 30.0
@@ -76,7 +77,7 @@ def fetch_command(config: TrainConfig) -> str:
     """The command that fetches the weights that `config` names."""
     preset = PRESETS[config.dataset]()
     is_presets = (preset.backbone, preset.pretrained) == (config.backbone, config.pretrained)
-    return f"`python -m fsr.pretrained fetch {config.dataset if is_presets else config.backbone}`"
+    return f"`{next_command('pretrained', 'fetch', config.dataset if is_presets else config.backbone)}`"
 
 
 def fetch_weights(backbone: str, answer_s: float = PATIENT_S) -> Path:
@@ -156,7 +157,7 @@ def fetch(
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    call(fetch, "python -m fsr.pretrained", sys.argv[1:] if arguments is None else arguments)
+    call(fetch, "pretrained", sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from fsr.next_command import next_command
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What torch.save says of a write that failed; it does not tell why, and of whole files little else can fail.
 TORCHS_WORDS = ("unexpected pos", "enforce fail at inline_container", "file write failed")
@@ -100,7 +102,7 @@ def no_locks(path: Path, error: OSError) -> str:
     """That the file system of a file does not lock it."""
     return (
         f"{path} cannot be locked ({error.strerror or error}), and without locks two processes would do the same work; "
-        "take a folder on a file system that has locks (python launch/doctor.py --runs DIR tries them)"
+        f"take a folder on a file system that has locks ({next_command('doctor', '--runs', 'DIR')} tries them)"
     )
 
 

@@ -1,9 +1,12 @@
-"""Training, top to bottom: `python -m fsr.train {voc,coco,synthetic} --data_folder DIR --run_folder DIR`."""
+"""Training, top to bottom: `fsr train {voc,coco,synthetic} --run_folder DIR`."""
 
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin(torch=True)
+    beginning.begin("train", torch=True)
+    from fsr.command import help_first, parse_command
+
+    help_first(parse_command)
 
 import os
 import signal
@@ -332,7 +335,7 @@ def backward(
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m fsr.train`: train one run. On SIGINT, SIGTERM and SIGHUP it saves a checkpoint and ends.
+    """`fsr train`: train one run. On SIGINT, SIGTERM and SIGHUP it saves a checkpoint and ends.
 
     Under torchrun all ranks end alike, and rank 0 alone says how.
     """
@@ -367,7 +370,7 @@ def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
 
     def read() -> dict[str, Any]:
         try:
-            config, run_folder = parse_command("python -m fsr.train", arguments)
+            config, run_folder = parse_command(arguments)
             if not os.path.exists(Run(run_folder).result_file):
                 check_folder(run_folder, "--run_folder")
         except UserError as error:

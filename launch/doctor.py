@@ -1,12 +1,16 @@
-"""What this cluster does to jobs, and what of it a sweep survives: `python launch/doctor.py [--study NAME --runs DIR]`.
+"""What this cluster does to jobs, and what of it a sweep survives: `fsr doctor [--study NAME]`.
 
 With a study it also checks the study's folder and repairs what it safely can.
 """
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("doctor")
 
 import sys
 from dataclasses import dataclass
@@ -63,7 +67,7 @@ class Options:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exit code 1 if something is lost for good."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "doctor", arguments)
     console = new_console()
     check_cluster(options.partition, console)
     sound = check_locks(options.runs, options.partition, console)

@@ -1,22 +1,26 @@
-"""Inference on Slurm: `python launch/infer.py voc --checkpoint … --data_folder … --shards 32 --parallel 8`."""
+"""Inference on Slurm: `fsr submit-infer voc --checkpoint … --data_folder … --shards 32 --parallel 8`."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("submit-infer")
 
 import sys
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fsr.bounds import WORKERS
-from fsr.command import check_flags, flags_of, parse_both
+from fsr.command import parse_flags, type_of_both
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.inference.config import InferConfig
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
-from launch.slurm.resources import Resources, words
+from launch.slurm.resources import Resources
 from launch.state.paths import ResultsFolder
 from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
@@ -27,18 +31,22 @@ from launch.worker.job_spec import JobSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Resources):
-    """Where an inference runs."""
+    """Infer on Slurm, by several workers; without Slurm, in this process. It takes the flags of fsr infer, and a job's.
 
+    Examples:
+        voc --checkpoint runs/voc/best.pt --data_folder DIR --shards 64 --parallel 8 --partition gpu
+        voc --checkpoint runs/voc/best.pt --data_folder DIR --infer_set train_aug --pseudo_labels crf --shards 64
+    """
+
+    # Slurm
     parallel: Annotated[int, WORKERS] = 4
     """Workers at the same time on Slurm, each with one GPU; they take the shards in turn."""
 
 
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
-    """Flags of `python -m fsr.infer`, and those that say where (`--cluster --parallel --partition --time-limit …`)."""
-    arguments = words(sys.argv[1:] if arguments is None else arguments)
-    check_flags(arguments, [*flags_of(InferConfig), *(flag.replace("_", "-") for flag in flags_of(Options))])
-    both = parse_both(InferConfig, Options, "python launch/infer.py", arguments, use_underscores=True)
+    """Flags of `fsr infer`, and those that say where (`--cluster --parallel --partition --time_limit …`)."""
+    both = parse_flags(type_of_both(InferConfig, Options), "submit-infer", arguments, text=Options.__doc__)
     config, asked = both.method, both.cluster
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":

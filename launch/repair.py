@@ -1,4 +1,4 @@
-"""Restores a study's damaged files from what else is known: `python launch/doctor.py --study NAME --repair`.
+"""Restores a study's damaged files from what else is known: `fsr doctor --study NAME --repair`.
 
 Each damaged file stays, beside its place, under a name that says so. Nothing that can be read is changed.
 """

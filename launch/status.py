@@ -1,9 +1,13 @@
-"""How a study stands: `python launch/status.py --study NAME --runs DIR`, from its folder, its storage and the queue."""
+"""How a study stands: `fsr status --study NAME`, from its folder, its storage and the queue."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("status")
 
 import gc
 import json
@@ -202,7 +206,7 @@ def gpu_hours(rows: list[Row]) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "status", arguments)
     folder = StudyFolder.in_runs(options.runs, options.study)
     with naming_repair(folder):
         show(Status(folder), options)

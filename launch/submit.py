@@ -116,7 +116,7 @@ def choose_code(folder: LaunchFolder, renew: bool, redefined: str, console: Cons
         say(console, f"new code version {version} (before: {taken[-1]}); changed: {listed(changed)}")
     elif changed:
         what = f"the checkout differs from the code version {version} in {listed(changed)}{redefined}"
-        say(console, f"note: {what}; workers run that version; --renew-code takes the checkout's")
+        say(console, f"note: {what}; workers run that version; --renew_code takes the checkout's")
     return version
 
 

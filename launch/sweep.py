@@ -1,9 +1,13 @@
-"""Sweep a study: `python launch/sweep.py --study NAME --data_folder DIR`. Running it again resumes where it was."""
+"""Sweep a study: `fsr sweep --study NAME --data_folder DIR`. Running it again resumes where it was."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("sweep")
 
 import os
 import sys
@@ -33,7 +37,6 @@ from launch.plan import (
     undefine,
 )
 from launch.show.messages import announce, say
-from launch.slurm.resources import words
 from launch.state.code_snapshot import listed
 from launch.state.damage import naming_repair
 from launch.state.journal import JOURNAL
@@ -56,7 +59,7 @@ from launch.verify_resume import verify_resume
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = parse_flags(Options, None, words(sys.argv[1:] if arguments is None else arguments))
+    options = parse_flags(Options, "sweep", arguments)
     sys.exit(sweep(options))
 
 

@@ -1,9 +1,13 @@
-"""One long run through Slurm: `python launch/train.py voc --run_folder DIR --gpus 4 …`, which loses nothing."""
+"""One long run through Slurm: `fsr submit-train voc --run_folder DIR --gpus 4 …`, which loses nothing."""
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("submit-train")
 
 import os
 import sys
@@ -19,7 +23,7 @@ from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
-from launch.slurm.resources import Resources, words
+from launch.slurm.resources import Resources
 from launch.state.attempts import AttemptLog
 from launch.state.paths import RunFolder
 from launch.state.rights import check_rights
@@ -35,13 +39,21 @@ EXIT_CODES = {
     Outcome.STOPPED: ExitCode.INTERRUPTED,
     Outcome.BROKEN: ExitCode.BROKEN,
 }
+TEXT = """Train one run on Slurm; without Slurm, on this machine. It takes the flags of fsr train, and those of a job.
+
+Preemption, time limits and lost nodes lose nothing: it resumes. The same command again submits only what is missing.
+
+Examples:
+    --data_folder DIR --run_folder runs/voc --partition gpu --time_limit 12:00:00
+    --data_folder DIR --run_folder runs/lr --lr 3e-5 --gpus 2 --sbatch mem=64G
+"""
 
 
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
-    """Flags of `python -m fsr.train`, and those that say where (`--cluster --gpus --partition --time-limit …`)."""
-    arguments = words(sys.argv[1:] if arguments is None else arguments)
-    asked, config, run_folder = parse_with(Resources, "python launch/train.py", arguments)
+    """Flags of `fsr train`, and those that say where (`--cluster --gpus --partition --time_limit …`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked, config, run_folder = parse_with(Resources, "submit-train", arguments, TEXT)
     config, resources, folder = config.from_anywhere(), asked.resolved(), RunFolder(run_folder.resolve())
     if resources.cluster == "slurm":
         resources.processes_for(config)  # refuses a number of processes that cannot train this run

@@ -47,7 +47,7 @@ def verify_resume(planned: Plan, console: Console) -> ExitCode:
         console.print(f"NOT EQUAL: {difference}")
         return ExitCode.INCOMPLETE
     for name in RUNS:
-        Run(folder / name).remove_weights(best=True, why="--verify-resume found them equal")
+        Run(folder / name).remove_weights(best=True, why="--verify_resume found them equal")
     console.print("BIT-IDENTICAL: weights, teacher, optimizer, centres, best weights, metrics and scores")
     return ExitCode.DONE
 
@@ -56,9 +56,9 @@ def remove_earlier(folder: Path) -> None:
     """Remove the runs of an earlier call. Raises UserError if something else lies there."""
     for path in (folder, *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_symlink():
-            raise UserError(f"{path} is a link, and --verify-resume removes only what it made there; move it")
+            raise UserError(f"{path} is a link, and --verify_resume removes only what it made there; move it")
         if path != folder and path.name not in RUNS:
-            raise UserError(f"{folder} holds {path.name}, and --verify-resume removes only what it made there; move it")
+            raise UserError(f"{folder} holds {path.name}, and --verify_resume removes only what it made there; move it")
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -2,7 +2,7 @@
 
 Tries every multiple of the patch that divides the crop into at least 2 x 2 blocks, each once.
 
-Command    python launch/sweep.py --study block_size --data_folder DIR
+Command    .venv/bin/fsr sweep --study block_size --data_folder DIR
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (64 pixels on VOC); its score here is not yet measured

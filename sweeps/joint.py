@@ -2,7 +2,7 @@
 
 Searches them together: the spaces of the studies momentum, mask_ratio, block_size and loss_weights.
 
-Command    python launch/sweep.py --study joint --data_folder DIR
+Command    .venv/bin/fsr sweep --study joint --data_folder DIR
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting; its score here is not yet measured

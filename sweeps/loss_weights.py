@@ -3,7 +3,7 @@
 Searches w_class, w_patch, w_seg, w_reg and w_aff together, each log-uniformly from a quarter of its own value to four
 times that value.
 
-Command    python launch/sweep.py --study loss_weights --data_folder DIR
+Command    .venv/bin/fsr sweep --study loss_weights --data_folder DIR
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.1, .1, .1, .05, .2); its score here is not yet measured

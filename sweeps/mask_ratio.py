@@ -2,7 +2,7 @@
 
 Searches the fraction of masked blocks from .05 to .95; an even grid comes first, then the sampler refines it.
 
-Command    python launch/sweep.py --study mask_ratio --data_folder DIR
+Command    .venv/bin/fsr sweep --study mask_ratio --data_folder DIR
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.4); its score here is not yet measured

@@ -2,7 +2,7 @@
 
 Searches 1 - momentum, log-uniformly over a decade to either side of the preset's own.
 
-Command    python launch/sweep.py --study momentum --data_folder DIR
+Command    .venv/bin/fsr sweep --study momentum --data_folder DIR
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
 Hours      not yet measured
 Expected   trial 0 is the paper's setting (.9995 on VOC); its score here is not yet measured

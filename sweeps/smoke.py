@@ -1,6 +1,6 @@
 """Does everything work here? A small search over mask ratio and momentum on the synthetic data set.
 
-Command    make sweep   (python launch/sweep.py --study smoke --data_folder data/synthetic)
+Command    make sweep   (.venv/bin/fsr sweep --study smoke --data_folder data/synthetic)
 Hardware   2 CPU cores
 Hours      3 min 17 s, without drawing the data set (2026-11-22, AMD EPYC 7003 without AMX)
 Expected   .14 to .15 segmentation mIoU; runs this short say nothing about the method

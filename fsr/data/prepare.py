@@ -1,4 +1,4 @@
-"""Checks a data set, derives its lists and image-level labels: `python -m fsr.data.prepare voc DIR`.
+"""Checks a data set, derives its lists and image-level labels: `fsr prepare voc DIR`.
 
 Every picture and mask is decoded, and every bad file named. Nothing has to be downloaded beside the data set itself.
 """
@@ -6,7 +6,7 @@ Every picture and mask is decoded, and every bad file named. Nothing has to be d
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("prepare")
 
 import math
 import os
@@ -274,7 +274,7 @@ def _in_threads(work: Callable[[T], R], arguments: list[T], label: str) -> Itera
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    call(prepare, "python -m fsr.data.prepare", arguments, use_underscores=True)
+    call(prepare, "prepare", arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The base of VOC and COCO: a folder, class names, and prepared lists."""
 
 import os
-import shlex
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +12,7 @@ from fsr.data.list_places import list_folder_of
 from fsr.data.lists import Item, read_list
 from fsr.data.record import read_record, told
 from fsr.errors import UnreadableError, UserError
+from fsr.next_command import next_command
 
 IMAGE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
 MASK_ENDINGS = (".png", ".PNG")
@@ -53,9 +53,8 @@ class PreparedSet(ABC):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]
         self.list_folder = list_folder or list_folder_of(self.root)
-        self.remedy = f"python -m fsr.data.prepare {kind} {shlex.quote(str(data_folder))}"
-        if list_folder is not None:
-            self.remedy += f" --list_folder {shlex.quote(str(list_folder))}"
+        where = [] if list_folder is None else ["--list_folder", list_folder]
+        self.remedy = next_command("prepare", kind, data_folder, *where)
         self.record = read_record(self.list_folder, self.remedy)
         # Where masks are looked for first, if not inside the data set: what `prepare` wrote down.
         self.mask_folder = None if self.record.mask_folder is None else self.list_folder / self.record.mask_folder

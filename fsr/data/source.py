@@ -1,12 +1,12 @@
 """Opens a data set by its name."""
 
-import shlex
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fsr.data.coco import CocoSource
 from fsr.data.voc import VocSource
 from fsr.errors import UnreadableError
+from fsr.next_command import next_command
 
 Dataset: TypeAlias = Literal["voc", "coco", "synthetic"]
 Source: TypeAlias = VocSource | CocoSource
@@ -19,7 +19,7 @@ def open_source(dataset: Dataset, data_folder: Path, list_folder: Path | None, n
     """
     has_images = (data_folder / "VOCdevkit").is_dir() or (data_folder / "JPEGImages").is_dir()
     if dataset == "synthetic" and not has_images:
-        command = f"python -m fsr.data.synthetic {shlex.quote(str(data_folder))}"
+        command = next_command("synthetic", data_folder)
         raise UnreadableError(f"{data_folder} holds no synthetic set; make it with `{command}`")
     kind = CocoSource if dataset == "coco" else VocSource
     return kind(data_folder, list_folder, num_classes)

@@ -1,4 +1,4 @@
-"""Makes the synthetic data set: `python -m fsr.data.synthetic DIR`.
+"""Makes the synthetic data set: `fsr synthetic DIR`.
 
 It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first eight classes, so that everything that reads
 those reads it unchanged. Equal seeds give equal bytes (with equal versions of NumPy and Pillow).
@@ -7,7 +7,7 @@ those reads it unchanged. Equal seeds give equal bytes (with equal versions of N
 if __name__ == "__main__":
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("synthetic")
 
 import json
 import shutil
@@ -127,7 +127,7 @@ def _write_marker(root: Path, content: dict[str, Any]) -> None:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the process's own by default."""
-    call(synthesise, "python -m fsr.data.synthetic", arguments, use_underscores=True)
+    call(synthesise, "synthetic", arguments)
 
 
 if __name__ == "__main__":

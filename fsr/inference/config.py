@@ -37,6 +37,7 @@ class InferConfig:
         ('runs/voc/infer_val', (1.0, 1.25, 1.5))
     """
 
+    # What is inferred
     dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
     """Layout of the data set, and which classes it has."""
     checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
@@ -50,6 +51,7 @@ class InferConfig:
     output_folder: Path | None = None
     """Where the results go; by default infer_SET beside the checkpoint. An interrupted inference in it resumes."""
 
+    # The network
     weights: Literal["student", "teacher"] | None = None
     """Which network of a run; by default the student."""
     num_classes: Annotated[int | None, Bounds(2, 255)] = None
@@ -65,6 +67,7 @@ class InferConfig:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Of the network's products: fp32 exact, tf32 with factors of 10 bits on a GPU, bf16 by autocast."""
 
+    # Labels
     crf: bool = True
     """Sharpen the segmentation with a dense CRF."""
     pseudo_labels: Literal["none", "par", "crf"] = "none"
@@ -76,9 +79,11 @@ class InferConfig:
     low_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--low_thre",))] = None
     """CAM up to this is background in pseudo labels; by default the checkpoint's."""
 
+    # How it is computed
     postprocess: Literal["device", "cpu"] = "device"
     """Where label maps, CRFs, counts and pictures are made: on the network's device, or on the threads of the CPU."""
 
+    # What is saved
     save_cam: bool = False
     """Save the heat map of each present class."""
     save_overlays: bool = False
@@ -92,6 +97,7 @@ class InferConfig:
     skip_bad: bool = False
     """Leave out images whose files cannot be read, and report their names and number, instead of stopping."""
 
+    # Processes and shards
     batch_size: Annotated[int, COUNT] = 4
     """Images of one size in a batch of the network."""
     workers: Annotated[int, PROCESSES, tyro.conf.arg(aliases=("--num_workers",))] = 2
@@ -150,9 +156,17 @@ class InferConfig:
         return typed_config(cls, fields, _PLACES)
 
 
-def parse(program: str, arguments: Sequence[str]) -> InferConfig:
+TEXT = """Infer the images of a data set, by several scales, and a CRF: scores, label maps, report.
+
+An interrupted inference resumes. On Slurm, fsr submit-infer takes the same flags.
+
+Examples:
+    voc --checkpoint runs/voc/best.pt --data_folder DIR --report
+    voc --checkpoint student.pth --data_folder DIR --infer_set train_aug --pseudo_labels crf --no-crf
+"""
+
+
+def parse(arguments: Sequence[str]) -> InferConfig:
     """The configuration from a command line. Raises UserError for a value that is not allowed."""
-    config: InferConfig = parse_flags(
-        InferConfig, program, arguments, config=(tyro.conf.FlagConversionOff,), use_underscores=True
-    )
+    config: InferConfig = parse_flags(InferConfig, "infer", arguments, text=TEXT)
     return config

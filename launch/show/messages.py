@@ -1,7 +1,6 @@
 """What a sweep says: before it works, when it has submitted, and what came out."""
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.config import TrainConfig
+from fsr.next_command import next_command, study_words
 from launch.state.paths import StudyFolder
 from launch.state.trials import DONE, best_trial, count, repeats_among
 from launch.study import Study
@@ -66,27 +66,34 @@ def tell_result(
     study: Study, folder: StudyFolder, target: int, trials: Sequence[FrozenTrial], stopped: bool, console: Console
 ) -> None:
     """Say what came out, and what to do next."""
-    done, runs = count(trials, *DONE), relative(folder.folder.parent)
+    done, named = count(trials, *DONE), study_words(study.name, folder.folder.parent)
     best, repeats = best_trial(trials), repeats_among(trials)
     if best is not None:
         run = relative(folder.run(best.number).folder)
         say(console, f"best: trial {best.number}, {study.metric} {best.value:.4f}, in {run}")
         if repeats:
-            say(console, f"means over seeds, with intervals: make report STUDY={study.name} RUNS={shlex.quote(runs)}")
+            say(console, f"means over seeds, with intervals: {next_command('report', *named)}")
         else:
-            say(
-                console,
-                "One seed a setting: small differences may be chance; --repeat 5 trains the best with fresh seeds.",
-            )
-        say(console, f"curves and pictures: make board STUDY={study.name} RUNS={shlex.quote(runs)}")
-    command = shlex.join(["python", *sys.argv])
+            say(console, f"one page of it: {next_command('report', *named)}")
+        say(console, f"curves and pictures: {next_command('board', *named)}")
     if stopped:
-        say(console, f"stopped with {done} of {target} trials done; nothing is lost, to resume: {command}")
+        say(console, f"stopped with {done} of {target} trials done; nothing is lost, to resume: {again()}")
     elif done < target:
         why = "error.txt in a failed trial's folder tells why"
-        say(console, f"{done} of {target} trials done; {why}; to resume: {command}")
+        say(console, f"{done} of {target} trials done; {why}; to resume: {again()}")
     else:
-        say(console, f"more trials: add --trials {target - len(repeats) + study.trials} to the same command")
+        if best is not None and not repeats:
+            say(console, f"small differences may be chance; with fresh seeds: {again('--repeat', '5')}")
+        say(console, f"more trials: {again('--trials', str(target - len(repeats) + study.trials))}")
+
+
+def again(flag: str | None = None, value: str = "") -> str:
+    """The command of this sweep, to be typed again; with another value of this flag."""
+    typed = list(sys.argv[1:])
+    while flag in [word.partition("=")[0] for word in typed]:
+        place = next(place for place, word in enumerate(typed) if word.partition("=")[0] == flag)
+        del typed[place : place + (1 if "=" in typed[place] else 2)]
+    return next_command("sweep", *typed, *([flag, value] if flag else []))
 
 
 def relative(path: Path) -> str:

@@ -135,7 +135,7 @@ def loop(watchdog: str, after_crash: str) -> list[str]:
     Beside each start of theirs runs the command `watchdog`, with the number of their step.
     """
     broken = f"cannot run the study's code with {sys.executable}, or its snapshot is not whole"
-    remedy = f"{SHARED}, and --renew-code takes a new snapshot"
+    remedy = f"{SHARED}, and --renew_code takes a new snapshot"
     return [
         "start=1",
         "while :; do",

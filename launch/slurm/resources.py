@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,10 +51,11 @@ ONE_NODE, NOTICE_S = _Number(1), _Number(120)
 class Resources(Bounded):
     """Where and with what each trial is trained. On Slurm, what is not given here is the cluster's own default."""
 
+    # Slurm
     cluster: Literal["auto", "slurm", "local", "debug"] = AUTO
     """Slurm, processes of this machine, or this very process; auto is slurm where its commands are, or where another
     flag asks for it, else local."""
-    gpus: Annotated[int | str | None, Bounds(0, 10**5)] = None
+    gpus: Annotated[int | str | None, Bounds(0, 10**5), tyro.conf.arg(metavar="N")] = None
     """GPUs a trial, one process each, or type and number as in a100:4; by default one for each micro-batch of a step (4
     for voc and coco as in the paper), none for synthetic. Any number that divides them trains the same."""
     nodes: Annotated[int, Bounds(1, 10**5)] = ONE_NODE
@@ -67,11 +68,11 @@ class Resources(Bounded):
     """Quality of service."""
     constraint: str | None = None
     """Features that the nodes must have."""
-    time_limit: str | None = None
+    time_limit: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None
     """Time limit of a job, as Slurm writes it: minutes, H:MM:SS or D-HH:MM:SS. A trial resumes in the next job."""
     signal_before_s: Annotated[int, Bounds(1, MOST_NOTICE_S)] = NOTICE_S
     """Seconds before the time limit at which a job saves and goes back into the queue."""
-    sbatch: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    sbatch: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """Any further option of sbatch, as key=value or key; once for each. It replaces what this command would ask for;
     what would break its protocol is refused with the reason. Variables of Slurm's commands (SBATCH_PARTITION, …) are
     not read."""
@@ -140,7 +141,7 @@ class Resources(Bounded):
         for f in fields(Resources):
             if f.name not in ("cluster", *OF_ONE_CALL) and getattr(resources, f.name) != f.default:
                 is_flag = self.sbatch if f.name == "sbatch" else f.name in self._given()
-                return f"--{f.name.replace('_', '-')}" if is_flag else f"the cluster file's {f.name}"
+                return f"--{f.name}" if is_flag else f"the cluster file's {f.name}"
         return None
 
     def _where(self, asking: str | None) -> Literal["slurm", "local", "debug"]:
@@ -164,7 +165,7 @@ class Resources(Bounded):
 
     def _check_notice(self) -> None:
         """Raise UserError where a job would be told to save as soon as it starts, and so never get anywhere."""
-        limits = {"--time-limit": self.time_limit, "--sbatch time-min": self.sbatch_options().get("time-min")}
+        limits = {"--time_limit": self.time_limit, "--sbatch time-min": self.sbatch_options().get("time-min")}
         if not self.time_limit and self.cluster == "slurm":
             partitions = commands.partitions()
             if not partitions:
@@ -173,7 +174,7 @@ class Resources(Bounded):
         for said, limit in limits.items():
             if limit and self.signal_before_s >= sbatch_options.seconds(limit):
                 raise UserError(
-                    f"--signal-before-s must be shorter than a job may run ({said}: {limit}), or each job would save "
+                    f"--signal_before_s must be shorter than a job may run ({said}: {limit}), or each job would save "
                     f"and requeue itself as soon as it starts, got {self.signal_before_s}"
                 )
 
@@ -247,12 +248,12 @@ class _Level:
         for name, flag in FLAGS.items():
             if name not in self.options:
                 continue
-            value, text = str(self.options.pop(name)), f"--{flag.replace('_', '-')}"
+            value, text = str(self.options.pop(name)), f"--{flag}"
             if not _same(flag, self.fields.setdefault(flag, value), value):
                 raise UserError(f"{text} {self.fields[flag]} and --sbatch {name}={value} differ; give only one of them")
         if self.fields.get("time_limit") is not None and not re.fullmatch(TIME_LIMIT, self.fields["time_limit"]):
             limit = self.fields["time_limit"]
-            raise UserError(f"--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got {limit!r}")
+            raise UserError(f"--time_limit must be minutes, H:MM:SS or D-HH:MM:SS, got {limit!r}")
         if not re.fullmatch(TIME_LIMIT, time_min := str(self.options.get("time-min", "0"))):
             raise UserError(f"--sbatch time-min must be minutes, H:MM:SS or D-HH:MM:SS, got {time_min!r}")
         gpus, number = self.fields.get("gpus"), sbatch_options.number_of_gpus(self.options, nodes)
@@ -316,11 +317,6 @@ def check_names(file: Path, names: Iterable[str]) -> None:
         near = get_close_matches(name.lower().replace("-", "_"), known, n=1)
         nearest = f" (nearest: {near[0]})" if near else ""
         raise UserError(f"cluster file {file} has an unknown option {name}{nearest}; allowed: {', '.join(known)}")
-
-
-def words(arguments: Sequence[str]) -> list[str]:
-    """A command line's words for tyro, so that none of these flags loses. Raises UserError for one given twice."""
-    return sbatch_options.one_by_one(arguments, (f.name for f in fields(Resources) if f.name != "sbatch"))
 
 
 TIME_LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)

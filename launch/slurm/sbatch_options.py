@@ -5,7 +5,7 @@ name, with the reason.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from fsr.errors import UserError
 
@@ -43,14 +43,14 @@ KNOWN = WITHOUT_VALUE | MAY_HAVE_VALUE | WITH_VALUE
 
 _RANKS = "there is one rank a GPU, or a node without GPUs; say --gpus and --nodes"
 _LOGS = "logs go to the slurm folder beside the results, where the cause of a crash is looked up"
-_SUBMITS = "a job must be submitted, and its number read; --dry-run shows what would be"
+_SUBMITS = "a job must be submitted, and its number read; --dry_run shows what would be"
 _ENVIRONMENT = "a job needs the environment of this command (PATH, FSR_STORAGE, loaded modules)"
 REFUSED = {
     "array": "workers are submitted as one array; say --parallel",
     "output": _LOGS,
     "error": _LOGS,
     "open-mode": "a requeued job appends to its log",
-    "signal": "this signal tells a job to save; say --signal-before-s",
+    "signal": "this signal tells a job to save; say --signal_before_s",
     "requeue": "every job asks for it already",
     "no-requeue": "an interrupted job resumes because Slurm requeues it",
     "job-name": "the jobs of a folder are known by it in the queue",
@@ -225,30 +225,3 @@ def seconds(time_limit: str) -> float:
 def texts(options: Options) -> tuple[str, ...]:
     """The inverse of `parse`."""
     return tuple(name if value is None else f"{name}={value}" for name, value in options.items())
-
-
-def one_by_one(arguments: Sequence[str], flags: Iterable[str]) -> list[str]:
-    """The words of a command line, a --sbatch before each of its values.
-
-    Raises UserError where one of the `flags`, which are given by the names of their fields, has two different values.
-    """
-    words: list[str] = []
-    given: dict[str, str] = {}
-    names = {name.replace("_", "-") for name in flags}
-    of_sbatch = False
-    for number, word in enumerate(arguments):
-        if not word.startswith("-"):
-            of_sbatch = of_sbatch and (words[-1] == "--sbatch" or "=" in word)
-            if of_sbatch and words[-1] != "--sbatch":
-                words.append("--sbatch")
-            words.append(word)
-            continue
-        words.append(word)
-        of_sbatch = word == "--sbatch"
-        flag, equals, value = word.partition("=")
-        name = flag.removeprefix("--").replace("_", "-")
-        if flag.startswith("--") and name in names:
-            value = value if equals else next(iter(arguments[number + 1 :]), "")
-            if given.setdefault(name, value) != value:
-                raise UserError(f"--{name} is given twice, as {given[name]} and {value}; give it once")
-    return words

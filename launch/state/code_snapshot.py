@@ -1,6 +1,6 @@
 """Snapshots of the code: workers run a copy whose content is known by its hash, never the checkout.
 
-A changed checkout neither breaks a study nor changes what it means. `--renew-code` takes it as a new code version.
+A changed checkout neither breaks a study nor changes what it means. `--renew_code` takes it as a new code version.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ class CodeFolder:
             what = listed(wrong) if wrong else "the list of its files"
             raise UserError(
                 f"the code snapshot {snapshot} was changed after it was taken: {what}; restore it, or take the "
-                "checkout's code with --renew-code"
+                "checkout's code with --renew_code"
             )
         if snapshot.resolve() != ROOT:
             raise UserError(f"this worker runs the code of {ROOT}, not the snapshot {snapshot}; unset PYTHONPATH")
@@ -132,7 +132,7 @@ class CodeFolder:
             return read_json(file, Manifest)
         except FileNotFoundError:
             raise UserError(
-                f"the list of files {file} of a code snapshot is gone; take a new one with --renew-code"
+                f"the list of files {file} of a code snapshot is gone; take a new one with --renew_code"
             ) from None
 
 

@@ -1,19 +1,18 @@
 """What is damaged in a study, and what a user should do about it."""
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fsr.json_file import DamagedError
+from fsr.next_command import next_command, study_words
 from launch.state.paths import LaunchFolder, StudyFolder
 
 
 def repair_command(folder: StudyFolder) -> str:
     """The command that restores what can be restored."""
-    runs = min(os.path.relpath(folder.folder.parent), str(folder.folder.parent), key=len)
-    return f"python launch/doctor.py --study {folder.name} --runs {shlex.quote(runs)} --repair"
+    return next_command("doctor", *study_words(folder.name, folder.folder.parent), "--repair")
 
 
 @contextmanager

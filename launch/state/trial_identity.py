@@ -31,7 +31,7 @@ class TrialIdentity:
     id: str | None
     """The study's id; a study of the same name that is defined anew has another one."""
     definition: str | None
-    """Hash of what defined the study when the run began: base configuration, space, metric. `--renew-code` may change
+    """Hash of what defined the study when the run began: base configuration, space, metric. `--renew_code` may change
     it, so it is told, and not compared."""
     trial: int
     params: dict[str, Any]

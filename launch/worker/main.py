@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     # Somebody removed files of the snapshot: without them it cannot verify itself, and must say so by hand. On Slurm
     # the batch script does, where no other node can run it either.
-    sentence = f"the code snapshot {os.getcwd()} is not whole ({error}); take a new one with --renew-code"
+    sentence = f"the code snapshot {os.getcwd()} is not whole ({error}); take a new one with --renew_code"
     print(f"error: {sentence}", file=sys.stderr)
     if "SLURM_JOB_ID" not in os.environ:
         mistakes = Path(sys.argv[1]).parent.parent / "mistakes"  # the job spec lies in a folder of the study's
