@@ -69,6 +69,9 @@ class Inference:
         self.settings = identity(config)
         self.results.check(self.settings)
         self.items = self.source.items(config.infer_set)
+        left_out = self.source.left_out(config.infer_set)
+        if left_out is not None:
+            print(left_out)
         check_folder(self.results.folder, "--output_folder")
         self._done = DoneImages(self.results)
         self._summarised = False

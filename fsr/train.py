@@ -256,8 +256,14 @@ def open_run(config: TrainConfig, run: Run) -> Source:
             run.check(config)
             require_weights(config)
             if not run.has_checkpoint():
-                check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
-                check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
+                try:
+                    check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
+                    check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
+                except UserError as error:  # which images a run learns from, its lists say
+                    without = f"`{source.remedy} --skip_bad` makes lists without bad files"
+                    raise type(error)(f"{error}; {without}") from None
+            for sentence in filter(None, map(source.left_out, (config.train_set, config.val_set))):
+                print(sentence)
     return source
 
 

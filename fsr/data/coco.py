@@ -41,6 +41,7 @@ class CocoSource(PreparedSet):
     """Where the files of COCO 2014 lie below `data_folder`."""
 
     usual_name = "COCO"
+    own_sign = "annotations/instances_train2014.json"
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
         places, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")

@@ -5,7 +5,7 @@ Exporters write the same numbers in many ways; those of one meaning are taken, t
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from fsr.regular_file import read_regular
 
 _LONGEST_OUTLINE = 4  # pixels of a polygon for each of its image; each takes 40 bytes to draw
 _FLAGS = {"true": True, "false": False}
+_FEW = 8  # outlines, of which a file's habits cannot be told
+_CLASS_OF_NAME = {name: class_id for class_id, name in enumerate(CATEGORIES.values(), 1)}
 
 
 class Annotation(NamedTuple):
@@ -28,7 +30,8 @@ class Annotation(NamedTuple):
 
     place: str
     """Its id and file, for messages."""
-    category: int
+    class_id: int
+    """Its class, 1..80."""
     is_crowd: bool
     area: float | None
     """Pixels, as the JSON says; None where it does not."""
@@ -47,7 +50,7 @@ class AnnotatedImage:
     @property
     def classes(self) -> tuple[int, ...]:
         """Its foreground classes, 1..80, rising; a crowd counts as its class."""
-        return tuple(sorted({CLASS_OF_CATEGORY[annotation.category] for annotation in self.annotations}))
+        return tuple(sorted({annotation.class_id for annotation in self.annotations}))
 
 
 def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage]:
@@ -59,11 +62,11 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
     file = source.annotation_file(split)
     try:
         content = json.loads(read_regular(file))
+        categories = _categories(content.get("categories") or [], file)
         annotations = [
-            (_whole(raw, "image_id", place), _annotation(raw, place))
+            (_whole(raw, "image_id", place), _annotation(raw, categories, place))
             for raw, place in _each(content["annotations"], "annotation", file)
         ]
-        _check_categories(content.get("categories") or [], file)
         names, images = {}, {}
         for raw, place in _each(content["images"], "image", file):
             name = _name(raw, split, place)
@@ -91,12 +94,36 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
     return images
 
 
-def _check_categories(categories: list[Any], file: Path) -> None:
-    """Another data set's categories have the ids of COCO's, and mean something else."""
-    for raw, place in _each(categories, "category", file):
-        number, name = _whole(raw, "id", place), str(raw.get("name", ""))
-        if number in CATEGORIES and name and name.strip().lower() != CATEGORIES[number]:
-            raise UserError(f"{place} is {shown(name)}, which is {CATEGORIES[number]!r} in COCO")
+def only_boxes(images: Iterable[AnnotatedImage]) -> bool:
+    """Whether all outlines are upright boxes, as exporters of detectors write them, and there are some."""
+    outlines = [annotation.segmentation for image in images for annotation in image.annotations]
+    return len(outlines) >= _FEW and all(map(_is_box, outlines))
+
+
+def _is_box(segmentation: Any) -> bool:
+    polygon = segmentation
+    if isinstance(polygon, list) and len(polygon) == 1:
+        polygon = polygon[0]
+    if not isinstance(polygon, list) or len(polygon) not in (8, 10) or any(_number(value) is None for value in polygon):
+        return False
+    corners = {(_number(x), _number(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)}
+    return len(corners) == 4 and all(len(set(values)) == 2 for values in zip(*corners, strict=True))
+
+
+def _categories(raws: list[Any], file: Path) -> dict[int, int]:
+    """Class by the category ids of this file, which names them: most number them as COCO does, some from 0 or 1 on
+    without gaps. Raises UserError for another data set's categories."""
+    classes = {}
+    for raw, place in _each(raws, "category", file):
+        number, name = _whole(raw, "id", place), str(raw.get("name") or CATEGORIES.get(_whole(raw, "id", place), ""))
+        class_id = _CLASS_OF_NAME.get(name.strip().lower())
+        if class_id is None:
+            meant = CATEGORIES.get(number)
+            in_coco = f"is {meant!r} in COCO" if meant else "COCO has not"
+            raise UserError(f"{place} is {shown(name)}, which {in_coco}")
+        classes[number] = class_id
+    as_coco = classes.items() <= CLASS_OF_CATEGORY.items()  # whose other ids may occur, too
+    return CLASS_OF_CATEGORY if as_coco else classes
 
 
 def _each(raws: list[Any], what: str, file: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -121,10 +148,11 @@ def _name(raw: dict[str, Any], split: str, place: str) -> str:
     return image_name(name.removeprefix(f"{split}2014/"), place)
 
 
-def _annotation(raw: dict[str, Any], place: str) -> Annotation:
+def _annotation(raw: dict[str, Any], categories: dict[int, int], place: str) -> Annotation:
     category = _whole(raw, "category_id", place)
-    if category not in CLASS_OF_CATEGORY:
-        raise UserError(f"{place} has category {category}, which is none of COCO's {len(CLASS_OF_CATEGORY)}")
+    if category not in categories:
+        whose = "COCO's" if categories is CLASS_OF_CATEGORY else "its file's"
+        raise UserError(f"{place} has category {category}, which is none of {whose} {len(categories)}")
     crowd, area = raw.get("iscrowd", 0), raw.get("area")
     crowd = _FLAGS.get(crowd.lower(), crowd) if isinstance(crowd, str) else crowd
     is_crowd = crowd if isinstance(crowd, bool) else _whole({"iscrowd": crowd}, "iscrowd", place)
@@ -134,7 +162,7 @@ def _annotation(raw: dict[str, Any], place: str) -> Annotation:
         area = _number(area)
         if area is None or not 0 <= area < math.inf:
             raise UserError(f"{place} must have an area of pixels, got {_brief(raw['area'])}")
-    return Annotation(place, category, bool(is_crowd), area, raw.get("segmentation"))
+    return Annotation(place, categories[category], bool(is_crowd), area, raw.get("segmentation"))
 
 
 def _whole(raw: dict[str, Any], name: str, place: str) -> int:
@@ -174,7 +202,7 @@ def draw_mask(image: AnnotatedImage) -> np.ndarray:
     classes = np.zeros(size, np.uint8)
     for annotation in sorted(image.annotations, key=place):
         inside = _inside(annotation, *size)
-        classes[inside] = IGNORED if annotation.is_crowd else CLASS_OF_CATEGORY[annotation.category]
+        classes[inside] = IGNORED if annotation.is_crowd else annotation.class_id
     return classes
 
 

@@ -7,6 +7,7 @@ from fsr.errors import UserError
 
 LONGEST = 128  # bytes; file systems take 255, of which endings, class names and unfinished files need the rest
 _SHOWN = 80
+_NO_ENDS = "\"',;[]{}<>"  # which belong to another kind of list: CSV, JSON, a page
 _PICTURE = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 _FOLDER = re.compile(r"JPEGImages|SegmentationClass\w*")  # whose pictures are known by their names alone
 
@@ -31,6 +32,8 @@ def _flaw(name: str) -> str | None:
         return "is a path"
     if name[0] in ".-":
         return f"begins with {name[0]!r}"
+    if name[0] in _NO_ENDS or name[-1] in _NO_ENDS:
+        return f"begins or ends with {name[0] if name[0] in _NO_ENDS else name[-1]!r}"
     if not name.isprintable():
         return "holds a sign that is not printed"
     if " " in name:
@@ -46,10 +49,11 @@ def shown(text: str) -> str:
 
 
 def image_name(word: str, place: str) -> str:
-    """The image that a word of a list means: `x`, `x.jpg`, or a path such as `/JPEGImages/x.jpg`, which only names it.
+    """The image that a word of a list means: `x`, `./x.jpg`, or a path such as `/JPEGImages/x.jpg`, which only names it.
 
     Raises UserError as `check_name` does, also for a path into another folder.
     """
+    word = word.removeprefix("./")
     path = PurePosixPath(word)
     in_known_folder = any(_FOLDER.fullmatch(part) for part in path.parts[:-1]) and ".." not in path.parts
     name = path.name if in_known_folder else word

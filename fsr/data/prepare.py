@@ -22,7 +22,7 @@ from fsr.command import call
 from fsr.config import PRESETS
 from fsr.data.check_journal import CheckJournal
 from fsr.data.coco import LAYOUTS, CocoSource
-from fsr.data.coco_annotations import AnnotatedImage, draw_mask, read_annotations
+from fsr.data.coco_annotations import AnnotatedImage, draw_mask, only_boxes, read_annotations
 from fsr.data.finding import Files, Finding, examine
 from fsr.data.known_sets import check_apart, other_counts
 from fsr.data.list_places import writable_list_folder
@@ -107,6 +107,9 @@ def prepare_coco(source: CocoSource, write_masks: bool, skip_bad: bool = False, 
         if source.mask_folder is None and not _can_be_written(source.root / "SegmentationClass"):
             source.mask_folder = source.list_folder / "SegmentationClass"
         for split in images:
+            if only_boxes(images[split].values()):
+                file = source.annotation_file(split)
+                print(f"{split}: all outlines in {file} are boxes, and so are the masks that are drawn from them")
             _write_masks(source, split, images[split])
     classes = {name: image.classes for split in images.values() for name, image in split.items()}
     names = {split: sorted(images[split]) for split in images}

@@ -29,6 +29,9 @@ class PreparedSet(ABC):
     usual_name: ClassVar[str]
     """The data set that a folder of any name holds."""
 
+    own_sign: ClassVar[str]
+    """What no other data set's folder has."""
+
     def __init__(
         self,
         kind: str,
@@ -44,7 +47,10 @@ class PreparedSet(ABC):
             roots.insert(0, data_folder)
         found = [root for root in roots if root.is_dir()]
         if not found:
-            raise UnreadableError(f"data folder {data_folder} must hold {layouts[0]}, which is missing")
+            depths = (data_folder.glob(f"{'*/' * depth}{self.own_sign}") for depth in (1, 2, 3))
+            below = next((path.parents[1] for paths in depths for path in paths), None)
+            there = "" if below is None else f"; {below} looks like it: give that folder"
+            raise UnreadableError(f"data folder {data_folder} must hold {layouts[0]}, which is missing{there}")
         self.root = found[0]
         self.is_synthetic = (self.root / "synthetic.json").exists()
         self.mapped_by_colour: set[Path] = set()  # masks, for `prepare`, which says so

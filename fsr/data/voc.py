@@ -26,6 +26,7 @@ class VocSource(PreparedSet):
     """Where the files of VOC 2012, or 2007, lie below `data_folder`."""
 
     usual_name = "VOC2012"
+    own_sign = "ImageSets/Segmentation"
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
         layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")

@@ -1,0 +1,406 @@
+"""Rows 7 to 9 and 14: lists as people write them, read-only data sets, layouts as unzipped, classes of one's own."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+from data_situations.place import LISTS, Answer, Place, Situation, asked, tried
+from fsr.data.coco import CocoSource
+from fsr.data.lists import read_list
+from fsr.data.prepare import main as prepare
+from fsr.data.source import open_source
+from fsr.data.voc import CLASS_NAMES, VocSource
+from fsr.data.voc_labels import voc_names
+from fsr.errors import UserError
+
+# --- lists
+
+NAMES = ["2012_000000", "2012_000001", "2012_000002"]
+
+
+def lines(*words: str, end: str = "\n") -> str:
+    """A list of these lines."""
+    return "".join(f"{word}{end}" for word in words)
+
+
+PAIRS = [f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in NAMES]
+PLAIN = lines(*NAMES)
+READ_LISTS = {
+    "as VOC's": PLAIN.encode(),
+    "with suffixes": lines(*(f"{name}.jpg" for name in NAMES)).encode(),
+    "with suffixes in upper case": lines(*(f"{name}.JPG" for name in NAMES)).encode(),
+    "pairs of image and mask": lines(*PAIRS).encode(),
+    "pairs without the first slash": lines(*(pair.replace(" /", " ")[1:] for pair in PAIRS)).encode(),
+    "pairs with a tab between": lines(*(pair.replace(" /", "\t/") for pair in PAIRS)).encode(),
+    "paths from the data folder on": lines(*(f"VOC2012/JPEGImages/{name}.jpg" for name in NAMES)).encode(),
+    "absolute paths": lines(*(f"/home/me/VOCdevkit/VOC2012/JPEGImages/{name}.jpg" for name in NAMES)).encode(),
+    "paths of Windows": lines(*(f"D:\\VOC2012\\JPEGImages\\{name}.jpg" for name in NAMES)).encode(),
+    "./JPEGImages": lines(*(f"./JPEGImages/{name}.jpg" for name in NAMES)).encode(),
+    "./ before names": lines(*(f"./{name}" for name in NAMES)).encode(),
+    "UTF-16, as PowerShell writes it": PLAIN.encode("utf-16"),
+    "UTF-16 with its higher byte first": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+    "UTF-8 with a mark": PLAIN.encode("utf-8-sig"),
+    "ends of Windows": lines(*NAMES, end="\r\n").encode(),
+    "ends of old Macs": lines(*NAMES, end="\r").encode(),
+    "no end of the last line": PLAIN.rstrip().encode(),
+    "blank lines": lines("", NAMES[0], "", "  ", *NAMES[1:], "", "").encode(),
+    "spaces at the ends": lines(*(f"  {name} \t " for name in NAMES)).encode(),
+    "Control-Z, the end of a file in DOS": PLAIN.encode() + b"\x1a",
+    "names in quotes": lines(*(f'"{name}"' for name in NAMES)).encode(),
+    "commas behind names": lines(*(f"{name}," for name in NAMES)).encode(),
+    "a class's list of VOC, all of it": lines(*(f"{name}  1" for name in NAMES)).encode(),
+}
+REFUSED_LISTS = {
+    "latin-1": ("café\n".encode("latin-1"), "line 1 of list"),
+    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), "line 1 of list"),
+    "UTF-32": (PLAIN.encode("utf-32"), "of list"),
+    "an image twice": (lines(*NAMES, NAMES[1]).encode(), "line 4 of list"),
+    "an image twice, with and without suffix": (lines(*NAMES, f"{NAMES[0]}.jpg").encode(), "which is in line 1"),
+    "a pair whose mask is another's": (
+        lines(f"/JPEGImages/{NAMES[0]}.jpg /SegmentationClassAug/{NAMES[1]}.png").encode(), "with the mask of",
+    ),
+    "a path out of the set": (b"../../etc/passwd\n", "line 1 of list"),
+    "zeros": (bytes(99), "line 1 of list"),
+    "nothing": (b"", "is empty"),
+    "blank lines alone": (b"\n\n", "is empty"),
+    "a class's list of VOC, with -1": (lines(f"{NAMES[0]} -1").encode(), "line 1 of list"),
+    "a page of a portal": (b"<html><body>404</body></html>\n", "line 1 of list"),
+    "JSON": (b'["2012_000000"]\n', "line 1 of list"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 1 of list"),
+    "a huge line": (b"a" * 5000 + b"\n", "line 1 of list"),
+}  # fmt: skip
+
+
+def vocs_list(content: bytes) -> Callable[[Place], Answer]:
+    """The names that VOC's train.txt gives."""
+
+    def ask(place: Place) -> Answer:
+        root = place.folder / "VOC2012"
+        (root / "JPEGImages").mkdir(parents=True)
+        (root / LISTS).mkdir(parents=True)
+        (root / LISTS / "train.txt").write_bytes(content)
+        (root / LISTS / "val.txt").write_text("2012_000009\n")
+        return tried(lambda: ", ".join(voc_names(VocSource(place.folder))["train"]))
+
+    return ask
+
+
+def prepared_list(content: bytes) -> Callable[[Place], Answer]:
+    """The images of a prepared list."""
+
+    def ask(place: Place) -> Answer:
+        file = place.folder / "train.txt"
+        file.write_bytes(content)
+        return tried(lambda: ", ".join(f"{item.name} {item.classes}" for item in read_list(file, 21, "prepare")))
+
+    return ask
+
+
+def prepared_twice(command: str) -> Callable[[Place], Answer]:
+    """A prepared list of val with an image twice."""
+
+    def ask(place: Place) -> Answer:
+        place.prepare()
+        file = place.root / "ImageSets/fsr/val.txt"
+        file.write_text(file.read_text() + file.read_text().splitlines()[0] + "\n")
+        return getattr(place, command)()
+
+    return ask
+
+
+# --- read-only data sets
+
+
+def without_right(place: Place, folder: Path, ask: Callable[[], Answer]) -> Answer:
+    """What is answered while nothing below a folder can be written. Root may write everywhere, so it is decided here."""
+
+    def refused(tried_place: Path, flag: str) -> None:
+        if tried_place.is_relative_to(folder):
+            raise UserError(f"{flag} {tried_place} cannot be written: Read-only file system")
+
+    with (
+        mock.patch("fsr.data.list_places.check_folder", refused),
+        mock.patch("fsr.data.prepare.check_folder", refused),
+        mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(place.folder / "cache")}),
+    ):
+        return ask()
+
+
+def read_only_coco(*flags: str) -> Callable[[Place], Answer]:
+    """COCO without masks, which are drawn somewhere."""
+
+    def ask(place: Place) -> Answer:
+        shutil.rmtree(place.coco / "COCO/SegmentationClass")
+        places = {"LISTS": place.folder / "lists", "MASKS": place.folder / "masks"}
+        words = [places.get(flag, flag) for flag in flags]
+        before = sorted(place.coco.rglob("*"))
+
+        def prepare_and_read() -> Answer:
+            answer = place.prepare_coco("--write_masks", *words)
+            lists = places["LISTS"] if "LISTS" in flags else None
+            source = CocoSource(place.coco, lists)
+            for item in (*source.items("val"), *source.items("train")):
+                split = item.name.split("_")[1].removesuffix("2014")
+                ground_truth = source.ground_truth(item.name, split, (128, 128))
+                assert ground_truth is not None and set(np.unique(ground_truth)) <= {0, 255, *item.classes}
+            assert sorted(place.coco.rglob("*")) == before
+            return answer
+
+        return without_right(place, place.coco, prepare_and_read)
+
+    return ask
+
+
+def prepared_again_without_flags(place: Place) -> Answer:
+    """The choice of a folder for masks is remembered: the second command need not name it."""
+    first = read_only_coco("--mask_folder", "MASKS")(place)
+    assert first.code == 0
+    return without_right(place, place.coco, place.prepare_coco)
+
+
+def read_only_voc(place: Place) -> Answer:
+    """VOC on a shared disk, to which SBD's masks cannot be added."""
+    elsewhere = place.folder / "SegmentationClassAug"
+    (place.root / "SegmentationClassAug").rename(elsewhere)
+    return without_right(place, place.voc, lambda: place.prepare("--mask_folder", elsewhere))
+
+
+def sbd_is_found(place: Place) -> None:
+    """What was remembered is where truth is read."""
+    with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(place.folder / "cache")}):
+        source = VocSource(place.voc)
+        name = source.items("train_aug")[0].name
+        assert source.mask_file(name, "train_aug") == place.folder / f"SegmentationClassAug/{name}.png"
+
+
+def read_only_with_lists(place: Place) -> Answer:
+    """A read-only set that has lists."""
+    place.prepare()
+    return without_right(place, place.voc, place.prepare)
+
+
+def damaged_record(place: Place) -> Answer:
+    """The record beside the lists is damaged."""
+    place.prepare()
+    (place.root / "ImageSets/fsr/prepared.json").write_text('{"mask_folder": 7}')
+    return place.train()
+
+
+def mask_folder_is_gone(place: Place) -> Answer:
+    """The folder that the lists remember is gone."""
+    shutil.copytree(place.coco / "COCO/SegmentationClass", place.folder / "masks")
+    shutil.rmtree(place.coco / "COCO/SegmentationClass")
+    assert place.prepare_coco("--mask_folder", place.folder / "masks").code == 0
+    shutil.rmtree(place.folder / "masks")
+    return place.prepare_coco()
+
+
+# --- layouts
+
+
+def without_augmented(place: Place) -> None:
+    """Image-level training needs none."""
+    shutil.rmtree(place.root / "SegmentationClassAug")
+
+
+def upper_case(place: Place) -> None:
+    """As cameras and Windows write them."""
+    for folder, ending in (("JPEGImages", ".JPG"), ("SegmentationClass", ".PNG"), ("SegmentationClassAug", ".PNG")):
+        for file in list((place.root / folder).iterdir()):
+            file.rename(file.with_suffix(ending))
+
+
+def jpeg_suffix(place: Place) -> None:
+    """The long suffix."""
+    for file in list((place.root / "JPEGImages").iterdir()):
+        file.rename(file.with_suffix(".jpeg"))
+
+
+def apple_double(place: Place) -> None:
+    """As macOS's archiver leaves them."""
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "Annotations", LISTS):
+        for file in list((place.root / folder).iterdir()):
+            file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ")
+        (place.root / folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        (place.root / folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+
+
+def voc2007(place: Place) -> None:
+    """The older set."""
+    place.root.rename(place.root.with_name("VOC2007"))
+
+
+def without_devkit(place: Place) -> None:
+    """The folder above is left out."""
+    root = place.root
+    root.rename(place.voc / "VOC2012")
+
+
+def devkit_itself(place: Place) -> None:
+    """VOCdevkit's content lies in the data folder."""
+    root = place.root
+    for entry in list(root.iterdir()):
+        entry.rename(place.voc / entry.name)
+    shutil.rmtree(place.voc / "VOCdevkit")
+
+
+def trainval_archive(place: Place) -> None:
+    """In a folder of its own, as an archiver of a desktop unpacks it."""
+    devkit = place.root.parent
+    (place.voc / "VOCtrainval_11-May-2012").mkdir()
+    devkit.rename(place.voc / "VOCtrainval_11-May-2012/VOCdevkit")
+
+
+def sbd_as_released(place: Place) -> None:
+    """SBD's own files, beside VOC as they are unzipped."""
+    from scipy.io import savemat
+
+    for file in list((place.root / "SegmentationClassAug").iterdir()):
+        classes = np.array(Image.open(file))
+        content = np.zeros((1, 1), [("Segmentation", object)])
+        content[0, 0] = (np.where(classes == 255, 0, classes).astype(np.uint8),)
+        savemat(file.with_suffix(".mat"), {"GTcls": content})
+        file.unlink()
+    beside = place.voc / "benchmark_RELEASE/dataset"
+    beside.mkdir(parents=True)
+    (place.root / "SegmentationClassAug").rename(beside / "cls")
+
+
+def links(place: Place) -> None:
+    """Folders that are links, as on clusters."""
+    (place.folder / "elsewhere").mkdir()
+    for folder in ("JPEGImages", "SegmentationClass", "Annotations"):
+        shutil.move(place.root / folder, place.folder / "elsewhere" / folder)
+        (place.root / folder).symlink_to(place.folder / "elsewhere" / folder)
+
+
+def laid_out(change: Callable[[Place], None]) -> Callable[[Place], Answer]:
+    """`prepare voc` of another layout."""
+
+    def ask(place: Place) -> Answer:
+        folder = place.voc
+        change(place)
+        return asked(prepare, "voc", folder)
+
+    return ask
+
+
+def coco_laid_out(change: Callable[[Path], object], given: str = "") -> Callable[[Place], Answer]:
+    """`prepare coco` of another layout, which changes the folder COCO."""
+
+    def ask(place: Place) -> Answer:
+        folder = place.coco
+        change(folder / "COCO")
+        return asked(prepare, "coco", folder / given)
+
+    return ask
+
+
+def all_there(place: Place) -> None:
+    """All images of train_aug have a picture and ground truth."""
+    source = open_source("voc", place.folder / "voc", None, 21)
+    for item in source.items("train_aug"):
+        assert item.classes and source.image_file(item.name, "train_aug").exists()
+        assert source.ground_truth(item.name, "train_aug", (128, 128)).any()
+
+
+YEARS = ("train2014", "val2014")
+NO_ENTRY = "which is missing"
+
+
+# --- classes of one's own
+
+OWN = ("crack", "rust", "hole", "dent", "leak", "stain", "burn", "dirt")
+
+
+def own_classes(place: Place, text: str | None) -> Answer:
+    """VOC's layout with classes of one's own, and `classes.txt` if given."""
+    for file in (place.root / "Annotations").glob("*.xml"):
+        content = file.read_text()
+        for index, name in enumerate(OWN, 1):
+            content = content.replace(f"<name>{CLASS_NAMES[index]}</name>", f"<name>{name}</name>")
+        file.write_text(content)
+    if text is not None:
+        (place.root / "classes.txt").write_bytes(text.encode())
+    return place.prepare()
+
+
+def with_classes(text: str | None) -> Callable[[Place], Answer]:
+    """The same as a situation."""
+    return lambda place: own_classes(place, text)
+
+
+def inferred_with_own_classes(place: Place) -> Answer:
+    """The scores of an inference name these classes."""
+    assert own_classes(place, lines(*OWN)).code == 0
+    answer = place.infer("--report", "true")
+    said = (place.folder / "out/scores.csv").read_text() + (place.folder / "out/report.html").read_text()
+    assert "crack" in said and "aeroplane" not in said
+    return answer
+
+
+SITUATIONS = [
+    *(Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), ", ".join(NAMES), slow=False)
+      for name in list(READ_LISTS)[:-1] if name not in ("Control-Z, the end of a file in DOS", "names in quotes",
+                                                         "commas behind names", "paths of Windows")),
+    *(Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), "line ", True, slow=False)
+      for name in ("Control-Z, the end of a file in DOS", "names in quotes", "commas behind names",
+                   "a class's list of VOC, all of it", "paths of Windows")),
+    *(Situation(7, f"VOC's list: {name}", vocs_list(content), wanted, True, slow=False)
+      for name, (content, wanted) in REFUSED_LISTS.items()),
+    *(Situation(7, f"prepared list: {name}", prepared_list(content), wanted, True, slow=False)
+      for name, content, wanted in (
+          ("class 0", b"a 0\n", "has class 0"), ("class 21", b"a 1\nb 21\n", "line 2 of list"),
+          ("classes in words", b"a cat\n", "must read `NAME` or `NAME 1,15`"), ("-1", b"a -1\n", "line 1 of list"),
+          ("three words", b"a 1 2\n", "line 1 of list"), ("an image twice", b"a 1\nb 2\na 1\n", "line 3 of list"))),
+    Situation(7, "prepared list: Windows ends and a mark", prepared_list(b"\xef\xbb\xbfa 1,2\r\n\r\nb 3\r\n"), "a (1, 2)",
+              slow=False),
+    Situation(7, "an image twice in evaluation", prepared_twice("train"), "again, which is in line 1", True),
+    Situation(7, "an image twice in inference", prepared_twice("infer"), "again, which is in line 1", True),
+    Situation(8, "COCO, read-only", read_only_coco(), "where all commands of yours look for them"),
+    Situation(8, "COCO, read-only, --list_folder", read_only_coco("--list_folder", "LISTS"), "masks written to"),
+    Situation(8, "COCO, read-only, --mask_folder", read_only_coco("--mask_folder", "MASKS"), "/masks/train2014"),
+    Situation(8, "COCO, read-only, both", read_only_coco("--list_folder", "LISTS", "--mask_folder", "MASKS"), "/masks/"),
+    Situation(8, "prepared again without flags", prepared_again_without_flags, "train: 60 images"),
+    Situation(8, "VOC, read-only, SBD elsewhere", read_only_voc, "train_aug: 24 images", check=sbd_is_found),
+    Situation(8, "a read-only set that has lists", read_only_with_lists, "(or give a --list_folder)", True),
+    Situation(8, "--mask_folder that is not there", lambda place: place.prepare("--mask_folder", "/nowhere"),
+              "--mask_folder /nowhere is no folder", True),
+    Situation(8, "the lists' record is damaged", damaged_record, "prepared.json is damaged", True),
+    Situation(8, "the folder of masks is gone", mask_folder_is_gone, "/masks/", True),
+    *(Situation(9, f"VOC: {name}", laid_out(change), "train_aug: 24 images", check=all_there) for name, change in {
+        "suffixes in upper case": upper_case, "suffix .jpeg": jpeg_suffix, "files of macOS and Windows": apple_double,
+        "VOCdevkit/VOC2007": voc2007, "VOC2012 without VOCdevkit": without_devkit, "the set's own folder": devkit_itself,
+        "SBD as unzipped": sbd_as_released, "folders that are links": links,
+    }.items()),
+    Situation(9, "VOC: some folders below", laid_out(trainval_archive), "looks like it: give that folder", True),
+    Situation(9, "VOC without SegmentationClassAug", laid_out(without_augmented), "--train_set train trains on VOC's"),
+    Situation(9, "VOC: an empty folder", lambda place: asked(prepare, "voc", place.folder), NO_ENTRY, True, slow=False),
+    Situation(9, "COCO: an empty folder", lambda place: asked(prepare, "coco", place.folder), NO_ENTRY, True, slow=False),
+    Situation(9, "coco/train2014", coco_laid_out(lambda root: [
+        *((root / "JPEGImages" / year).rename(root / year) for year in YEARS), root.rename(root.with_name("coco"))]),
+        "train: 60 images"),
+    Situation(9, "coco/images/train2014", coco_laid_out(lambda root: [
+        (root / "JPEGImages").rename(root / "images"), root.rename(root.with_name("coco"))]), "train: 60 images"),
+    Situation(9, "the folder of COCO itself", coco_laid_out(lambda root: None, "COCO"), "train: 60 images"),
+    Situation(9, "train2014 in the data folder", coco_laid_out(lambda root: [
+        *((root / "JPEGImages" / year).rename(root.parent / year) for year in YEARS),
+        (root / "annotations").rename(root.parent / "annotations"),
+        (root / "SegmentationClass").rename(root.parent / "SegmentationClass"), shutil.rmtree(root)]),
+        "train: 60 images"),
+    Situation(9, "COCO named VOC", lambda place: asked(prepare, "voc", place.coco), NO_ENTRY, True),
+    Situation(9, "VOC named COCO", lambda place: asked(prepare, "coco", place.voc), NO_ENTRY, True),
+    Situation(14, "no classes.txt", with_classes(None), "classes of your own ('burn', 'crack', 'dent'", True),
+    Situation(14, "classes.txt", with_classes(lines(*OWN)), "train_aug: 24 images"),
+    Situation(14, "with background first", with_classes(lines("background", *OWN)), "train_aug: 24 images"),
+    Situation(14, "with a mark and ends of Windows", with_classes("\ufeff" + lines(*OWN, end="\r\n")), "train_aug: 24 im"),
+    Situation(14, "with a class twice", with_classes(lines(*OWN, "crack")), "must have each class once", True),
+    Situation(14, "with a class less", with_classes(lines(*OWN[:-1])), "none of the data set's 7", True),
+    Situation(14, "empty", with_classes(""), "must have 1 to 254 classes, got 0", True),
+    Situation(14, "an inference's scores and page", inferred_with_own_classes, ""),
+]  # fmt: skip
