@@ -2,9 +2,9 @@
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from itertools import groupby
@@ -82,6 +82,7 @@ def parse_flags(kind: Callable[..., Any], program: str | None, arguments: Sequen
     """
     words = {"true": "True", "false": "False"}  # the released flags' spelling
     given = [words.get(word, word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    check_given_once(kind, given)
     complaint, help_page = io.StringIO(), getattr(sys.stdout, "rich_proxied_file", sys.stdout)
     try:
         with redirect_stderr(complaint), redirect_stdout(help_page):
@@ -101,6 +102,33 @@ def call(function: Callable[..., Answer], program: str, arguments: Sequence[str]
 
     work: Callable[[], Answer] = parse_flags(read, program, arguments, **options)
     return work()
+
+
+def check_given_once(kind: Callable[..., Any], words: Sequence[str]) -> None:
+    """Raise UserError where a flag that takes one value is given two different ones: the last would win in silence.
+
+    Flags of UseAppendAction take them all.
+    """
+    single = {name for name, hint in _hints(kind) if tyro.conf.UseAppendAction not in getattr(hint, "__metadata__", ())}
+    given: dict[str, list[str]] = {}
+    places = [place for place, word in enumerate(words) if word.startswith("--")]
+    for place, end in zip(places, [*places[1:], len(words)], strict=True):
+        flag, equals, value = words[place].partition("=")
+        values = [value] if equals else list(words[place + 1 : end])
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in single and given.setdefault(name, values) != values:
+            both = f"{' '.join(given[name])} and {' '.join(values)}"
+            raise UserError(f"{flag} is given twice, {both}; it takes one value")
+
+
+def _hints(kind: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """The names and types of all flags, those of dataclasses inside too."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inside = getattr(hint, "__origin__", hint)  # of an Annotated
+        if is_dataclass(inside) and isinstance(inside, type):
+            yield from _hints(inside)
+        else:
+            yield name, hint
 
 
 def reason_of(complaint: str) -> str:

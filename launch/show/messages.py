@@ -63,7 +63,13 @@ def more_than_parallel(live: int, parallel: int) -> list[str]:
 
 
 def tell_result(
-    study: Study, folder: StudyFolder, target: int, trials: Sequence[FrozenTrial], stopped: bool, console: Console
+    study: Study,
+    base: TrainConfig,
+    folder: StudyFolder,
+    target: int,
+    trials: Sequence[FrozenTrial],
+    stopped: bool,
+    console: Console,
 ) -> None:
     """Say what came out, and what to do next."""
     done, runs = count(trials, *DONE), relative(folder.folder.parent)
@@ -86,7 +92,16 @@ def tell_result(
         why = "error.txt in a failed trial's folder tells why"
         say(console, f"{done} of {target} trials done; {why}; to resume: {command}")
     else:
-        say(console, f"more trials: add --trials {target - len(repeats) + study.trials} to the same command")
+        say(console, more_trials(study, base, target - len(repeats)))
+
+
+def more_trials(study: Study, base: TrainConfig, searched: int) -> str:
+    """How to go on with a search of so many trials; where all settings were tried, no more trials are accepted."""
+    size = study.size(base)
+    wanted = searched + study.trials if size is None else min(searched + study.trials, size)
+    if wanted > searched:
+        return f"more trials: add --trials {wanted} to the same command"
+    return f"all {size} settings of the study have had their trial"
 
 
 def relative(path: Path) -> str:
