@@ -64,7 +64,8 @@ def learning_curves(tables: Tables, study: str, score: str = SEG_MIOU) -> Figure
             axes.plot([], [], "o-", color=colours[str(state)], label=f"{number} {state}")
     axes.set_xlabel("step")
     axes.set_ylabel(title_of(score))
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
     return figure
 
 
@@ -171,7 +172,8 @@ def class_errors(tables: Tables, study: str, trials: Sequence[int], kind: str = 
     axes.set_ylabel("share of the union")
     axes.set_ylim(0, 1)
     axes.grid(visible=False)
-    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    if classes and trials:
+        axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

@@ -1,5 +1,7 @@
 """The settings of a study, ranked: means over fresh seeds with intervals, differences from trial 0's seed by seed."""
 
+import math
+
 import pandas as pd
 
 from analysis.intervals import half_width, verdict
@@ -21,7 +23,10 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
 
     The first is the study's best setting. Without repeats it is that of its best trial (`launch.state.trials`).
     """
-    trials, search = tables.finished(study), tables.search(study)
+    trials, search = (
+        rows if score in rows else rows.assign(**{score: math.nan})  # no run recorded it
+        for rows in (tables.finished(study), tables.search(study))
+    )
     repeats = trials[trials["setting"] != trials["trial"]]
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
     base = seeds.get(0, pd.Series(dtype=float))

@@ -21,7 +21,7 @@ from fsr.json_file import UNREADABLE, DamagedError, read_json
 from fsr.records import is_evaluation, read_records
 from fsr.run import Run
 from fsr.score_names import is_score
-from fsr.setting_text import setting_text
+from fsr.setting_text import setting_text, stored
 from launch.state.attempts import COSTS, Attempt, AttemptLog, cost_shares
 from launch.state.damage import in_words
 from launch.state.paths import Definition, StudyFolder
@@ -199,7 +199,7 @@ class RunFiles:
                     self.damage.append(f"{name}: its {metric} is {score}, but the study was told {trial.value}")
                     self.scores = {}
         for name, value in trial.params.items():
-            if self.config.get(name, value) != value:
+            if stored(self.config.get(name, value)) != value:
                 self.damage.append(f"config.json: its {name} is {self.config[name]}, but the trial's {value}")
 
     def last(self, name: str) -> float | None:

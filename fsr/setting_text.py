@@ -21,3 +21,8 @@ def setting_text(value: Any) -> str:
 def settings_text(params: Mapping[str, Any]) -> str:
     """A whole setting: mask_ratio 0.8  precision bf16."""
     return "  ".join(f"{name} {setting_text(value)}" for name, value in params.items())
+
+
+def stored(value: Any) -> Any:
+    """What a study's storage holds of a chosen value: of a tuple, which Optuna cannot store, its text."""
+    return f"({', '.join(map(str, value))})" if isinstance(value, tuple | list) else value

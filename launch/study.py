@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -16,6 +16,7 @@ from fsr.bounds import COUNT, WORKERS, check_bounds
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
 from fsr.score_names import SEG_MIOU
+from fsr.setting_text import stored
 from launch.state.paths import check_study_name
 
 Settings = dict[str, Any]
@@ -103,6 +104,14 @@ class Study:
         digest = hashlib.sha256(f"{self.name}/{base.seed}/{number}".encode()).digest()
         return self.sampler(int.from_bytes(digest[:4], "little"))
 
+    def settings_of(self, trial: optuna.Trial, base: TrainConfig) -> Settings:
+        """What `suggest` says of a trial. Its choices may be tuples, too, which Optuna itself cannot store."""
+        return self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
+
+    def known_params(self, base: TrainConfig) -> list[Settings]:
+        """What `known` says, as the study's storage has it."""
+        return [{name: stored(value) for name, value in params.items()} for params in self.known(base)]
+
     def first_settings(self, base: TrainConfig) -> Settings:
         """What trial 0 changes of the base configuration."""
         return self._suggest_first(base)[0]
@@ -111,9 +120,23 @@ class Study:
         return self._suggest_first(base)[1]
 
     def _suggest_first(self, base: TrainConfig) -> tuple[Settings, dict[str, BaseDistribution]]:
-        trial = optuna.trial.FixedTrial(self.known(base)[0])
-        settings = self.suggest(cast(optuna.Trial, trial), base)  # it suggests as a Trial does
+        trial = optuna.trial.FixedTrial(self.known_params(base)[0])
+        settings = self.settings_of(cast(optuna.Trial, trial), base)  # it suggests as a Trial does
         return settings, trial.distributions
+
+
+class _AnyChoices:
+    """A trial to which choices of any kind may be suggested: its storage gets what it can hold of them."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        kept = [stored(choice) for choice in choices]
+        return choices[kept.index(self._trial.suggest_categorical(name, kept))]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
 
 
 def together(*parts: Study) -> dict[str, Any]:

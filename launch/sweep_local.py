@@ -56,7 +56,7 @@ def sweep_here(
     mistakes = plan.folder.mistakes()
     if mistakes:
         raise UserError(mistakes[0])
-    tell_result(plan.study, plan.folder, plan.target, trials, stopped, console)
+    tell_result(plan.study, plan.base, plan.folder, plan.target, trials, stopped, console)
     if stopped:
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE

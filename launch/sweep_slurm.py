@@ -68,7 +68,7 @@ def sweep_on_slurm(
     if not reached(plan.target, trials):
         for line in why_nobody_works(plan.folder, queue):
             say(console, line)
-    tell_result(plan.study, plan.folder, plan.target, trials, False, console)
+    tell_result(plan.study, plan.base, plan.folder, plan.target, trials, False, console)
     return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
 
 

@@ -22,6 +22,7 @@ from launch.state.storage import open_storage
 
 METHOD = TESTS / "launch_stub.py"
 DASHBOARD = [sys.executable, ROOT / "analysis" / "dashboard.py"]
+BESIDE = "studies there: smoke; another folder of studies is named with --runs"
 OTHER = "name another with --port, or PORT= for make"
 SHOWS = b"this server only shows; to change something, start it with --writable\n"
 
@@ -61,7 +62,7 @@ def test_it_shows_a_study_of_the_journal_and_its_trials(runs, browser, tmp_path)
         see(browser, url, "dashboard", "smoke")
         see(browser, url, "dashboard/studies/0/trials", *(f"Trial {number}" for number in range(6)), "mask_ratio")
         line = (tmp_path / "log").read_text()
-        assert line == f"{url}dashboard/studies/0?token={url.token}   (Ctrl-C ends it)\n"
+        assert line == f"{url}dashboard/studies/-1?token={url.token}   (Ctrl-C ends it)\n"
 
 
 def test_it_listens_to_this_machine_only(runs, refused, tmp_path):
@@ -145,7 +146,7 @@ def small():
 
 
 def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
-    sentence = f"error: there is no study in {runs}/nonsense; name its folder's parent with --runs\n"
+    sentence = f"error: there is no study in {runs}/nonsense; {BESIDE}\n"
     assert refused("--study", "nonsense", "--runs", runs) == (2, sentence)
     assert not (runs / "nonsense").exists()
     (runs / "lost").mkdir()
@@ -158,7 +159,7 @@ def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
 
 
 def test_a_board_of_nothing_is_one_sentence(runs, refused):
-    sentence = f"error: there is no study and no run in {runs}/typo; name its folder's parent with --runs\n"
+    sentence = f"error: there is no study and no run in {runs}/typo; {BESIDE}\n"
     assert refused("--study", "typo", "--runs", runs, command=analysis.board.main) == (2, sentence)
     assert not (runs / "typo").exists()
 

@@ -63,7 +63,13 @@ def more_than_parallel(live: int, parallel: int) -> list[str]:
 
 
 def tell_result(
-    study: Study, folder: StudyFolder, target: int, trials: Sequence[FrozenTrial], stopped: bool, console: Console
+    study: Study,
+    base: TrainConfig,
+    folder: StudyFolder,
+    target: int,
+    trials: Sequence[FrozenTrial],
+    stopped: bool,
+    console: Console,
 ) -> None:
     """Say what came out, and what to do next."""
     done, named = count(trials, *DONE), study_words(study.name, folder.folder.parent)
@@ -84,7 +90,7 @@ def tell_result(
     else:
         if best is not None and not repeats:
             say(console, f"small differences may be chance; with fresh seeds: {again('--repeat', '5')}")
-        say(console, f"more trials: {again('--trials', str(target - len(repeats) + study.trials))}")
+        say(console, more_trials(study, base, target - len(repeats)))
 
 
 def again(flag: str | None = None, value: str = "") -> str:
@@ -94,6 +100,15 @@ def again(flag: str | None = None, value: str = "") -> str:
         place = next(place for place, word in enumerate(typed) if word.partition("=")[0] == flag)
         del typed[place : place + (1 if "=" in typed[place] else 2)]
     return next_command("sweep", *typed, *([flag, value] if flag else []))
+
+
+def more_trials(study: Study, base: TrainConfig, searched: int) -> str:
+    """How to go on with a search of so many trials; where all settings were tried, no more trials are accepted."""
+    size = study.size(base)
+    wanted = searched + study.trials if size is None else min(searched + study.trials, size)
+    if wanted > searched:
+        return f"more trials: {again('--trials', str(wanted))}"
+    return f"all {size} settings of the study have had their trial"
 
 
 def relative(path: Path) -> str:

@@ -29,6 +29,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from fsr.files import atomic_file
 from fsr.run import Run
 from fsr.score_names import MAIN_SCORES
+from fsr.setting_text import setting_text
 
 # Sorts behind the run's own files, which TensorBoard reads in the order of their names.
 FILE = "events.out.tfevents.hparams"
@@ -45,7 +46,7 @@ def write_hparams(run: Run, trial: optuna.Trial, seed: int, state: TrialState) -
 
     The values of the metrics are not in it: TensorBoard takes the last ones that the run itself recorded.
     """
-    values = {name: _plain(value) for name, value in trial.params.items()}
+    values = {name: plain(value, trial.distributions[name]) for name, value in trial.params.items()}
     values |= {"seed": float(seed), "state": state.name.lower()}
     infos = [_info(name, value, trial.distributions.get(name)) for name, value in values.items()]
     metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in MAIN_SCORES]
@@ -95,18 +96,21 @@ def read_hparams(run: Run) -> dict[str, bool | float | str]:
     return found
 
 
-def _plain(value: Any) -> bool | float | str:
-    """A value as HParams knows it: only numbers have an axis of their own."""
-    if isinstance(value, bool):
-        return value
-    return float(value) if isinstance(value, int | float) else str(value)
+def plain(value: Any, searched: BaseDistribution) -> bool | float | str:
+    """A value as HParams knows it, all of a parameter of one type: only numbers have an axis of their own."""
+    values = searched.choices if isinstance(searched, CategoricalDistribution) else (value,)
+    if all(isinstance(one, bool) for one in values):
+        return bool(value)
+    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+        return float(value)
+    return setting_text(value)
 
 
 def _info(name: str, value: bool | float | str, searched: BaseDistribution | None) -> HParamInfo:
     """Type of a parameter and, where it is known, what it may be."""
     info = HParamInfo(name=name, type=KINDS[type(value)][0])
     if isinstance(searched, CategoricalDistribution):
-        info.domain_discrete.extend([_plain(choice) for choice in searched.choices])
+        info.domain_discrete.extend([plain(choice, searched) for choice in searched.choices])
     elif isinstance(searched, FloatDistribution | IntDistribution):
         info.domain_interval.min_value, info.domain_interval.max_value = searched.low, searched.high
     elif name == "state":

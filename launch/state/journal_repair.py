@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
 from fsr.json_file import UNREADABLE, DamagedError, parse_json, read_json
 from fsr.run import Run
+from fsr.setting_text import stored
 from launch.state.attempts import AttemptLog
-from launch.state.hparams import read_hparams
+from launch.state.hparams import plain, read_hparams
 from launch.state.journal import (
     CREATE_STUDY,
     CREATE_TRIAL,
@@ -203,12 +204,18 @@ def _end(mended: Mended, number: int, why: str) -> None:
 
 def _parameters(run: Run, space: dict[str, BaseDistribution]) -> dict[str, Any]:
     """The parameters of a run, as far as its records tell them: TensorBoard's HParams, or fields of its config."""
-    told = {**read_json(run.config_file, dict[str, Any]), **read_hparams(run)}
+    config, hparams = read_json(run.config_file, dict[str, Any]), read_hparams(run)
     found = {}
     for name, distribution in space.items():
+        if name in hparams and isinstance(distribution, CategoricalDistribution):
+            told = next((choice for choice in distribution.choices if plain(choice, distribution) == hparams[name]), ())
+        elif name in hparams or name in config:
+            told = hparams.get(name, stored(config.get(name)))
+        else:
+            continue
         try:
-            found[name] = distribution.to_external_repr(distribution.to_internal_repr(told[name]))
-        except (KeyError, ValueError, TypeError):
+            found[name] = distribution.to_external_repr(distribution.to_internal_repr(told))
+        except (ValueError, TypeError):
             continue
     return found
 

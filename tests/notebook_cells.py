@@ -1,0 +1,32 @@
+"""Runs a notebook's cells inside this process: without a kernel, which takes seconds to start."""
+
+import ast
+import contextlib
+import io
+from unittest.mock import patch
+
+import matplotlib
+import nbformat
+from analysis.report import FOLDER
+from matplotlib import pyplot as plt
+
+
+def run_cells(name, monkeypatch, study, runs):
+    """Run a notebook on a study, None for the one launched last; what it showed, as objects and printed lines."""
+    monkeypatch.setenv("RUNS", str(runs))
+    monkeypatch.delenv("STUDY", raising=False)
+    if study:
+        monkeypatch.setenv("STUDY", study)
+    shown, printed, names = [], io.StringIO(), {}
+    matplotlib.use("agg")
+    with patch("IPython.display.display", lambda *parts: shown.extend(parts)), contextlib.redirect_stdout(printed):
+        with patch("analysis.notebook.display", lambda *parts: shown.extend(parts)), plt.rc_context():
+            for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+                if cell.cell_type == "code":
+                    body = ast.parse(cell.source).body
+                    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+                    exec(compile(ast.Module(body, []), f"{name} {cell.id}", "exec"), names)
+                    if last is not None:
+                        shown.append(eval(compile(ast.Expression(last.value), f"{name} {cell.id}", "eval"), names))
+            plt.close("all")
+    return shown + printed.getvalue().splitlines()
