@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from analysis.address import address_lines
 from analysis.guard import READING, Application, Guard, Server
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     board = TensorBoard(plugins=default.get_plugins(), server_class=server)
     # Its fast loader is a process of its own, whose port tells every user of this machine what the study holds.
     board.configure(("board", f"--logdir={folder}", "--load_fast=false", f"--samples_per_plugin={SAMPLES}"))
-    print(f"{board.launch()}   (Ctrl-C ends it)", flush=True)
+    print(address_lines(board.launch()), flush=True)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
 

@@ -12,11 +12,10 @@ if __name__ == "__main__":
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
 import pandas as pd
-import tyro
 from rich.table import Table
 
 from analysis.intervals import difference, half_width, mean_and_interval, verdict
@@ -33,8 +32,8 @@ from fsr.score_names import MAIN_SCORES, title_of
 class Options:
     """Compare studies: what each came to, and how their best settings differ."""
 
-    study: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A study's name; give the flag once for each, the first is compared with all others."""
+    study: tuple[str, ...]
+    """Names of the studies; the first is compared with all others."""
     runs: Path = RUNS
     """Folder of all studies."""
 

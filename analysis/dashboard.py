@@ -16,6 +16,7 @@ from typing import Annotated
 
 import optuna_dashboard
 
+from analysis.address import address_lines
 from analysis.guard import READING, Guard, Server
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"the storage has no study {options.study}") from None
     guard = Guard(optuna_dashboard.wsgi(storage), None if options.writable else READING)
     with Server(guard, options.port) as server:
-        print(f"{server.get_url(f'dashboard/studies/{number}')}   (Ctrl-C ends it)", flush=True)
+        print(address_lines(server.get_url(f"dashboard/studies/{number}")), flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -63,6 +63,11 @@ class Flag:
         return _value(self.kind, self.name)
 
     @property
+    def typed(self) -> str:
+        """How it is typed with a value."""
+        return str(self.value) if self.positional else f"--{self.name} {self.value}"
+
+    @property
     def shown_default(self) -> str:
         """Its default as it would be typed; empty where there is none to tell, or where the text tells it."""
         if self.default in (MISSING, None, ()) or self.default is False:

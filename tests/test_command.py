@@ -62,7 +62,7 @@ def test_a_missing_list(data_folder, complaint):
     file.unlink()
     errors = complaint("synthetic", "--data_folder", data_folder)
     assert str(file) in errors
-    assert "fsr.data.prepare" in errors or "fsr.data.synthetic" in errors
+    assert "fsr prepare" in errors or "fsr synthetic" in errors
 
 
 def test_a_missing_data_folder(tmp_path, complaint):
