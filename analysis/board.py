@@ -33,6 +33,10 @@ class Options(Bounded):
     """Show the curves, pictures and hyper-parameters of a study, or of a single run, in the browser. Ctrl-C ends it.
 
     It answers whoever has the address that it prints.
+
+    Examples:
+        --study mask_ratio
+        --study voc --runs runs --port 6007
     """
 
     study: str

@@ -30,7 +30,12 @@ from fsr.score_names import MAIN_SCORES, title_of
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare studies: what each came to, and how their best settings differ."""
+    """Compare studies: what each came to, and how their best settings differ.
+
+    Examples:
+        --study mask_ratio block_size
+        --study mask_ratio momentum --runs DIR
+    """
 
     study: tuple[str, ...]
     """Names of the studies; the first is compared with all others."""

@@ -32,6 +32,10 @@ class Options(Bounded):
     It answers whoever has the address that it prints, and changes nothing without --writable.
 
     Optuna's own command must not open a study's journal, for it takes another kind of lock than the workers do.
+
+    Examples:
+        --study mask_ratio
+        --study mask_ratio --port 8081 --writable
     """
 
     study: str

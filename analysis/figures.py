@@ -28,7 +28,12 @@ from fsr.writable import check_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter)."""
+    """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter).
+
+    Examples:
+        --study mask_ratio --out figures
+        --study mask_ratio momentum --out figures --score val/cam_miou
+    """
 
     study: tuple[str, ...]
     """Names of the studies."""

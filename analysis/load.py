@@ -144,7 +144,12 @@ def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write the tables of studies as CSV files."""
+    """Write the tables of studies as CSV files.
+
+    Examples:
+        --study mask_ratio --out tables
+        --study mask_ratio block_size --out tables --runs DIR
+    """
 
     study: tuple[str, ...]
     """Names of the studies."""

@@ -38,7 +38,12 @@ CELL_S = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Run the notebooks on studies and write one page of all."""
+    """Run the notebooks on studies and write one page of all.
+
+    Examples:
+        --study mask_ratio
+        --study mask_ratio block_size --out both.html
+    """
 
     study: tuple[str, ...]
     """Names of the studies."""

@@ -11,11 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fsr.checkpoint import load_network
 from fsr.command import call
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
-from fsr.tensor_file import write_tensors
 from fsr.writable import check_folder
 
 
@@ -25,11 +23,18 @@ def export(
 ) -> None:
     """Write the weights of student and teacher as student.pth and teacher.pth, which must not be there yet.
 
+    Examples:
+        runs/voc/best.pt released
+        runs/mask_ratio/trial_0003/best.pt released_3
+
     Args:
         checkpoint: A run's best.pt or checkpoint.pt.
         folder: Where to write; made if it does not exist.
     """
     check_folder(folder, "FOLDER")
+    from fsr.checkpoint import load_network  # here, for torch takes seconds, which --help does not wait for
+    from fsr.tensor_file import write_tensors
+
     names: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
     files = {weights: folder / f"{weights}.pth" for weights in names}
     for path in files.values():
