@@ -97,7 +97,7 @@ def flags_of(kind: Callable[..., Any], default: Any = None) -> list[Flag]:
         given = MISSING if given is tyro.MISSING else given
         hint = hints[field.name]
         inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             inside += flags_of(inner, None if given is MISSING else given)
         else:
             texts_of = texts_of or _fields(kind)

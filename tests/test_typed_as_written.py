@@ -114,7 +114,7 @@ def answer_to(line: str, checkout: Path, environment: dict[str, str], log: Path)
         )
         try:
             if ENDED_BY_CTRL_C.search(line):
-                limit = time.monotonic() + LIMIT_S
+                limit = time.monotonic() + 30  # a table that is drawn again and again is not told to a file
                 while process.poll() is None and not log.stat().st_size and time.monotonic() < limit:
                     time.sleep(0.2)
                 if process.poll() is None:

@@ -163,15 +163,15 @@ SWEEPS = (
     ("--partition", "a b"),
     ("--partition", "x;rm -rf /"),
     ("--account", "$(id)"),
-    ("--time-limit", "soon"),
-    ("--time-limit", "-5"),
-    ("--signal-before-s", "0"),
-    ("--signal-before-s", "100000"),
+    ("--time_limit", "soon"),
+    ("--time_limit", "-5"),
+    ("--signal_before_s", "0"),
+    ("--signal_before_s", "100000"),
     ("--sbatch", "array=1-5", "array"),
     ("--sbatch", "=", "sbatch"),
     ("--sbatch", "wrap=ls", "wrap"),
-    ("--cluster-file", "{here}/missing.toml", "missing.toml"),
-    ("--cluster-file", "{data}", "data"),
+    ("--cluster_file", "{here}/missing.toml", "missing.toml"),
+    ("--cluster_file", "{data}", "data"),
     ("--data_folder", "{here}/nowhere", "nowhere"),
     ("--runs", "{checkout}/fsr/train.py", "train.py"),
     ("--nosuchflag", "1"),
@@ -344,7 +344,7 @@ def situations() -> list[Situation]:
     found += [
         flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--gpus", "--nodes", "--sbatch")
     ]
-    found += [flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--cluster", "--time-limit")]
+    found += [flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--cluster", "--time_limit")]
     found += [flag("infer", INFERENCE, bad) for bad in INFERS]
     found += [flag("launch infer", LAUNCHED_INFER, bad) for bad in INFERS[::4]]
     found += [flag("launch infer", LAUNCHED_INFER, ("--parallel", value)) for value in ("0", "nan")]
@@ -365,7 +365,7 @@ def situations() -> list[Situation]:
                 Situation(
                     name=f"{command}: the cluster file holds {name}",
                     kind="bad cluster file",
-                    words=[*words, "--cluster-file", "{here}/cluster.toml"],
+                    words=[*words, "--cluster_file", "{here}/cluster.toml"],
                     prepare=cluster_file(text),
                     expects=either(refused("cluster.toml"), refused("--")),
                     needs=["runs"],
