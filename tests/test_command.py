@@ -101,7 +101,8 @@ def test_a_value_that_is_not_allowed(synthetic_folder, complaint, flags, words):
     ids=lambda flags: flags[0],
 )
 def test_a_run_folder_is_free_for_the_mended_command(synthetic_folder, complaint, tmp_path, flags):
-    complaint(*tiny_flags(tiny_config(synthetic_folder)), *flags)
+    name, value = flags
+    complaint(*tiny_flags(tiny_config(synthetic_folder), **{name.removeprefix("--"): value}))
     mended = tiny_config(synthetic_folder, iterations=2, eval_every=2)
     main([*tiny_flags(mended), "--run_folder", str(tmp_path / "run")])
     assert Run(tmp_path / "run").config() == mended
