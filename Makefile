@@ -41,7 +41,7 @@ setup: $(VENV)/installed
 LOG := build/setup.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --log $(LOG)
 FAILED := || ./setup.sh failed
-$(VENV)/installed: pyproject.toml setup.py setup.sh constraints.txt constraints-build.txt $(wildcard csrc/*)
+$(VENV)/installed: pyproject.toml setup.py setup.sh constraints.txt constraints-build.txt $(filter-out %.md,$(wildcard csrc/*))
 	@./setup.sh check '$(PYTHON)'
 	@mkdir -p build && rm -f $(LOG)
 	@test -x $(BIN)/python || '$(PYTHON)' -m venv $(VENV)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+from analysis.address import address_lines
 from analysis.guard import READING, Application, Guard, Server
 from analysis.named_runs import NamedRuns
 from fsr.bounds import PORT, Bounded
@@ -35,6 +36,10 @@ class Options(Bounded):
     """Show the curves, pictures and hyper-parameters of a study, or of a single run, in the browser. Ctrl-C ends it.
 
     It answers whoever has the address that it prints.
+
+    Examples:
+        --study mask_ratio
+        --study voc --runs runs --port 6007
     """
 
     study: str
@@ -83,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         board = TensorBoard(plugins=default.get_plugins(), server_class=server)
         # Its fast loader is a process of its own, whose port tells every user of this machine what the study holds.
         board.configure(("board", f"--logdir={folder}", "--load_fast=false", f"--samples_per_plugin={SAMPLES}"))
-        print(f"{board.launch()}   (Ctrl-C ends it)", flush=True)
+        print(address_lines(board.launch()), flush=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 

@@ -19,7 +19,7 @@ import pandas as pd
 from rich.table import Table
 
 from analysis.intervals import difference, half_width, mean_and_interval, verdict
-from analysis.load import RUNS, Studies, definition_of, load, named, study_folder
+from analysis.load import RUNS, definition_of, load, named, study_folder
 from analysis.ranking import ranking, setting_name
 from analysis.tables import Tables
 from fsr.command import parse_flags
@@ -30,9 +30,14 @@ from fsr.score_names import MAIN_SCORES, title_of
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare studies: what each came to, and how their best settings differ."""
+    """Compare studies: what each came to, and how their best settings differ.
 
-    study: Studies = ()
+    Examples:
+        --study mask_ratio block_size
+        --study mask_ratio momentum --runs DIR
+    """
+
+    study: tuple[str, ...]
     """Names of the studies; the first is compared with all others."""
     runs: Path = RUNS
     """Folder of all studies."""

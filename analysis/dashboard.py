@@ -16,6 +16,7 @@ from typing import Annotated
 
 import optuna_dashboard
 
+from analysis.address import address_lines
 from analysis.guard import READING, Guard, Server
 from analysis.search import WithSearch
 from fsr.bounds import PORT, Bounded
@@ -34,6 +35,10 @@ class Options(Bounded):
     It answers whoever has the address that it prints, and changes nothing without --writable.
 
     Optuna's own command must not open a study's journal, for it takes another kind of lock than the workers do.
+
+    Examples:
+        --study mask_ratio
+        --study mask_ratio --port 8081 --writable
     """
 
     study: str
@@ -56,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"the storage has no study {options.study}") from None
     guard = Guard(optuna_dashboard.wsgi(storage), None if options.writable else READING)
     with Server(guard, options.port) as server:
-        print(f"{server.get_url(f'dashboard/studies/{storage.search_id}')}   (Ctrl-C ends it)", flush=True)
+        print(address_lines(server.get_url(f"dashboard/studies/{storage.search_id}")), flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -16,7 +16,7 @@ import matplotlib
 import pandas as pd
 
 from analysis import plots
-from analysis.load import RUNS, Studies, load, named
+from analysis.load import RUNS, load, named
 from analysis.notebook import begin
 from analysis.ranking import ranking
 from fsr.command import parse_flags
@@ -28,9 +28,14 @@ from fsr.writable import check_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter)."""
+    """Write ranking_STUDY.png (settings with intervals) and effects_STUDY.png (score against each parameter).
 
-    study: Studies = ()
+    Examples:
+        --study mask_ratio --out figures
+        --study mask_ratio momentum --out figures --score val/cam_miou
+    """
+
+    study: tuple[str, ...]
     """Names of the studies."""
     out: Path
     """Folder for the files."""

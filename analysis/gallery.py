@@ -14,24 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from PIL import Image
 
 from fsr.bounds import Bounded, Bounds
-from fsr.checkpoint import load_network
 from fsr.command import parse_flags
-from fsr.data.loaders import evaluation_images
-from fsr.data.source import open_source
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
-from fsr.pictures import draw, pixels_of, with_titles
 from fsr.run import Run
 from fsr.writable import check_file
 
 
 @dataclass(frozen=True)
 class Options(Bounded):
-    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, ground truth."""
+    """Draw validation images, one a row: image, CAMs, mask, pseudo label, prediction, ground truth.
+
+    Examples:
+        --run runs/voc --out gallery.png
+        --run runs/mask_ratio/trial_0000 --out gallery.png --images 8 --first 100
+    """
 
     run: Path
     """Run folder with a best.pt."""
@@ -52,6 +52,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out must be a PNG file, NAME.png, got {options.out}")
     check_file(options.out, "--out")
+    # Here, for torch takes seconds, which --help does not wait for.
+    import torch
+
+    from fsr.checkpoint import load_network
+    from fsr.data.loaders import evaluation_images
+    from fsr.data.source import open_source
+    from fsr.pictures import draw, pixels_of, with_titles
+
     network, config = load_network(Run(options.run).best_file)
     config = replace(config, data_folder=options.data_folder or config.data_folder, workers=0)
     source = open_source(config.dataset, config.data_folder, config.list_folder, config.num_classes)

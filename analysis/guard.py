@@ -101,7 +101,7 @@ class Server(ThreadingMixIn, WSGIServer):
             super().__init__((HOST, port), Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UserError(f"port {port}: {reason}; name another with --port (PORT= for make)") from None
+            raise UserError(f"port {port}: {reason}; name another with --port, or PORT= for make") from None
         self._guard = guard
         self.set_app(guard)
 

@@ -16,13 +16,12 @@ import dataclasses
 import hashlib
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
 
 import optuna
 import pandas as pd
-import tyro
 
 from analysis import cache
 from analysis.search import WithSearch, search_name
@@ -43,8 +42,6 @@ from launch.state.storage import load_launched, open_launched
 from launch.state.trial_identity import IDENTITY_FILE, Strangers
 
 RUNS = Path("runs")
-# What `--study a b --study c` says: both ways to name several studies mean all of them.
-Studies: TypeAlias = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 READERS = (
     Tables,
     setting_text,
@@ -96,9 +93,9 @@ def load_study(study: str, runs: Path = RUNS) -> optuna.Study:
         return load_launched(folder)
 
 
-def named(studies: Studies) -> list[str]:
+def named(studies: Sequence[str]) -> list[str]:
     """The studies that a command line names, each once. Raises UserError if it names none."""
-    names = dict.fromkeys(name for words in studies for word in words for name in word.split())
+    names = dict.fromkeys(name for words in studies for name in words.split())
     if not names:
         raise UserError("name at least one study with --study")
     return list(names)
@@ -165,9 +162,14 @@ def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write the tables of studies as CSV files."""
+    """Write the tables of studies as CSV files.
 
-    study: Studies = ()
+    Examples:
+        --study mask_ratio --out tables
+        --study mask_ratio block_size --out tables --runs DIR
+    """
+
+    study: tuple[str, ...]
     """Names of the studies."""
     out: Path
     """Folder for trials.csv, curves.csv, cam_quality.csv, class_iou.csv, attempts.csv and space.csv."""

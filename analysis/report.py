@@ -26,7 +26,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from analysis.load import RUNS, Studies, load, named, study_folder
+from analysis.load import RUNS, load, named, study_folder
 from fsr.command import parse_flags
 from fsr.errors import reports_user_errors
 from fsr.files import atomic_file
@@ -42,9 +42,14 @@ LONGEST_NAMES = 200  # of several studies in one file's name, which may have 255
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Run the notebooks on studies and write one page of all."""
+    """Run the notebooks on studies and write one page of all.
 
-    study: Studies = ()
+    Examples:
+        --study mask_ratio
+        --study mask_ratio block_size --out both.html
+    """
+
+    study: tuple[str, ...]
     """Names of the studies."""
     runs: Path = RUNS
     """Folder of all studies."""

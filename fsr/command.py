@@ -104,6 +104,12 @@ def parse_flags(
         print(help_page(command, flags, text or kind.__doc__ or ""), end="")
         raise SystemExit(ExitCode.DONE)
     others, words = read_words(flags, arguments)
+    positional = [flag for flag in flags if flag.positional]
+    missing = positional[len(others) :] + [flag for flag in flags if flag.needed and not flag.positional]
+    missing = [flag for flag in missing if f"--{flag.name}" not in [word.partition("=")[0] for word in words]]
+    if missing:
+        wanted = ", ".join(flag.typed for flag in missing)
+        raise UserError(f"fsr {command} needs {wanted} (all flags: {next_command(command, '--help')})")
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):

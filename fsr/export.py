@@ -15,13 +15,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from fsr.checkpoint import load_trained
 from fsr.command import call
 from fsr.config import TrainConfig
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import atomic_file
-from fsr.released import Carried, carrying
-from fsr.tensor_file import write_tensors
 from fsr.writable import check_folder
 
 
@@ -31,11 +28,19 @@ def export(
 ) -> None:
     """Write student.pth and teacher.pth, which must not be there yet: the weights of each with its configuration.
 
+    Examples:
+        runs/voc/best.pt released
+        runs/mask_ratio/trial_0003/best.pt released_3
+
     Args:
         checkpoint: A run's best.pt or checkpoint.pt.
         folder: Where to write; made if it does not exist.
     """
     check_folder(folder, "FOLDER")
+    from fsr.checkpoint import load_trained  # here, for torch takes seconds, which --help does not wait for
+    from fsr.released import Carried, carrying
+    from fsr.tensor_file import write_tensors
+
     names: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
     files = {weights: folder / f"{weights}.pth" for weights in names}
     for path in files.values():

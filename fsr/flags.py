@@ -63,6 +63,11 @@ class Flag:
         return _value(self.kind, self.name)
 
     @property
+    def typed(self) -> str:
+        """How it is typed with a value."""
+        return str(self.value) if self.positional else f"--{self.name} {self.value}"
+
+    @property
     def shown_default(self) -> str:
         """Its default as it would be typed; empty where there is none to tell, or where the text tells it."""
         if self.default in (MISSING, None, ()) or self.default is False:
@@ -92,7 +97,7 @@ def flags_of(kind: Callable[..., Any], default: Any = None) -> list[Flag]:
         given = MISSING if given is tyro.MISSING else given
         hint = hints[field.name]
         inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             inside += flags_of(inner, None if given is MISSING else given)
         else:
             texts_of = texts_of or _fields(kind)

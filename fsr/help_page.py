@@ -25,9 +25,9 @@ def help_page(command: str, flags: Sequence[Flag], text: str) -> str:
     examples = re.findall(r"^ +(\S.*)$", rest.partition("\n\n")[0], re.MULTILINE)
     about = re.split(r"\n\n(?:Args|Example|Raises)\b", about)[0]
     needed = [flag for flag in flags if flag.needed]
-    short = [f"--{flag.name} {flag.value}" if not flag.positional else str(flag.value) for flag in needed]
     more = ["[--FLAG VALUE ...]"] if len(flags) > len(needed) else []
-    usage = " ".join([next_command(command), *(part.replace(" ", GLUE) for part in (*short, *more))])
+    parts = [part.replace(" ", GLUE) for part in (*(flag.typed for flag in needed), *more)]
+    usage = " ".join([next_command(command), *parts])
     page = argparse.ArgumentParser(
         usage="\n    ".join(_broken(usage, width - 8)).replace(GLUE, " "),
         description="\n\n".join(textwrap.fill(part, width - 1) for part in about.split("\n\n")),

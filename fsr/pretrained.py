@@ -147,6 +147,10 @@ def fetch(
 ) -> None:
     """Put the pretrained weights of a preset's backbone, or of another ViT of timm, where training looks for them.
 
+    Examples:
+        fetch voc
+        fetch vit_small_patch16_224
+
     Args:
         action: The one thing that this command does.
         what: voc or coco; or a backbone, such as vit_base_patch16_224.

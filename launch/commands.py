@@ -4,42 +4,62 @@ import runpy
 import sys
 
 COMMANDS = {
-    "sweep": ("launch.sweep", "run a study: all trials, on Slurm or on this machine"),
-    "status": ("launch.status", "how far a study is"),
-    "doctor": ("launch.doctor", "what this cluster does to jobs; repair a damaged study"),
-    "submit-train": ("launch.train", "one run on Slurm"),
-    "submit-infer": ("launch.infer", "one inference on Slurm"),
-    "report": ("analysis.report", "one page of a study"),
-    "board": ("analysis.board", "a study's curves in TensorBoard"),
-    "dashboard": ("analysis.dashboard", "a study in optuna-dashboard"),
-    "load": ("analysis.load", "finished runs as tables"),
-    "train": ("fsr.train", "one run on this machine"),
-    "infer": ("fsr.infer", "one inference on this machine"),
-    "compare": ("analysis.compare", "studies side by side"),
-    "gallery": ("analysis.gallery", "pictures of one checkpoint"),
-    "export": ("fsr.export", "a checkpoint as a file for others"),
-    "prepare": ("fsr.data.prepare", "check a data set; write its lists and labels"),
-    "synthetic": ("fsr.data.synthetic", "draw the synthetic data set"),
-    "pretrained": ("fsr.pretrained", "fetch pretrained weights, where there is a network"),
+    "Studies": {
+        "sweep": ("launch.sweep", "run a study: all trials, on Slurm or on this machine"),
+        "status": ("launch.status", "how far a study is"),
+        "report": ("analysis.report", "one page of a study"),
+        "board": ("analysis.board", "a study's curves and pictures in TensorBoard"),
+        "dashboard": ("analysis.dashboard", "a study's search in optuna-dashboard"),
+        "compare": ("analysis.compare", "studies side by side"),
+        "load": ("analysis.load", "finished runs as tables"),
+        "figures": ("analysis.figures", "the main plots of studies as PNG files"),
+    },
+    "One run": {
+        "train": ("fsr.train", "train on this machine"),
+        "infer": ("fsr.infer", "scores, label maps and report of a checkpoint, on this machine"),
+        "submit-train": ("launch.train", "train on Slurm"),
+        "submit-infer": ("launch.infer", "infer on Slurm, by several workers"),
+        "gallery": ("analysis.gallery", "pictures of one checkpoint"),
+        "export": ("fsr.export", "a checkpoint as files for others"),
+    },
+    "Data, weights, cluster": {
+        "prepare": ("fsr.data.prepare", "check a data set; write its lists and labels"),
+        "synthetic": ("fsr.data.synthetic", "draw the synthetic data set"),
+        "pretrained": ("fsr.pretrained", "fetch pretrained weights, where there is a network"),
+        "doctor": ("launch.doctor", "what this cluster does to jobs; repair a damaged study"),
+    },
 }
+MODULES = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
 
 
 def main() -> None:
     """Run the command that the first word names, with the other words."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in COMMANDS:
-        module = COMMANDS[name][0]
+    if name in MODULES:
         sys.argv[:2] = [f"{sys.argv[0]} {name}"]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(MODULES[name], run_name="__main__", alter_sys=True)
         return
-    page = "\n".join(f"  {word:14}{text}" for word, (_, text) in COMMANDS.items())
-    if name in ("-h", "--help"):
-        print(f"usage: fsr COMMAND [--FLAG VALUE ...]   (each command has --help)\n\n{page}")
-        return
-    from fsr.errors import say_end
-    from fsr.exit_codes import ExitCode
+    from fsr.errors import reports_user_errors
 
-    say_end(ExitCode.MISTAKE, f"fsr expects a command as its first word, got {name}; allowed: {', '.join(COMMANDS)}")
+    reports_user_errors(explain)(name)
+
+
+def explain(name: str) -> None:
+    """Print all commands. Raises UserError, with the nearest ones, for a word that is none."""
+    from difflib import get_close_matches
+
+    from fsr.errors import UserError
+    from fsr.next_command import next_command
+
+    if name in ("-h", "--help", "help"):
+        print(f"usage: {next_command('COMMAND')} [--FLAG VALUE ...]\n\nEach command has --help.")
+        for title, group in COMMANDS.items():
+            print(f"\n{title}:")
+            for word, (_, text) in group.items():
+                print(f"  {word:14}{text}")
+        return
+    near = get_close_matches(name, MODULES, n=3) or MODULES
+    raise UserError(f"fsr has no command {name}; nearest: {', '.join(near)} (all: {next_command('--help')})")
 
 
 if __name__ == "__main__":

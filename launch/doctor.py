@@ -51,7 +51,12 @@ LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=posix", "localflock")  # 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Look at the cluster, and at a study's folder."""
+    """Look at the cluster, and at a study's folder.
+
+    Examples:
+        --partition gpu
+        --study mask_ratio --repair
+    """
 
     study: str | None = None
     """A study to check and to repair."""

@@ -8,19 +8,20 @@ if __name__ == "__main__":
     from fsr import beginning
 
     beginning.begin("submit-infer")
+    from fsr.command import help_first
+    from launch.infer_options import parse
+
+    help_first(parse)
 
 import sys
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
-from fsr.bounds import WORKERS
-from fsr.command import parse_flags, type_of_both
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.inference.config import InferConfig
+from launch.infer_options import Options, parse
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
-from launch.slurm.resources import Resources
 from launch.state.paths import ResultsFolder
 from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
@@ -29,25 +30,10 @@ from launch.worker import method
 from launch.worker.job_spec import JobSpec
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Resources):
-    """Infer on Slurm, by several workers; without Slurm, in this process. It takes the flags of fsr infer, and a job's.
-
-    Examples:
-        voc --checkpoint runs/voc/best.pt --data_folder DIR --shards 64 --parallel 8 --partition gpu
-        voc --checkpoint runs/voc/best.pt --data_folder DIR --infer_set train_aug --pseudo_labels crf --shards 64
-    """
-
-    # Slurm
-    parallel: Annotated[int, WORKERS] = 4
-    """Workers at the same time on Slurm, each with one GPU; they take the shards in turn."""
-
-
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Flags of `fsr infer`, and those that say where (`--cluster --parallel --partition --time_limit …`)."""
-    both = parse_flags(type_of_both(InferConfig, Options), "submit-infer", arguments, text=Options.__doc__)
-    config, asked = both.method, both.cluster
+    config, asked = parse(sys.argv[1:] if arguments is None else arguments)
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
         with StopRequest() as stop:

@@ -45,7 +45,12 @@ MOST_LOGS = 8  # workers whose log is named
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Show the trials of a study, who works on them, and what it has cost."""
+    """Show the trials of a study, who works on them, and what it has cost.
+
+    Examples:
+        --study mask_ratio --watch
+        --study mask_ratio --runs DIR --json
+    """
 
     study: str
     """The study's name."""

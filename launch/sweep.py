@@ -2,12 +2,17 @@
 
 if __name__ == "__main__":
     import sys
+    from functools import partial
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
     beginning.begin("sweep")
+    from fsr.command import help_first, parse_flags
+    from launch.sweep_options import Options
+
+    help_first(partial(parse_flags, Options, "sweep"))
 
 import os
 import sys
@@ -27,7 +32,6 @@ from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
 from fsr.pretrained import require_weights
 from launch.plan import (
-    Options,
     Plan,
     define,
     definition_changes,
@@ -40,9 +44,9 @@ from launch.show.messages import announce, say
 from launch.state.code_snapshot import listed
 from launch.state.damage import naming_repair
 from launch.state.journal import JOURNAL
-from launch.state.paths import StudyFolder
+from launch.state.paths import Keep, StudyFolder
 from launch.state.repeats import Repeats
-from launch.state.retention import Keep, Retention, clean_up_all, clean_up_announced
+from launch.state.retention import Retention, clean_up_all, clean_up_announced
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
@@ -51,6 +55,7 @@ from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.submit import choose_code, scripts
 from launch.sweep_local import sweep_here
+from launch.sweep_options import Options
 from launch.sweep_slurm import prepare_workers, submit_workers, sweep_on_slurm, tell
 from launch.verify_resume import verify_resume
 

@@ -8,11 +8,14 @@ if __name__ == "__main__":
     from fsr import beginning
 
     beginning.begin("submit-train")
+    from fsr.command import help_first
+    from launch.train_options import parse
+
+    help_first(parse)
 
 import os
 import sys
 
-from fsr.command import parse_with
 from fsr.config import PLACES, TrainConfig
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
@@ -23,12 +26,12 @@ from launch.show.messages import NOTHING_SUBMITTED, say
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
-from launch.slurm.resources import Resources
 from launch.state.attempts import AttemptLog
 from launch.state.paths import RunFolder
 from launch.state.rights import check_rights
 from launch.state.stop import StopRequest
 from launch.submit import choose_code, last_spec, prepare, submit
+from launch.train_options import parse
 from launch.worker.job_spec import JobSpec
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -39,21 +42,12 @@ EXIT_CODES = {
     Outcome.STOPPED: ExitCode.INTERRUPTED,
     Outcome.BROKEN: ExitCode.BROKEN,
 }
-TEXT = """Train one run on Slurm; without Slurm, on this machine. It takes the flags of fsr train, and those of a job.
-
-Preemption, time limits and lost nodes lose nothing: it resumes. The same command again submits only what is missing.
-
-Examples:
-    --data_folder DIR --run_folder runs/voc --partition gpu --time_limit 12:00:00
-    --data_folder DIR --run_folder runs/lr --lr 3e-5 --gpus 2 --sbatch mem=64G
-"""
 
 
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Flags of `fsr train`, and those that say where (`--cluster --gpus --partition --time_limit …`)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    asked, config, run_folder = parse_with(Resources, "submit-train", arguments, TEXT)
+    asked, config, run_folder = parse(sys.argv[1:] if arguments is None else arguments)
     config, resources, folder = config.from_anywhere(), asked.resolved(), RunFolder(run_folder.resolve())
     if resources.cluster == "slurm":
         resources.processes_for(config)  # refuses a number of processes that cannot train this run

@@ -36,17 +36,34 @@ WHOLE = 25  # one of so many examples goes through the whole command
 
 WORDS = st.sampled_from(
     [b"2012_000000", b"2012_000001", b"/JPEGImages/2012_000000.jpg", b"/SegmentationClassAug/2012_000001.png", b"1,2"]
-    + [b"JPEGImages\\2012_000000.jpg", b"..", b"../../etc/passwd", b"/etc/passwd", b"-1", b"0", b"21", b"255", b"9" * 30]
+    + [
+        b"JPEGImages\\2012_000000.jpg",
+        b"..",
+        b"../../etc/passwd",
+        b"/etc/passwd",
+        b"-1",
+        b"0",
+        b"21",
+        b"255",
+        b"9" * 30,
+    ]
     + [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0", b"\xe9", b"\x1b[2J", b"NaN", b",", "ß𝄞".encode(), b"a" * 300]
 )
 GAPS = st.sampled_from([b" ", b"  ", b"\t", b"\n", b"\r\n", b"\r", b"\n\n", b"\x0b", b"\x0c", "\u2028".encode(), b""])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["17", "1.5", "NaN"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["17", "1.5", "NaN"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "size", "counts", "x"]), inner),
     max_leaves=8,
 )
 COORDINATES = st.lists(st.floats() | st.integers(-(10**9), 10**9) | st.floats(0, 128), max_size=14)
-COUNTS = st.lists(st.integers(-3, 20_000), max_size=9) | st.text("0123456789:;<=>?@ABCPQRSTUVWXYZ`abcdeno\x7f~ ", max_size=30)
+COUNTS = st.lists(st.integers(-3, 20_000), max_size=9) | st.text(
+    "0123456789:;<=>?@ABCPQRSTUVWXYZ`abcdeno\x7f~ ", max_size=30
+)
 SEGMENTATIONS = (
     JSON
     | COORDINATES
@@ -83,7 +100,9 @@ def lists(draw: st.DrawFn) -> bytes:
     """Lines as people write them, or words and gaps, in an encoding of their own."""
     if draw(st.booleans()):
         names = draw(st.lists(st.sampled_from([f"2012_00000{index}" for index in range(6)]), unique=True, max_size=4))
-        form = draw(st.sampled_from(["{0}", "{0}", "{0} 1,2", "{0}.jpg", "./{0}", "/JPEGImages/{0}.jpg /Masks/{0}.png"]))
+        form = draw(
+            st.sampled_from(["{0}", "{0}", "{0} 1,2", "{0}.jpg", "./{0}", "/JPEGImages/{0}.jpg /Masks/{0}.png"])
+        )
         end = draw(st.sampled_from(["\n", "\r\n", "\n\n", "\r", " \n"]))
         content = "".join(form.format(name) + end for name in names).encode()
     else:
@@ -101,7 +120,9 @@ def tags(name: str, content: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 @st.composite
 def xmls(draw: st.DrawFn) -> bytes:
     """VOC's XML in a few encodings, or something near it."""
-    names = st.sampled_from(["aeroplane", " bird ", "cat", "train", "", "é", "\x07", "background"]) | st.text(max_size=4)
+    names = st.sampled_from(["aeroplane", " bird ", "cat", "train", "", "é", "\x07", "background"]) | st.text(
+        max_size=4
+    )
     things = tags("object", st.builds("".join, st.lists(tags("name", names), max_size=2)))
     whole = draw(tags("annotation", st.builds("".join, st.lists(things, max_size=4))))
     start = draw(st.sampled_from(["", "<?xml version='1.0' encoding='{}'?>", "<!DOCTYPE a [<!ENTITY a 'b'>]>"]))
@@ -233,7 +254,10 @@ def fuzz(folder: Path, seconds: float, first_round: int) -> None:
     inputs = {
         "list": (lists(), lambda: voc_names(voc)),
         "prepared list": (lists(), lambda: voc.items("train")),
-        "record": (st.builds(lambda value: json.dumps(value).encode(), JSON) | lists(), lambda: VocSource(folder / "voc")),
+        "record": (
+            st.builds(lambda value: json.dumps(value).encode(), JSON) | lists(),
+            lambda: VocSource(folder / "voc"),
+        ),
         "classes": (lists(), lambda: VocSource(folder / "voc")),
         "xml": (xmls(), lambda: voc_classes(voc, name, None)),
         "png": (pngs(), lambda: read_mask(files["png"], (128, 128), 21)),
@@ -263,7 +287,10 @@ def one_round(
 
     @seed(number)
     @settings(
-        max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        max_examples=100,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
     @given(inputs)

@@ -7,8 +7,9 @@ from unittest.mock import patch
 
 import matplotlib
 import nbformat
-from analysis.report import FOLDER
 from matplotlib import pyplot as plt
+
+from analysis.report import FOLDER
 
 
 def run_cells(name, monkeypatch, study, runs):

@@ -235,7 +235,7 @@ def test_pretrained_weights_that_are_no_numbers_are_refused_by_name(original, ru
     encoder["norm.weight"] = encoder["norm.weight"] * float("nan")
     torch.save(encoder, file)
     with pytest.raises(SystemExit) as end:
-        train([*flags(config), "--pretrained", str(file), "--run_folder", str(tmp_path / "new")])
+        train([*flags(config, pretrained=file), "--run_folder", str(tmp_path / "new")])
     assert end.value.code == 2 and "norm.weight" in capsys.readouterr().err
     torch.save([1, 2], file)
     with pytest.raises(UserError, match="holds no tensors by name"):

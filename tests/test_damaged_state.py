@@ -66,7 +66,7 @@ def test_status_shows_a_damaged_trial_as_damaged_and_the_others_as_they_are(all_
     assert rows[3].error.startswith("attempts.json: ")
     shown = picture(folder)
     assert "trial 3 is damaged: attempts.json: " in shown
-    assert "python launch/doctor.py --study smoke --runs " in shown and "--repair" in shown
+    assert "fsr doctor --study smoke --runs " in shown and "--repair" in shown
 
 
 @pytest.mark.parametrize("name", ["attempts.json", "quality.json", "metrics.jsonl", "result.json", "config.json"])

@@ -9,6 +9,7 @@ from fsr.config import synthetic
 from fsr.data.lists import Item, read_list, write_list
 from fsr.data.loaders import multi_hot
 from fsr.errors import UserError
+from fsr.next_command import next_command
 
 names = st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True)
 classes = st.sets(st.integers(1, 80)).map(lambda ids: tuple(sorted(ids)))
@@ -36,7 +37,7 @@ def test_a_missing_list_names_the_command_that_makes_it(synthetic_folder):
         source.items("minival")
     file = synthetic_folder / "VOCdevkit/VOC2012/ImageSets/fsr/minival.txt"
     assert str(raised.value) == (
-        f"list {file} is missing; make it with `python -m fsr.data.prepare voc {synthetic_folder}`"
+        f"list {file} is missing; make it with `{next_command('prepare', 'voc', synthetic_folder)}`"
     )
 
 
@@ -64,5 +65,5 @@ def test_an_empty_list_is_refused(tmp_path):
 
 
 def test_a_missing_data_set_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds no synthetic set; make it with `python -m fsr.data.synthetic "):
+    with pytest.raises(UserError, match=r"holds no synthetic set; make it with `.*fsr synthetic "):
         source_of(synthetic(tmp_path))

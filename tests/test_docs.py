@@ -8,25 +8,24 @@ is written to PATH there. Flags of every bash block are checked, run or not.
 import ast
 import contextlib
 import dataclasses
+import importlib
 import io
 import itertools
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import pytest
 
 import fsr
 from fsr.config import PRESETS
+from launch.commands import MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -54,12 +53,8 @@ FOREIGN = {
     "touch",
 }
 FOREIGN_FLAGS = {"--requeue", "--signal", "--array", "--kill-on-bad-exit", "--no-build-isolation"}
-COMMANDS = (
-    *(f"launch/{name}.py" for name in ("sweep", "status", "doctor", "infer")),
-    *(f"{script} {preset}" for script in ("launch/train.py", "fsr.train") for preset in PRESETS),
-    *("fsr.infer", "fsr.export", "fsr.data.prepare", "fsr.data.synthetic"),
-    *(f"analysis/{name}.py" for name in ("load", "compare", "report", "dashboard", "board", "figures", "gallery")),
-)
+COMMANDS = [name for name in MODULES if "train" not in name]
+COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train") for preset in PRESETS]
 BLOCK_S = 300
 
 
@@ -98,7 +93,7 @@ def codes(page: str) -> list[str]:
 
 
 def is_command(code: str) -> bool:
-    return code.startswith(("python ", "torchrun ", "make "))
+    return code.startswith((".venv/bin/", "fsr ", "make ", "python "))
 
 
 def runnable(page: str, slow: bool) -> list[Block]:
@@ -206,7 +201,7 @@ def test_every_path_exists(page):
 
 class Command(NamedTuple):
     name: str
-    """A script, a module, or either with a preset: launch/sweep.py, fsr.infer, fsr.train voc."""
+    """The word behind fsr, with its preset: sweep, train voc; or a target of make."""
     flags: list[str]
 
 
@@ -232,39 +227,34 @@ def command(words: list[str]) -> list[Command]:
         return []
     if words[0] == "make":
         return [Command(f"make {word}", []) for word in words[1:] if "=" not in word]
-    assert words[0] in ("python", "torchrun"), f"the pages show a command that no test knows: {' '.join(words)}"
-    start = words.index("-m") + 1 if "-m" in words else 1
-    name, arguments = words[start], words[start + 1 :]
-    if name == "pytest":
-        return []
-    if name in ("launch/train.py", "fsr.train"):
-        name = " ".join([name, *arguments[:1]])
-    before = sum(word.startswith("--") for word in words[:start])  # torchrun's own
-    return [Command(name, flags[before:])]
+    program = words[0].removeprefix(".venv/bin/")
+    if (program == "torchrun" and "fsr.train" in words) or "fsr.infer" in words:
+        start = words.index("-m") + 1
+        flags = flags[sum(word.startswith("--") for word in words[:start]) :]  # the others are torchrun's own
+        name = {module: name for name, module in MODULES.items()}[words[start]]
+    elif program == "python" and words[1] == "launch/sweep.py":
+        name, start = "sweep", 1
+    elif program in ("python", "pip"):
+        return []  # pytest, benchmarks
+    else:
+        assert program == "fsr", f"the pages show a command that no test knows: {' '.join(words)}"
+        if len(words) == 1 or words[1].startswith("--"):
+            return []
+        name, start = words[1], 1
+    if name in ("train", "submit-train"):
+        name = " ".join([name, *words[start + 1 :][:1]])
+    return [Command(name, flags)]
 
 
 @cache
 def allowed_flags(name: str) -> set[str]:
     """The flags that a command's --help shows, with hyphens."""
-    program, *preset = name.split()
-    shown, folder = io.StringIO(), str((ROOT / program).parent)
-    with (
-        contextlib.redirect_stdout(shown),
-        contextlib.suppress(SystemExit),
-        patch.object(sys, "argv", [program, *preset, "--help"]),
-        patch.object(sys, "path", [folder, *sys.path]),
-        patch.dict(os.environ, COLUMNS="200"),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, of a module that is loaded
-        if program.endswith(".py"):
-            runpy.run_path(str(ROOT / program), run_name="__main__")
-        else:
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-    places = re.findall(r"^[│ ]{1,4}(--?[a-z].*?)(?:  |$)", shown.getvalue(), re.MULTILINE)
-    flags = {flag for place in places for flag in re.findall(r"--[\w-]+", place)}
-    assert flags, f"{name} --help shows no flags"
-    return {plain(flag) for flag in flags}
+    command, *preset = name.split()
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        importlib.import_module(MODULES[command]).main([*preset, "--help"])
+    flags = re.findall(r"^  (--[a-z]\w+)|(--no-\w+)|also\s+as\s+(--\w+)", shown.getvalue(), re.MULTILINE)
+    return {"--help", *(plain(flag) for found in flags for flag in found if flag)}
 
 
 def plain(flag: str) -> str:

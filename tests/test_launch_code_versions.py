@@ -65,7 +65,7 @@ def test_a_new_config_field_in_the_checkout_is_said_and_kills_no_worker(place):
     code, output = place.run("--trials", "4")
     assert code == 0, output
     assert f"note: the checkout differs from the code version {place.versions()[0]} in fsr/config.py" in output
-    assert "--renew-code takes the checkout's" in output
+    assert "--renew_code takes the checkout's" in output
     assert [trial.state.name in ("COMPLETE", "PRUNED") for trial in place.trials()] == [True] * 4
     assert "colour" not in json.loads((place.study / "trial_0003" / "config.json").read_text())
 
@@ -140,7 +140,7 @@ def test_a_snapshot_that_a_purge_thinned_out_is_one_sentence(place):
     code, output = place.run("--trials", "3")
     assert code == 2
     assert (
-        "was changed after it was taken: fsr/cam.py; restore it, or take the checkout's code with --renew-code"
+        "was changed after it was taken: fsr/cam.py; restore it, or take the checkout's code with --renew_code"
         in output
     )
     shutil.copy(place.checkout / "fsr" / "cam.py", snapshot / "cam.py")

@@ -42,7 +42,7 @@ def test_help_shows_the_flags_of_the_method_and_those_of_slurm(said, main, argum
     [
         (train.main, ["voc", "--run_folder", "x", "--partiton", "gpu"], "--partiton", "--partition"),
         (train.main, ["voc", "--run_folder", "x", "--partiton=gpu"], "--partiton", "--partition"),
-        (train.main, ["--time_limt", "1:00", "voc", "--run_folder", "x"], "--time_limt", "--time-limit"),
+        (train.main, ["--time_limt", "1:00", "voc", "--run_folder", "x"], "--time_limt", "--time_limit"),
         (train.main, ["voc", "--mask_ration", "0.5"], "--mask_ration", "--mask_ratio"),
         (train.main, ["voc", "--run-foldr", "x"], "--run-foldr", "--run_folder"),
         (infer.main, [*INFER, "--paralel", "4"], "--paralel", "--parallel"),
@@ -72,7 +72,7 @@ def test_a_typing_error_is_named_with_the_nearest_of_all_flags(said, main, argum
         (infer.main, [*INFER, "--cluster", "local", "--parallel", "-2"], "--parallel must be from 1 to 100000, got -2"),
         (infer.main, [*INFER, "--cluster", "local", "--sbatch", "gres=gpu:2"], "--gpus must be 0 or 1"),
         (infer.main, [*INFER, "--cluster", "local", "--gpus", "a100:2"], "--gpus must be 0 or 1"),
-        (infer.main, [*INFER, "--cluster", "local", "--time-limit", "1"], "--signal-before-s must be shorter"),
+        (infer.main, [*INFER, "--cluster", "local", "--time-limit", "1"], "--signal_before_s must be shorter"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_sentence(said, main, arguments, sentence):

@@ -6,13 +6,13 @@ import re
 from dataclasses import replace
 
 import pytest
-import tyro
 
+from fsr.command import parse_flags
 from fsr.config import synthetic, voc
 from fsr.errors import UserError
 from launch.plan import Options, plan
 from launch.slurm import commands
-from launch.slurm.resources import Resources, words
+from launch.slurm.resources import Resources
 from launch.train import main
 from launch.worker.rendezvous import Rendezvous
 
@@ -89,7 +89,7 @@ def test_a_sweep_that_cannot_share_the_micro_batches_is_refused_before_anything_
 
 
 def from_words(*arguments):
-    return tyro.cli(Resources, args=words(arguments)).resolved()
+    return parse_flags(Resources, "sweep", arguments).resolved()
 
 
 def test_every_sbatch_of_a_command_line_counts():
@@ -120,9 +120,9 @@ def test_an_option_that_is_a_flag_is_this_flag(name, flag):
 
 def test_the_time_limit_may_be_written_in_two_ways_that_are_the_same():
     assert Resources(cluster="local", sbatch=("time=60",), time_limit="1:00:00").resolved().time_limit == "1:00:00"
-    with pytest.raises(UserError, match="--time-limit 2:00:00 and --sbatch time=60 differ"):
+    with pytest.raises(UserError, match="--time_limit 2:00:00 and --sbatch time=60 differ"):
         Resources(cluster="local", sbatch=("t=60",), time_limit="2:00:00").resolved()
-    with pytest.raises(UserError, match="--time-limit must be minutes"):
+    with pytest.raises(UserError, match="--time_limit must be minutes"):
         Resources(cluster="local", sbatch=("time=soon",)).resolved()
 
 
@@ -176,11 +176,11 @@ def test_gpus_from_flags_options_and_file(tmp_path, text, flags, count, lines):
         ({"gpus": "a100:3", "nodes": 2}, "--gpus must be a multiple of the nodes, 2, or 0, got 3"),
         ({"sbatch": ("gpus=4",), "nodes": 2}, "say gpus-per-node"),
         ({"nodes": 0}, "--nodes must be from 1 to 100000, got 0"),
-        ({"signal_before_s": 0}, "--signal-before-s must be from 1 to 65535, got 0"),
-        ({"signal_before_s": 70000, "time_limit": "2-00"}, "--signal-before-s must be from 1 to 65535, got 70000"),
-        ({"time_limit": "2"}, "shorter than a job may run (--time-limit: 2)"),
-        ({"time_limit": "0:30", "signal_before_s": 30}, "shorter than a job may run (--time-limit: 0:30)"),
-        ({"sbatch": ("time=1",)}, "shorter than a job may run (--time-limit: 1)"),
+        ({"signal_before_s": 0}, "--signal_before_s must be from 1 to 65535, got 0"),
+        ({"signal_before_s": 70000, "time_limit": "2-00"}, "--signal_before_s must be from 1 to 65535, got 70000"),
+        ({"time_limit": "2"}, "shorter than a job may run (--time_limit: 2)"),
+        ({"time_limit": "0:30", "signal_before_s": 30}, "shorter than a job may run (--time_limit: 0:30)"),
+        ({"sbatch": ("time=1",)}, "shorter than a job may run (--time_limit: 1)"),
         ({"time_limit": "60", "sbatch": ("time-min=2",)}, "shorter than a job may run (--sbatch time-min: 2)"),
         ({"sbatch": ("time-min=soon",)}, "--sbatch time-min must be minutes"),
     ],

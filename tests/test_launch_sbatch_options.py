@@ -6,7 +6,7 @@ import pytest
 
 from fsr.errors import UserError
 from launch.slurm import sbatch_options
-from launch.slurm.sbatch_options import KNOWN, LETTERS, REFUSED, one_by_one, parse, seconds
+from launch.slurm.sbatch_options import KNOWN, LETTERS, REFUSED, parse, seconds
 
 
 @pytest.mark.parametrize(
@@ -161,35 +161,3 @@ def test_cores_are_the_users_or_ours():
 )
 def test_seconds_of_a_time_limit(text, expected):
     assert seconds(text) == expected
-
-
-@pytest.mark.parametrize(
-    "words, expected",
-    [
-        (["--sbatch", "a=1", "--sbatch", "b=2"], ["--sbatch", "a=1", "--sbatch", "b=2"]),
-        (["--sbatch", "a=1", "b=2"], ["--sbatch", "a=1", "--sbatch", "b=2"]),
-        (["--sbatch", "exclusive", "voc"], ["--sbatch", "exclusive", "voc"]),
-        (["--sbatch=a=1", "x=y"], ["--sbatch=a=1", "x=y"]),
-        (["--partition", "a", "--partition=a"], ["--partition", "a", "--partition=a"]),
-        (
-            ["--time_limit", "a", "--trials", "1", "--trials", "2"],
-            ["--time_limit", "a", "--trials", "1", "--trials", "2"],
-        ),
-        ([], []),
-    ],
-)
-def test_each_value_of_sbatch_counts(words, expected):
-    assert one_by_one(words, ["partition", "time_limit"]) == expected
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--partition", "a", "--partition", "b"],
-        ["--time-limit", "1", "--time_limit=2"],
-        ["--partition=a", "--partition"],
-    ],
-)
-def test_a_flag_with_two_values_is_refused(words):
-    with pytest.raises(UserError, match="is given twice"):
-        one_by_one(words, ["partition", "time_limit"])

@@ -92,7 +92,7 @@ def test_a_sweep_trains_what_was_ordered_then_nothing_then_what_is_missing(study
     assert "trial 0 complete" in output
     best = max((t for t in study.trials() if t.state.name == "COMPLETE"), key=lambda trial: trial.value)
     assert f"best: trial {best.number}, val/seg_miou {best.value:.4f}" in output
-    assert "make board STUDY=smoke RUNS=" in output
+    assert "fsr board --study smoke --runs " in output
     definition = json.loads((study.study_folder / "study.json").read_text())
     assert definition["target"] == 6
     assert definition["base"]["iterations"] == 20
@@ -142,7 +142,7 @@ def test_the_best_settings_are_trained_again_with_fresh_seeds_once_each(study):
         code, output = study.run(*command)
         assert code == 0
         assert "12 trials wanted" in output
-        assert "make report STUDY=smoke" in output
+        assert "fsr report --study smoke" in output
         assert "more trials: add --trials 12 " in output
     study.check_all_done(12)
     again = [(trial.params, trial.user_attrs["seed"]) for trial in study.trials()[6:]]
@@ -266,7 +266,7 @@ def test_one_study_is_swept_by_one_process(study):
         (["--trials", "0"], "--trials must be from 1 to 1000000, got 0"),
         (["--parallel", "-1"], "--parallel must be from 1 to 100000, got -1"),
         (["--gpus", "3", "--nodes", "2"], "--gpus must be a multiple of the nodes, 2, or 0, got 3"),
-        (["--time-limit", "soon"], "--time-limit must be minutes, H:MM:SS or D-HH:MM:SS, got 'soon'"),
+        (["--time-limit", "soon"], "--time_limit must be minutes, H:MM:SS or D-HH:MM:SS, got 'soon'"),
         (["--partition", "a; rm -r /"], "--partition must be what Slurm calls one, without spaces, got 'a; rm -r /'"),
         (["--sbatch", "mem"], "--sbatch must be key=value with a name of sbatch's options, got 'mem'"),
         (["--sbatch", "mem=1\n#SBATCH --wrap=x"], "--sbatch must be key=value with a name of sbatch's options, got "),

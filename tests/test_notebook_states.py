@@ -5,7 +5,6 @@ from notebook_cells import run_cells
 from studies import add_trial, new_study
 
 from analysis.report import NOTEBOOKS
-from fsr.errors import UserError
 
 
 def empty(runs):

@@ -98,7 +98,7 @@ def test_sigterm_to_torchrun_saves_one_checkpoint_and_no_rank_crashes(synthetic_
     ],
 )
 def test_a_mistake_is_told_once_and_ends_all_ranks(synthetic_folder, tmp_path, flag, value, sentence):
-    process = torchrun(*flags(short(synthetic_folder)), "--run_folder", tmp_path, flag, value)
+    process = torchrun(*flags(short(synthetic_folder), **{flag.removeprefix("--"): value}), "--run_folder", tmp_path)
     code, _, errors = ended(process)
     assert code == 1  # torchrun's own, which names the ranks' exit codes
     assert errors.count(sentence) == 1, errors

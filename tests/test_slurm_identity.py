@@ -109,7 +109,7 @@ def test_a_snapshot_that_is_gone_is_said_and_loses_nothing(mine):
     (mistake, *_) = (file.read_text() for file in (mine.study / "mistakes").iterdir())
     # Where the package is installed from a checkout, Python takes the module from there, and the snapshot sees that.
     assert "is not whole" in mistake or "was changed after it was taken: fsr/run.py" in mistake
-    assert "with --renew-code" in mistake
+    assert "with --renew_code" in mistake
     output = mine.submit("--renew-code", trials=1, parallel=1)
     mine.finish(1)
     assert mine.attempts(0)[-1]["first_step"] >= 5, output

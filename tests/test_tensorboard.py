@@ -56,7 +56,9 @@ def board(study, tmp_path_factory):
     make = ["make", "--no-print-directory", "--dry-run", "board", "STUDY=smoke", f"RUNS={study.folder / 'runs'}"]
     said = subprocess.run(make, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     _, *words = shlex.split(said.splitlines()[-1])
-    with served([sys.executable, *words], tmp_path_factory.mktemp("board") / "log", cwd=ROOT) as url:
+    words = [{"$STUDY": "smoke", "$RUNS": str(study.folder / "runs")}.get(word, word) for word in words]
+    command = [sys.executable, "-m", "launch.commands", *words]
+    with served(command, tmp_path_factory.mktemp("board") / "log", cwd=ROOT) as url:
         wait_for(lambda: len(session_groups(url)) == 5 and len(ask(url, "images/tags")) == 5, 60)
         yield url
 

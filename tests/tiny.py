@@ -78,8 +78,8 @@ def train(config: TrainConfig, run: Run, *, stop_requested: Callable[[], bool], 
     return outcome
 
 
-def flags(config: TrainConfig) -> list[str]:
-    """The command line that gives this configuration, from the synthetic preset."""
+def flags(config: TrainConfig, **others: object) -> list[str]:
+    """The command line that gives this configuration, from the synthetic preset; with other values for some fields."""
     preset = synthetic().to_json()
-    changed = {name: value for name, value in config.to_json().items() if value != preset[name]}
+    changed = {name: value for name, value in config.to_json().items() if value != preset[name]} | others
     return ["synthetic", *(word for name, value in changed.items() for word in (f"--{name}", str(value)))]

@@ -54,6 +54,10 @@ def prepare(
 ) -> None:
     """Check every file of a data set and write its lists with image-level labels.
 
+    Examples:
+        voc DIR
+        coco DIR --write_masks --list_folder lists
+
     Args:
         dataset: Layout of the data set; the synthetic set has either.
         data_folder: Folder that holds VOCdevkit/VOC2012 or COCO.

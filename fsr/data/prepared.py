@@ -59,7 +59,7 @@ class PreparedSet(ABC):
             raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
         self.class_names = all_class_names[:num_classes]
         self.list_folder = list_folder or list_folder_of(self.root)
-        where = [] if list_folder is None else ["--list_folder", list_folder]
+        where: list[str | Path] = [] if list_folder is None else ["--list_folder", list_folder]
         self.remedy = next_command("prepare", kind, data_folder, *where)
         self.record = read_record(self.list_folder, self.remedy)
         # Where masks are looked for first, if not inside the data set: what `prepare` wrote down.

@@ -42,6 +42,10 @@ def synthesise(
 ) -> None:
     """Make a data set of 128-pixel pictures with 8 classes, its ground truth and its lists.
 
+    Examples:
+        data/synthetic
+        data/tiny --format coco --images 24 --seed 1
+
     Args:
         data_folder: Folder that will hold VOCdevkit/VOC2012 or COCO.
         format: Layout on disk.

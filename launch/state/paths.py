@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import NotRequired, TypedDict
 
@@ -21,6 +21,7 @@ IDENTITY = re.compile(r"[0-9a-f]{8}")
 TRIAL = re.compile(r"trial_\d{4,9}")
 MISTAKE = re.compile(r"\d+|(\d+(_\d+)?|local|import)_\d+")  # a job, mostly with a process
 MOST_NAMED = 20  # studies in one sentence
+Keep = Literal["best", "all", "none"]  # of the weights of trials that have ended
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
 
 

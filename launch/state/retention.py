@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fsr.files import open_file, write_json
 from fsr.json_file import read_json
 from fsr.run import Run
-from launch.state.paths import StudyFolder
+from launch.state.paths import Keep, StudyFolder
 
-Keep = Literal["best", "all", "none"]
 # What stays of the weights of a trial that has ended so; one that failed keeps everything, for whoever looks for why.
 LEFT: dict[tuple[Keep, TrialState], Literal["best.pt", "nothing"]] = {
     ("best", TrialState.COMPLETE): "best.pt",

@@ -13,7 +13,7 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import create, unfinished
 from fsr.system_errors import FULL, nearest
-from launch.state.retention import Keep
+from launch.state.paths import Keep
 
 SIZES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}  # ViTs: channels, blocks
 VALUE = 4  # bytes of a float32

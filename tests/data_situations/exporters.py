@@ -172,10 +172,16 @@ NAMED: dict[str, tuple[Change, str]] = {
     "-1e6": (far(-1e6), "annotation 1 in FILE has a corner at"),
     "run lengths of another size": (run_lengths([5, 5], [25]), "annotation 1 in FILE has run lengths of size [5, 5]"),
     "run lengths, width first": (run_lengths([128, 64], [128 * 64]), "annotation 1 in FILE has run lengths of size"),
-    "run lengths that do not add up": (run_lengths([128, 128], [7]), "annotation 1 in FILE has run lengths that do not"),
+    "run lengths that do not add up": (
+        run_lengths([128, 128], [7]),
+        "annotation 1 in FILE has run lengths that do not",
+    ),
     "negative run lengths": (run_lengths([128, 128], [-1, 128 * 128 + 1]), "annotation 1 in FILE has run lengths that"),
     "huge run lengths": (run_lengths([128, 128], [10**18]), "annotation 1 in FILE has run lengths that do not add up"),
-    "damaged run lengths as text": (run_lengths([128, 128], "zzzz"), "annotation 1 in FILE has run lengths that do not"),
+    "damaged run lengths as text": (
+        run_lengths([128, 128], "zzzz"),
+        "annotation 1 in FILE has run lengths that do not",
+    ),
     "no counts": (first(segmentation={"size": [128, 128]}), "annotation 1 in FILE has run lengths that do not add up"),
     "iscrowd 2": (first(iscrowd=2), "annotation 1 in FILE must have an iscrowd of 0 or 1, got 2"),
     "iscrowd null": (first(iscrowd=None), "annotation 1 in FILE must have a whole number as iscrowd, got nothing"),

@@ -79,7 +79,10 @@ REFUSED = {
     "half a transparent pixel": (saved(opaque("LA", 254), "PNG"), "it has transparent pixels"),
     "a transparent colour of a palette": (saved(RGB.quantize(8), "PNG", transparency=0), "it has transparent pixels"),
     "a transparent colour": (png(1, 1, 8, 2, bytes(4), b"tRNS" + bytes(6)), "it has transparent pixels"),
-    "an animated PNG": (saved(RGB, "PNG", save_all=True, append_images=[GREY.convert("RGB")]), "an animation of 2 frames"),
+    "an animated PNG": (
+        saved(RGB, "PNG", save_all=True, append_images=[GREY.convert("RGB")]),
+        "an animation of 2 frames",
+    ),
     "WebP": (saved(RGB, "WEBP"), "it is of format WEBP"),
     "BMP": (saved(RGB, "BMP"), "it is of format BMP"),
     "GIF": (saved(RGB.quantize(9), "GIF"), "it is of format GIF"),

@@ -163,15 +163,15 @@ SWEEPS = (
     ("--partition", "a b"),
     ("--partition", "x;rm -rf /"),
     ("--account", "$(id)"),
-    ("--time-limit", "soon"),
-    ("--time-limit", "-5"),
-    ("--signal-before-s", "0"),
-    ("--signal-before-s", "100000"),
+    ("--time_limit", "soon"),
+    ("--time_limit", "-5"),
+    ("--signal_before_s", "0"),
+    ("--signal_before_s", "100000"),
     ("--sbatch", "array=1-5", "array"),
     ("--sbatch", "=", "sbatch"),
     ("--sbatch", "wrap=ls", "wrap"),
-    ("--cluster-file", "{here}/missing.toml", "missing.toml"),
-    ("--cluster-file", "{data}", "data"),
+    ("--cluster_file", "{here}/missing.toml", "missing.toml"),
+    ("--cluster_file", "{data}", "data"),
     ("--data_folder", "{here}/nowhere", "nowhere"),
     ("--runs", "{checkout}/fsr/train.py", "train.py"),
     ("--nosuchflag", "1"),
@@ -292,6 +292,12 @@ CLUSTER_FILES = {
 }
 
 
+def without(words: tuple[str, ...], name: str) -> list[str]:
+    """A command line without a flag and its one value: none may be given twice."""
+    places = [place for place, word in enumerate(words) if word == name]
+    return [word for place, word in enumerate(words) if not {place, place - 1} & set(places)]
+
+
 def flag(command: str, words: tuple[str, ...], bad: tuple[str, ...], **options: object) -> Situation:
     """A command with a flag and a value that is to be refused."""
     name, value, *said = bad
@@ -304,7 +310,7 @@ def flag(command: str, words: tuple[str, ...], bad: tuple[str, ...], **options: 
     return Situation(
         name=f"{command} {name} {value!r}",
         kind=KIND,
-        words=[*words, name, *values],
+        words=[*without(words, name), name, *values],
         expects=refused(*must),
         **options,
     )
@@ -323,7 +329,7 @@ def situations() -> list[Situation]:
             Situation(
                 name=f"train --{name} {value}",
                 kind="absurd value",
-                words=[*TRAIN, f"--{name}", *value.split(" ")],
+                words=[*without(TRAIN, f"--{name}"), f"--{name}", *value.split(" ")],
                 expects=absurd(name),
                 limits={"RLIMIT_AS": 8 << 30},
                 interrupt_s=12 if name in ("iterations", "pictures") else None,
@@ -333,7 +339,7 @@ def situations() -> list[Situation]:
     too_many = Situation(
         name="train --workers 1000000000",
         kind="absurd value",
-        words=[*TRAIN, "--workers", "1000000000"],
+        words=[*without(TRAIN, "--workers"), "--workers", "1000000000"],
         expects=refused("workers"),
         user=4007,
         limits={"RLIMIT_NPROC": 40},  # or it would be the machine's end
@@ -344,7 +350,7 @@ def situations() -> list[Situation]:
     found += [
         flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--gpus", "--nodes", "--sbatch")
     ]
-    found += [flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--cluster", "--time-limit")]
+    found += [flag("launch train", LAUNCHED_TRAIN, bad) for bad in SWEEPS if bad[0] in ("--cluster", "--time_limit")]
     found += [flag("infer", INFERENCE, bad) for bad in INFERS]
     found += [flag("launch infer", LAUNCHED_INFER, bad) for bad in INFERS[::4]]
     found += [flag("launch infer", LAUNCHED_INFER, ("--parallel", value)) for value in ("0", "nan")]
@@ -365,7 +371,7 @@ def situations() -> list[Situation]:
                 Situation(
                     name=f"{command}: the cluster file holds {name}",
                     kind="bad cluster file",
-                    words=[*words, "--cluster-file", "{here}/cluster.toml"],
+                    words=[*words, "--cluster_file", "{here}/cluster.toml"],
                     prepare=cluster_file(text),
                     expects=either(refused("cluster.toml"), refused("--")),
                     needs=["runs"],

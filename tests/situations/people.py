@@ -69,7 +69,7 @@ def situations() -> list[Situation]:
     add("sweep of another's study", more, refused("{runs}"), of_anna("runs"), "runs", untouched=["{runs}"])
     add("sweep of another's private study", more, refused("{runs}"), of_anna("runs", mode="700"), "runs")
     add("sweep in a sticky folder of others", more, refused("{runs}"), of_anna("runs", mode="1777"), "runs")
-    dry = [*SWEEP, "--dry-run"]
+    dry = [*SWEEP, "--dry_run"]
     add(
         "dry run of another's study",
         dry,

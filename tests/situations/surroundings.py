@@ -27,7 +27,7 @@ from situations.words import (
 
 USER, NOBODY = 4001, 987_654
 MORE = (*SWEEP, "--trials", "3")
-DRY = (*SWEEP, "--dry-run")
+DRY = (*SWEEP, "--dry_run")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "train": TRAIN,
     "infer": INFERENCE,
