@@ -342,7 +342,7 @@ def config_of(folder: StudyFolder, trial: FrozenTrial, definition: Definition) -
     """The configuration of a trial: the base with what the study makes of the trial's parameters."""
     try:
         base = TrainConfig.from_json(definition["base"])
-        settings = load(folder.name).suggest(FixedTrial(trial.params), base)  # type: ignore[arg-type]  # as Study does
+        settings = load(folder.name).settings_of(FixedTrial(trial.params), base)  # type: ignore[arg-type]  # as Study does
     except (UserError, ValueError):
         return None
     if SEED in trial.user_attrs:

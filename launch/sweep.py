@@ -218,6 +218,8 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
 def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) -> None:
     """Say what is there and what will be done."""
     announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, trials, console)
+    for note in planned.notes:
+        say(console, f"note: {note}")
 
 
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fsr.json_file import UNREADABLE, DamagedError
 from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
+from fsr.setting_text import settings_text
 from launch.state.attempts import Attempt
 from launch.state.damage import in_words
 from launch.state.paths import StudyFolder
@@ -84,7 +85,7 @@ class Rows:
 
     def _sound_row(self, trial: FrozenTrial) -> Row:
         state = trial.state.name.lower()
-        parameters = "  ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
+        parameters = settings_text(trial.params)
         if parameters and is_repeat(trial):  # one that nobody has claimed yet has no parameters
             parameters += f"  seed {trial.user_attrs[SEED]}"
         if trial.state.is_finished():

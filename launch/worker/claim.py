@@ -114,9 +114,9 @@ def claim(
             lock.acquire()
         sampler, pruner = study.sampler_for(chosen, base), study.pruner(base)
         session = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler, pruner=pruner)
-        trial = _open(session, storage, chosen, trials, study.known(base), code)
+        trial = _open(session, storage, chosen, trials, study.known_params(base), code)
         # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
-        settings = study.suggest(trial, base)
+        settings = study.settings_of(trial, base)
         if SEED in trial.user_attrs:
             settings |= {"seed": trial.user_attrs[SEED]}
         versions = trial.user_attrs.get(CODE, [])
