@@ -162,8 +162,8 @@ class Study:
         if not isinstance(settings, dict):
             got = "nothing: its last line must return them" if settings is None else f"{settings!r:.100}"
             raise UserError(
-                f"{place_of(self.suggest, 'return', self.file)}: {said} must give the fields that it changes as a dict, "
-                f"got {got}"
+                f"{place_of(self.suggest, 'return', self.file)}: {said} must give the fields that it changes as a "
+                f"dict, got {got}"
             )
         kinds, checked = kinds_of_fields(), {}
         for name, value in settings.items():

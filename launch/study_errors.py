@@ -44,8 +44,8 @@ def naming_line(file: Path) -> Iterator[None]:
 
 
 def place_of(function: Callable[..., Any], word: str, file: Path) -> str:
-    """The line of a study's function, or else of its file, that has this word in quotes, as a keyword or as a function; the
-    file alone where none has."""
+    """The line of a study's function, or else of its file, that has this word in quotes, as a keyword or as a
+    function; the file alone where none has."""
     quoted = re.compile(rf"""["']{re.escape(word)}["']|\b{re.escape(word)}\s*=|\bdef {re.escape(word)}\b""")
     for start, lines, origin in (_source(function), (1, linecache.getlines(str(file)), file)):
         for number, line in enumerate(lines, start):

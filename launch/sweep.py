@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -94,7 +95,8 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
-            Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
+            failed = count(trials, TrialState.FAIL)
+            Target(planned.target, planned.target + failed, time.time()).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
             tell_space(planned, keep, missing, console)
             if planned.resources.cluster != "slurm":
