@@ -20,6 +20,7 @@ from launch.state.storage import STORAGE_VARIABLE, absolute_url, check_url
 from launch.state.storage_url import secrets_of, without_password
 from launch.study import Study, load
 from launch.sweep_options import Options
+from launch.study_check import check_study
 from launch.worker.job_spec import JobSpec
 
 OPTIONS = ("dataset", "iterations", "seed", "the storage")  # what a call's options define, whatever the code
@@ -38,6 +39,8 @@ class Plan:
     resources: Resources
     storage: str | None
     """URL of the storage; None is the journal."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the study's file."""
 
 
 def plan(options: Options) -> Plan:
@@ -47,6 +50,7 @@ def plan(options: Options) -> Plan:
     base = base.from_anywhere()
     if not base.data_folder.is_dir():
         raise UserError(f"there is no data folder {base.data_folder}; name it with --data_folder")
+    notes = check_study(study, base)
     target, size = options.trials or study.trials, study.size(base)
     if size is not None and target > size:
         raise UserError(f"study {study.name} has only {size} different settings, got --trials {target}")
@@ -66,6 +70,7 @@ def plan(options: Options) -> Plan:
         parallel=parallel,
         resources=resources,
         storage=storage_of(options),
+        notes=tuple(notes),
     )
 
 

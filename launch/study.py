@@ -5,19 +5,23 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from typeguard import TypeCheckError, check_type
 
 from fsr.bounds import COUNT, WORKERS, check_bounds
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
-from fsr.score_names import SEG_MIOU
+from fsr.json_file import typed
+from fsr.score_names import SEG_MIOU, TITLES, is_score
 from fsr.setting_text import stored
 from launch.state.paths import check_study_name
+from launch.study_errors import naming_line, nearest, place_of, shown_path, study_file
 
 Settings = dict[str, Any]
 
@@ -74,13 +78,28 @@ class Study:
     """Pruner for a base configuration."""
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(Study)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            try:
+                check_type(value, hints[each.name])
+            except TypeCheckError as error:
+                function = get_origin(hints[each.name]) is get_origin(Callable[[], Any])
+                wrong = str(error) if callable(value) or not function else "it is no function"
+                raise UserError(f"the study's {each.name} is {value!r:.60}: {wrong}") from None
         check_study_name(self.name)
         check_bounds(type(self), vars(self), f"study {self.name}: ")
+        if self.dataset not in PRESETS:
+            raise UserError(f"study {self.name}: dataset must be one of {', '.join(PRESETS)}, got {self.dataset}")
+        if not is_score(self.metric):
+            raise UserError(f"study {self.name}: metric must be a score such as {', '.join(TITLES)}, got {self.metric}")
 
     def base(self, dataset: str, data_folder: Path | None, iterations: int | None, seed: int | None) -> TrainConfig:
         """The configuration that every trial starts from. A shorter run is evaluated as often as a whole one."""
         preset = PRESETS[dataset]
-        config = replace(preset() if data_folder is None else preset(data_folder), **self.settings)
+        preset_config = preset() if data_folder is None else preset(data_folder)
+        settings = self._checked(self.settings, "settings")
+        config = self.configured(preset_config, settings, "settings", self.suggest)
         if iterations is not None:
             eval_every = max(1, config.eval_every * iterations // config.iterations)
             config = replace(config, iterations=iterations, eval_every=eval_every)
@@ -105,12 +124,64 @@ class Study:
         return self.sampler(int.from_bytes(digest[:4], "little"))
 
     def settings_of(self, trial: optuna.Trial, base: TrainConfig) -> Settings:
-        """What `suggest` says of a trial. Its choices may be tuples, too, which Optuna itself cannot store."""
-        return self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
+        """What `suggest` says of a trial. Its choices may be tuples, too, which Optuna itself cannot store.
+
+        Raises UserError, with file and line, for what it raises and for what are no fields of a configuration.
+        """
+        with naming_line(self.file):
+            settings = self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
+        return self._checked(settings, "suggest")
 
     def known_params(self, base: TrainConfig) -> list[Settings]:
-        """What `known` says, as the study's storage has it."""
-        return [{name: stored(value) for name, value in params.items()} for params in self.known(base)]
+        """What `known` says, as the study's storage has it. Raises UserError as `settings_of` does."""
+        with naming_line(self.file):
+            known = self.known(base)
+        if not (isinstance(known, list | tuple) and known and all(isinstance(each, dict) for each in known)):
+            raise UserError(
+                f"{place_of(self.known, 'known', self.file)}: known must return a list of parameters as dicts, the "
+                f"first the base's own, got {known!r:.100}"
+            )
+        return [{name: stored(value) for name, value in params.items()} for params in known]
+
+    def configured(self, base: TrainConfig, settings: Settings, said: str, function: Callable[..., Any]) -> TrainConfig:
+        """The base with these settings, which a function or field of the study said. Raises UserError, with file and
+        line, for a value that is not allowed."""
+        try:
+            return replace(base, **settings)
+        except UserError as error:
+            word = str(error).partition(" ")[0]  # the field that is refused
+            raise UserError(f"{place_of(function, word, self.file)}: {said}: {error}") from error
+
+    @property
+    def file(self) -> Path:
+        """Where it is defined."""
+        return study_file(self.name)
+
+    def _checked(self, settings: Any, said: str) -> Settings:
+        """The settings, each of its field's kind. Raises UserError for other fields and kinds."""
+        if not isinstance(settings, dict):
+            got = "nothing: its last line must return them" if settings is None else f"{settings!r:.100}"
+            raise UserError(
+                f"{place_of(self.suggest, 'return', self.file)}: {said} must give the fields that it changes as a "
+                f"dict, got {got}"
+            )
+        kinds, checked = kinds_of_fields(), {}
+        for name, value in settings.items():
+            if name not in kinds:
+                raise UserError(
+                    f"{place_of(self.suggest, str(name), self.file)}: {said} changes {name}, which is no field of a "
+                    f"training configuration; {nearest(str(name), list(kinds))}"
+                )
+            try:
+                checked[name] = typed(
+                    Path(value) if kinds[name] is Path and isinstance(value, str) else value, kinds[name]
+                )
+            except (TypeCheckError, TypeError):
+                raise UserError(
+                    f"{place_of(self.suggest, name, self.file)}: {said} gives {name} the value {value!r:.60} "
+                    f"({type(value).__name__}); it must be {_in_words(kinds[name])}"
+                ) from None
+        return checked
 
     def first_settings(self, base: TrainConfig) -> Settings:
         """What trial 0 changes of the base configuration."""
@@ -151,11 +222,34 @@ def together(*parts: Study) -> dict[str, Any]:
     return {"suggest": suggest, "known": known}
 
 
+@cache
+def kinds_of_fields() -> dict[str, Any]:
+    """What each field of a training configuration may hold, as types."""
+    return get_type_hints(TrainConfig)
+
+
+def _in_words(kind: Any) -> str:
+    """A type as people say it: one of a, b; float; float or None."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace(" | ", " or ")
+
+
 def load(name: str) -> Study:
-    """The study of `sweeps/NAME.py`. Raises UserError if there is none."""
+    """The study of `sweeps/NAME.py`. Raises UserError, with file and line, if there is none or it cannot be read."""
     sweeps = importlib.import_module("sweeps")  # found by name: sweeps imports launch, not the other way round
     names = sorted(module.name for module in pkgutil.iter_modules(sweeps.__path__))
     if name not in names:
         raise UserError(f"there is no study {name!r}; allowed: {', '.join(names)}")
-    study: Study = importlib.import_module(f"sweeps.{name}").study
+    file = study_file(name)
+    with naming_line(file):
+        study = getattr(importlib.import_module(f"sweeps.{name}"), "study", None)
+    if not isinstance(study, Study):
+        got = "it defines none" if study is None else f"its study is {study!r:.60} ({type(study).__name__})"
+        raise UserError(f"{shown_path(file)}: it must define a Study, `study = Study(name={name!r}, …)`, and {got}")
+    if study.name != name:
+        raise UserError(
+            f"{place_of(load, 'name', file)}: its study is named {study.name!r}, and must have the name of its file, "
+            f"{name!r}; mend the name, or rename the file to {study.name}.py"
+        )
     return study

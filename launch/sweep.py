@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -102,7 +103,8 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
-            Target(planned.target, planned.target + count(trials, TrialState.FAIL)).write(planned.folder)
+            failed = count(trials, TrialState.FAIL)
+            Target(planned.target, planned.target + failed, time.time()).write(planned.folder)
             missing = max(0, planned.target - count(trials, *DONE))
             tell_space(planned, keep, missing, console)
             if planned.resources.cluster != "slurm":
@@ -226,6 +228,8 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
 def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) -> None:
     """Say what is there and what will be done."""
     announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, trials, console)
+    for note in planned.notes:
+        say(console, f"note: {note}")
 
 
 def tell_code(planned: Plan, renew: bool, console: Console) -> None:

@@ -53,9 +53,9 @@ def sweep_here(
     for worker in workers:
         if worker.outcome() is None:
             say(console, f"a worker died; its log: {relative(worker.log_file)}")
-    mistakes = plan.folder.mistakes()
-    if mistakes:
-        raise UserError(mistakes[0])
+    mistakes = [plan.folder.stop_reason(), *plan.folder.mistakes()]
+    for mistake in filter(None, mistakes):
+        raise UserError(mistake)
     tell_result(plan.study, plan.base, plan.folder, plan.target, trials, stopped, console)
     if stopped:
         return ExitCode.INTERRUPTED

@@ -62,9 +62,9 @@ def sweep_on_slurm(
     if stop.signals:
         say(console, f"the jobs work on by themselves (scancel ends them); look at them: {status}")
         return ExitCode.INTERRUPTED
-    mistakes = plan.folder.mistakes()
-    if mistakes:
-        raise UserError(mistakes[0])
+    mistakes = [plan.folder.stop_reason(), *plan.folder.mistakes()]
+    for mistake in filter(None, mistakes):
+        raise UserError(mistake)
     if not reached(plan.target, trials):
         for line in why_nobody_works(plan.folder, queue):
             say(console, line)

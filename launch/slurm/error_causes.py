@@ -2,10 +2,13 @@
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from launch.state.attempts import Cause
+from launch.state.code_snapshot import ROOT
 
 # Torch's AcceleratorError and DistError are RuntimeErrors, too, and so is what older ones raise. A program's own
 # mistakes (ValueError, KeyError, …) are never a node's.
@@ -167,6 +170,13 @@ def cause_of_error(error: BaseException) -> tuple[Cause, str]:
     if cause in ("node", "exception"):
         before += f"{type(error).__name__}: "
     return cause, before + said[:300]
+
+
+def place_of_error(error: BaseException) -> str:
+    """The last line of this project that an exception came through: `fsr/train.py:88`; empty if there is none."""
+    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in frames if file.is_relative_to(ROOT) and "site-packages" not in file.parts]
+    return f"{own[-1][0].relative_to(ROOT)}:{own[-1][1]}" if own else ""
 
 
 def _cause(error: BaseException, said: str) -> tuple[Cause, str]:

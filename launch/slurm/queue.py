@@ -107,5 +107,13 @@ class Queue:
         return works
 
 
+def cancel_waiting(folder: LaunchFolder) -> None:
+    """Cancel the jobs of a folder that wait to start: they would only start to end."""
+    jobs = commands.queued_jobs(folder.identity) if folder.identity else {}
+    waiting = [] if isinstance(jobs, Silence) else [job_id for job_id, job in jobs.items() if job.state == "PENDING"]
+    if waiting:
+        commands.run("scancel", *waiting)
+
+
 def _clock(moment: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -52,6 +52,8 @@ class Attempt:
     cause: Cause | None = None
     """None while it works, or if it died and nobody has found its cause yet."""
     detail: str = ""
+    place: str = ""
+    """Where the program raised what ended it, as `fsr/train.py:88`."""
 
     def __post_init__(self) -> None:
         for name in ("restart", "pid", "started", "first_step", "reached", "ended"):
@@ -93,9 +95,9 @@ class AttemptLog:
         )
         self._write([*self.attempts(), attempt])
 
-    def end(self, cause: Cause, detail: str = "") -> None:
+    def end(self, cause: Cause, detail: str = "", place: str = "") -> None:
         """Record how this process's attempt ended."""
-        self._close(cause, detail, time.time())
+        self._close(cause, detail, time.time(), place)
 
     def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
         """Whether the last attempt had died without a cause; then record the cause that is found for it."""
@@ -116,7 +118,7 @@ class AttemptLog:
         known = {field.name for field in fields(Attempt)}
         return all(known <= written.keys() for written in read_json(self.file, list[dict[str, Any]]))
 
-    def _close(self, cause: Cause, detail: str, ended: float) -> None:
+    def _close(self, cause: Cause, detail: str, ended: float, place: str = "") -> None:
         *before, last = self.attempts()
         first_step = self._first_step(last)
         steps = [record["step"] for record in self._run.metrics()] if first_step is not None else []
@@ -125,6 +127,7 @@ class AttemptLog:
             last,
             cause=cause,
             detail=detail,
+            place=place,
             ended=round(max(ended, last.started), 1),
             first_step=first_step,
             reached=reached,

@@ -13,6 +13,7 @@ from fsr.files import make_folder, write_atomically, write_json
 from fsr.inference.journal import Results
 from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
+from fsr.regular_file import read_regular
 from fsr.run import Run
 from launch.state.attempts import AttemptLog
 from launch.state.code_snapshot import CodeFolder
@@ -101,6 +102,13 @@ class LaunchFolder:
         """Comment of all its Slurm jobs, which has its id as well: some sites rewrite the one, some the other."""
         return f"fsr {self.identity or UNIDENTIFIED}"
 
+    def stop_reason(self) -> str | None:
+        """Why its workers were stopped, as the stop file says; a user's own file says nothing. None without one."""
+        try:
+            return read_regular(self.stop_file).decode("utf-8", "replace").strip()
+        except OSError:
+            return None
+
     def record_mistake(self, worker: str, sentence: str) -> None:
         """Leave a sentence on what the user has to mend, for the one who started the worker."""
         write_atomically(self.mistakes_folder / worker, sentence.encode())
@@ -142,6 +150,7 @@ class StudyFolder(LaunchFolder):
         self.study_file = self.identity_file = self.folder / "study.json"
         self.target_file = self.folder / "target.json"
         self.keep_file = self.folder / "keep.json"
+        self.stopped_file = self.folder / "stopped.json"
         self.ended = self.folder / "ended"
         self.set_aside = self.folder / "set_aside"
 

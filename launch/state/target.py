@@ -20,6 +20,8 @@ class Target:
 
     trials: int
     limit: int
+    since: float = 0.0
+    """When the sweep that wants it began (Unix seconds): failures before it are none of its first."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.trials <= self.limit:

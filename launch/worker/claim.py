@@ -1,5 +1,6 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
+from launch.state.same_failure import failure_of_all, signature, stop_study, that_count
 from launch.state.target import Target
 from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, count, damage_of, summary_of
 from launch.study import Settings, Study
@@ -76,11 +78,12 @@ class Claim:
 
 def claim(
     study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str, code: str
-) -> Claim | Literal["wait", "ending", "nothing left"]:
+) -> Claim | Literal["wait", "ending", "nothing left", "stopped"]:
     """A trial for the worker of a job to train: an interrupted one before a new one.
 
     A trial whose attempts used up their budget is told as failed on the way. "wait" while others train the last ones,
-    because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed.
+    because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed;
+    "stopped" if the first attempts have all failed in the same way, and this stopped the study.
     The trial records that it is trained by the code version `code`.
     """
     with folder.claim_lock():
@@ -93,13 +96,33 @@ def claim(
         for number, lock in free.items():
             if trials[number].state == TrialState.RUNNING:
                 close_lost(folder, number, partial(cause_of_lost_attempt, identity=folder.identity))
-                reason = given_up(folder.attempt_log(number).attempts())
-                if reason:
-                    trial = _running(session, storage, number)
-                    Claim(session, trial, folder, base, {}, lock, folder.run(number)).fail(reason)
+        failure = failure_of_all(folder, trials, code, target.since)
+        if failure and failure.stops:
+            stop_study(folder, failure, time.time())
+            for lock in free.values():
+                lock.release()
+            return "stopped"
+
+        def give_up(number: int, reason: str) -> None:
+            trial = _running(session, storage, number)
+            Claim(session, trial, folder, base, {}, free[number], folder.run(number)).fail(reason)
+
+        suspended = {}  # trials that are not given up before another one has shown whether they are to blame
+        for number in free:
+            if trials[number].state == TrialState.RUNNING:
+                attempts = folder.attempt_log(number).attempts()
+                reason = given_up(that_count(folder, attempts))
+                if reason and failure and failure.suspected and signature(attempts[-1]) == failure.signature:
+                    suspended[number] = reason
+                elif reason:
+                    give_up(number, reason)
         trials = session.get_trials(deepcopy=False)
         reachable = count(trials, *DONE) + busy >= target.trials
-        chosen = None if reachable else _next_number(trials, free, target.limit)
+        choice = {number: lock for number, lock in free.items() if number not in suspended}
+        chosen = None if reachable else _next_number(trials, choice, target.limit)
+        if chosen is None and not busy:
+            for number, reason in suspended.items():
+                give_up(number, reason)
         for number, lock in free.items():
             if number != chosen:
                 lock.release()

@@ -16,11 +16,14 @@ from fsr.run import Run
 from fsr.score_names import is_score
 from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment, SlurmEnvironment
+from launch.slurm.queue import cancel_waiting
 from launch.slurm.requeue_rules import given_up
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
+from launch.state.same_failure import failure_of_all, that_count
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
+from launch.state.target import Target
 from launch.state.trial_identity import TrialIdentity, take_folder
 from launch.state.trials import SEED
 from launch.study import Study
@@ -60,6 +63,11 @@ class StudyWorker:
                 continue
             if claimed == "nothing left":
                 return Outcome.DONE
+            if claimed == "stopped":  # jobs that wait would only start to end
+                if on_slurm:
+                    cancel_waiting(self.folder)
+                environment.leave("cancelled")
+                return Outcome.STOPPED
             if not isinstance(claimed, Claim):
                 # Slurm requeues whoever trains the last ones; no node must be held to wait for it. This job itself it
                 # has requeued already.
@@ -136,13 +144,19 @@ class StudyWorker:
         elif end == "broken":
             attempts = claimed.attempt_log.attempts()
             bad_nodes.report(self.folder, trial.number, attempts[-1])
-            reason = given_up(attempts)
-            if reason:
+            reason = given_up(that_count(self.folder, attempts))
+            if reason and not self._may_be_common(claimed.study):
                 claimed.fail(reason)
             on_bad_node = attempts[-1].cause == "node" and environment.node in bad_nodes.bad_nodes(self.folder)
             if on_bad_node and environment.job == "local":
                 raise UserError(f"this machine is broken, and no queue leads to another: {attempts[-1].detail}")
         return end != "broken"
+
+    def _may_be_common(self, study: optuna.Study) -> bool:
+        """Whether the first attempts failed in the same way so far: then the next claim says what becomes of a trial."""
+        trials = study.get_trials(deepcopy=False)
+        failure = failure_of_all(self.folder, trials, self.code, Target.of(self.folder).since)
+        return failure is not None and (failure.suspected or failure.stops)
 
     def _score(self, scores: Mapping[str, Any], when: str) -> float:
         """The score by which trials are compared.

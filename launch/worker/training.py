@@ -13,7 +13,7 @@ from fsr.lock import FileLock
 from fsr.run import Run
 from fsr.system_errors import shortage
 from launch.slurm.environment import Environment
-from launch.slurm.error_causes import cause_of_error
+from launch.slurm.error_causes import cause_of_error, place_of_error
 from launch.state.attempts import AttemptLog, Cause
 from launch.state.full_disk import wait_for_space
 from launch.state.stop import StopRequest
@@ -65,7 +65,7 @@ def attempt(
             log.end(end)
         return end
     except UserError as error:
-        log.end("cancelled", str(error))
+        log.end("cancelled", str(error), place_of_error(error))
         raise
     except Exception as error:
         HEARTBEAT.idle("broken")
@@ -84,7 +84,7 @@ def attempt(
             log.end("cancelled", limit)
             raise UserError(limit) from error
         write_atomically(run.folder / "error.txt", traceback.format_exc().encode())
-        log.end(cause, detail)
+        log.end(cause, detail, place_of_error(error))
         return "broken"
     finally:
         HEARTBEAT.idle("between attempts")

@@ -1,0 +1,169 @@
+"""The circuit breaker: where the first attempts of a study all fail in the same way, no setting is to blame, and no
+retry mends it. The worker that sees it stops the study, with one sentence on what to mend.
+
+Nothing counts against the trials that were stopped so: the same sweep command resumes them.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from fsr.files import write_atomically, write_json
+from fsr.json_file import UNREADABLE, read_json
+from launch.state.attempts import Attempt
+from launch.state.paths import StudyFolder
+from launch.state.progress import Progress
+from launch.state.trials import CODE, DONE
+
+SAME = 3  # failures that stop a study
+NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+# What mends a failure, by what it says; the first row that fits counts.
+REMEDIES = (
+    (
+        "No module named|ImportError",
+        "install what is missing in the workers' Python, or mend the code and add --renew-code",
+    ),
+    (
+        r"huggingface|offline|LocalEntryNotFound|MaxRetry|Failed to resolve|name resolution",
+        "put the weights where the nodes find them (`python -m fsr.pretrained fetch`, where there is a network)",
+    ),
+    (
+        "FileNotFoundError|NotADirectoryError|UnidentifiedImageError|No such file",
+        "look at the data folder (`python -m fsr.data.prepare` checks it)",
+    ),
+    ("", "mend what it names; where that is code, --renew-code lets the workers run the mended one"),
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What has come so far of a trial that this code version has worked on."""
+
+    number: int
+    attempts: Sequence[Attempt]
+    step: int = 0
+    """The last step of its records."""
+    evaluated: bool = False
+    """Whether it has come through an evaluation."""
+
+
+@dataclass(frozen=True)
+class SameFailure:
+    """Attempts that failed in the same way, before any trial had come further than they did."""
+
+    signature: str
+    failures: Sequence[tuple[int, Attempt]]
+    """Each with the number of its trial."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether there are enough of them to stop the study."""
+        return len(self.failures) >= SAME
+
+    @property
+    def suspected(self) -> bool:
+        """Whether one more would do, so that no trial is to be given up yet for these."""
+        return len(self.failures) == SAME - 1
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and what mends it."""
+        numbers = sorted({number for number, _ in self.failures})
+        number, last = self.failures[-1]
+        whose = f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {', '.join(map(str, numbers))}"
+        where = f" ({last.place})" if last.place else ""
+        is_mistake = last.cause == "cancelled"  # whose sentence says what to do
+        mend = "mend that" if is_mistake else next(mend for words, mend in REMEDIES if re.search(words, last.detail))
+        traceback = "" if is_mistake else f" (traceback: trial_{number:04d}/error.txt)"
+        return (
+            f"{len(self.failures)} attempts on {whose} ended in the same way, and no trial has come further, so the "
+            f"study was stopped: {last.detail}{where}; {mend}, then run the same command again: every trial is tried "
+            f"anew, and none of these attempts counts{traceback}"
+        )
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A study that was stopped so, as `stopped.json` lists it."""
+
+    signature: str
+    at: float
+    """Unix seconds."""
+    sentence: str
+
+
+def signature(attempt: Attempt) -> str | None:
+    """What failures that are the same have in common: place and words without numbers. None if it did not fail of an
+    exception or a mistake of the user: memory, nodes and signals are no mistakes that all trials would meet."""
+    failed = attempt.cause == "exception" or (attempt.cause == "cancelled" and attempt.place)
+    return f"{attempt.place} {NUMBERS.sub('#', attempt.detail)}" if failed else None
+
+
+def same_failure(tried: Sequence[Tried], since: float) -> SameFailure | None:
+    """The failure that most attempts since then (Unix seconds) had in common.
+
+    None if there is none, or if any trial has come further than they did: it was evaluated, took a later step, or is
+    still at work after a longer time than each of them took.
+    """
+    groups: dict[str, list[tuple[int, Attempt]]] = {}
+    for trial in tried:
+        for attempt in trial.attempts:
+            found = signature(attempt) if attempt.started >= since else None
+            if found is not None:
+                groups.setdefault(found, []).append((trial.number, attempt))
+    if not groups or any(trial.evaluated for trial in tried):
+        return None
+    found, failures = max(groups.items(), key=lambda group: len(group[1]))
+    furthest = max(attempt.reached or 0 for _, attempt in failures)
+    longest = max(attempt.seconds for _, attempt in failures)
+    for trial in tried:
+        at_work = any(attempt.ended is None and attempt.seconds > longest for attempt in trial.attempts)
+        reached = max([trial.step, *(attempt.reached or 0 for attempt in trial.attempts)])
+        if at_work or reached > furthest:
+            return None
+    return SameFailure(found, sorted(failures, key=lambda failure: failure[1].ended or failure[1].started))
+
+
+def failure_of_all(folder: StudyFolder, trials: Sequence[FrozenTrial], code: str, since: float) -> SameFailure | None:
+    """The `same_failure` of the trials that this code version has worked on; None once it has finished one of them."""
+    own = [trial for trial in trials if trial.user_attrs.get(CODE, [])[-1:] == [code]]
+    if any(trial.state in DONE for trial in own):
+        return None
+    tried = []
+    for trial in own:
+        if trial.state in (TrialState.RUNNING, TrialState.FAIL):
+            with suppress(*UNREADABLE):  # whoever works on it says what is damaged; it is no evidence here
+                progress = Progress.of(folder.run(trial.number))
+                attempts = folder.attempt_log(trial.number).attempts()
+                tried.append(Tried(trial.number, attempts, progress.step, progress.evaluated > 0))
+    return same_failure(tried, since)
+
+
+def stops_of(folder: StudyFolder) -> list[Stopped]:
+    """How often a study was stopped so, oldest first. Raises DamagedError."""
+    try:
+        return read_json(folder.stopped_file, list[Stopped], newer=True)
+    except FileNotFoundError:
+        return []
+
+
+def stop_study(folder: StudyFolder, failure: SameFailure, now: float) -> None:
+    """Let all workers of a study end, and say why. The claim lock must be held: the first of several says it."""
+    if not folder.stop_file.exists():
+        stops = [*stops_of(folder), Stopped(failure.signature, now, failure.sentence)]
+        write_json(folder.stopped_file, [asdict(stop) for stop in stops])
+        write_atomically(folder.stop_file, failure.sentence.encode())
+
+
+def that_count(folder: StudyFolder, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The attempts of a trial that count against its budgets: all but those that stopped the study. Raises
+    DamagedError."""
+    stops = stops_of(folder)
+    return [
+        attempt
+        for attempt in attempts
+        if not any(signature(attempt) == stop.signature and attempt.started <= stop.at for stop in stops)
+    ]

@@ -1,0 +1,243 @@
+"""Where the first attempts all fail in the same way, the study is stopped; a setting that fails alone stops nothing."""
+
+import json
+import multiprocessing
+import subprocess
+import time
+
+import pytest
+from method_checkout import command_of, private_checkout, surroundings_of
+from slurm_cluster import MISSING, Cluster, Sweep, available
+from test_launch_claim import claim_for, data_folder, trials_of, with_target, work_on, worker  # noqa: F401  # fixtures
+
+from fsr.files import write_json
+from launch.state.attempts import Attempt
+from launch.state.same_failure import SAME, SameFailure, Stopped, Tried, same_failure, signature, stop_study, that_count
+from launch.worker.protocol import Outcome
+
+TYPE_ERROR = "TypeError: f() takes 1 argument"
+PLACE = "fsr/train.py:88"
+
+
+def failed(detail=TYPE_ERROR, place=PLACE, cause="exception", reached=0, started=100.0, seconds=20.0, first_step=0):
+    """An attempt that ended so; `seconds` None: it is at work since then."""
+    ended = None if seconds is None else started + seconds
+    return Attempt(
+        job="local", restart=0, node="n1", pid=1, ranks=1, started=started, first_step=first_step, reached=reached,
+        ended=ended, cause=None if seconds is None else cause, detail=detail, place=place,
+    )  # fmt: skip
+
+
+def found(*trials, since=0.0, **of_last):
+    """How many failures of these trials are the same; each trial is a list of attempts."""
+    tried = [Tried(number, attempts) for number, attempts in enumerate(trials)]
+    if of_last:
+        tried[-1] = Tried(len(trials) - 1, trials[-1], **of_last)
+    failure = same_failure(tried, since)
+    return 0 if failure is None else len(failure.failures)
+
+
+TABLE = {
+    "one of each of three trials": (found([failed()], [failed()], [failed()]), 3),
+    "two of one trial and one of another": (found([failed(), failed()], [failed()]), 3),
+    "one of one": (found([failed()]), 1),
+    "none": (found([]), 0),
+    "numbers in the words differ": (
+        found(*([failed(f"ValueError: step {n} of 0x{n}f of trial_000{n}")] for n in range(3))),
+        3,
+    ),
+    "words differ": (found([failed("TypeError: a")], [failed("TypeError: b")], [failed("KeyError: a")]), 1),
+    "the place differs": (found(*([failed(place=f"fsr/train.py:{n}")] for n in range(3))), 1),
+    "a mistake of the user": (found(*([failed("no file a", cause="cancelled")] for _ in range(3))), 3),
+    "cancelled by scancel": (found(*([failed("", place="", cause="cancelled")] for _ in range(3))), 0),
+    "memory": (found(*([failed(cause="out of memory")] for _ in range(3))), 0),
+    "nodes": (found(*([failed(cause="node")] for _ in range(3))), 0),
+    "killed": (found(*([failed(cause="killed")] for _ in range(3))), 0),
+    "not finite": (found(*([failed(cause="not finite")] for _ in range(3))), 0),
+    "ranks that could not say why": (found(*([failed("a rank ended with exit code 1", "")] for _ in range(3))), 3),
+    "at the first evaluation": (found(*([failed(reached=2000)] for _ in range(3))), 3),
+    "another was evaluated": (found([failed()], [failed()], [failed()], [], evaluated=True), 0),
+    "one of them was evaluated": (found([failed()], [failed()], [failed()], evaluated=True), 0),
+    "another got further": (found([failed()], [failed()], [failed()], [failed("", "", "preempted", 50)]), 0),
+    "another is further": (found([failed()], [failed()], [failed()], [failed(seconds=None)], step=50), 0),
+    "another works for longer": (found([failed()], [failed()], [failed()], [failed(seconds=None, started=1.0)]), 0),
+    "another has just begun": (found([failed()], [failed()], [failed()], [failed(seconds=None, started=time.time())]), 3),
+    "before this sweep": (found([failed()], [failed()], [failed()], since=101.0), 0),
+    "some before this sweep": (found([failed()], [failed()], [failed(started=200.0)], since=101.0), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_the_table_of_attempts(kind):
+    same, expected = TABLE[kind]
+    assert same == expected
+
+
+def test_the_sentence_says_what_happened_and_what_mends_it():
+    failure = SameFailure("x", [(0, failed()), (0, failed()), (3, failed("ModuleNotFoundError: No module named 'x'"))])
+    assert failure.stops and len(failure.failures) == SAME
+    assert failure.sentence == (
+        "3 attempts on trials 0, 3 ended in the same way, and no trial has come further, so the study was stopped: "
+        "ModuleNotFoundError: No module named 'x' (fsr/train.py:88); install what is missing in the workers' Python, "
+        "or mend the code and add --renew-code, then run the same command again: every trial is tried anew, and none "
+        "of these attempts counts (traceback: trial_0003/error.txt)"
+    )
+
+
+@pytest.mark.parametrize(
+    "detail, remedy",
+    [
+        ("OSError: We couldn't connect to 'https://huggingface.co'", "fsr.pretrained fetch"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'a.jpg'", "fsr.data.prepare"),
+        ("TypeError: f() takes 1 argument", "--renew-code"),
+    ],
+)
+def test_each_kind_of_failure_has_its_remedy(detail, remedy):
+    assert remedy in SameFailure("x", [(0, failed(detail))]).sentence
+
+
+def refuse(worker, data_folder, words="no module"):
+    (data_folder / "error").write_text(words)
+    return worker
+
+
+def causes(worker, number):
+    return [attempt.cause for attempt in worker.folder.attempt_log(number).attempts()]
+
+
+def with_code(worker):
+    object.__setattr__(worker, "code", "v1")
+    return worker
+
+
+def test_three_same_failures_stop_the_study_and_no_trial_has_failed(worker, data_folder):  # noqa: F811
+    assert work_on(refuse(with_code(worker), data_folder)) is Outcome.STOPPED
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING", "RUNNING"]
+    assert [causes(worker, number) for number in (0, 1)] == [["exception"] * 2, ["exception"]]
+    reason = worker.folder.stop_reason()
+    assert reason.startswith("3 attempts on trials 0, 1 ended in the same way, and no trial has come further, so")
+    assert "RuntimeError: no module (tests/launch_stub.py:" in reason
+
+    (data_folder / "error").unlink()
+    worker.folder.stop_file.unlink()
+    since = time.time()
+    write_json(worker.folder.target_file, {"trials": 8, "limit": 8, "since": since})
+    assert work_on(worker) is Outcome.DONE
+    assert {trial.state.name for trial in trials_of(worker)} <= {"COMPLETE", "PRUNED"}
+    assert len(trials_of(worker)) == 8
+
+
+def test_a_stopped_study_has_a_clean_slate_also_for_budgets(worker, data_folder):  # noqa: F811
+    refuse(with_code(worker), data_folder)
+    for times in (1, 2):
+        assert work_on(worker) is Outcome.STOPPED
+        assert {trial.state.name for trial in trials_of(worker)} == {"RUNNING"}
+        assert len(json.loads(worker.folder.stopped_file.read_text())) == times
+        worker.folder.stop_file.unlink()
+        write_json(worker.folder.target_file, {"trials": 8, "limit": 8, "since": time.time()})
+        time.sleep(0.2)
+
+
+def test_a_setting_that_fails_where_another_is_sound_stops_nothing(worker, data_folder):  # noqa: F811
+    worker = with_target(with_code(worker), 3, 3)
+    (data_folder / "error").write_text("no such setting")
+    for _ in range(2):  # trial 0 fails twice, and waits for what another one shows
+        claimed = claim_for(worker)
+        worker._train(claimed, *surrounding(worker))
+        claimed.let_go()
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"]
+    (data_folder / "error").unlink()
+    assert work_on(worker) is Outcome.DONE
+    assert [trial.state.name for trial in trials_of(worker)] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert worker.folder.stop_reason() is None
+    assert trials_of(worker)[0].user_attrs["error"] == "exception 2 times: RuntimeError: no such setting"
+
+
+def surrounding(worker):
+    from launch.slurm.environment import LocalEnvironment
+    from launch.state.stop import StopRequest
+    from launch.worker.rendezvous import Rendezvous
+
+    return StopRequest(), LocalEnvironment(), Rendezvous(worker.folder.locks)
+
+
+def test_the_only_trial_of_a_study_fails_as_ever(worker, data_folder):  # noqa: F811
+    worker = with_target(refuse(with_code(worker), data_folder), 1, 1)
+    assert work_on(worker) is Outcome.DONE
+    assert [trial.state.name for trial in trials_of(worker)] == ["FAIL"]
+
+
+def test_failures_of_other_kinds_give_up_their_trials_as_ever(worker, data_folder):  # noqa: F811
+    worker = with_target(with_code(worker), 4, 4)
+    (data_folder / "fail").write_text("yes")  # not finite
+    assert work_on(worker) is Outcome.DONE
+    assert {trial.state.name for trial in trials_of(worker)} == {"FAIL"}
+
+
+def record(folder, number):
+    with folder.claim_lock():
+        stop_study(folder, SameFailure("x", [(number, failed())] * 3), float(number))
+
+
+def test_two_workers_that_record_at_once_record_it_once(worker):  # noqa: F811
+    processes = [multiprocessing.Process(target=record, args=(worker.folder, number)) for number in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    (stop,) = json.loads(worker.folder.stopped_file.read_text())
+    assert worker.folder.stop_reason() == stop["sentence"]
+
+
+def test_what_stopped_a_study_counts_against_no_budget(worker):  # noqa: F811
+    stops = [Stopped(signature(failed()), 150.0, "so")]
+    write_json(worker.folder.stopped_file, [stop.__dict__ for stop in stops])
+    before, after, other = failed(), failed(started=200.0), failed("KeyError: 3")
+    assert that_count(worker.folder, [before, after, other]) == [after, other]
+
+
+BREAKS = {
+    "an exception": ("raise TypeError('wrong call of step 3')", "TypeError: wrong call of step 3 (launch/worker/method.py:"),
+    "a missing module": ("import module_of_nobody", "No module named 'module_of_nobody' (launch/worker/method.py:"),
+    "weights that cannot be fetched": ("raise OSError('We cannot connect to huggingface.co')", "fsr.pretrained fetch"),
+    "data of another kind": ("open(config.data_folder / 'image.jpg')", "fsr.data.prepare"),
+    "a mistake": ("from fsr.errors import UserError\n    raise UserError('no list train.txt')", "no list train.txt"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BREAKS)
+def test_the_command_ends_with_the_sentence_and_resumes_once_it_is_mended(tmp_path, kind):
+    breaks, words = BREAKS[kind]
+    method = tmp_path / "broken.py"
+    stub = (private := __import__("launch_stub")).__file__
+    text = open(stub).read()
+    method.write_text(
+        text.replace('    mistake = setting(config, "mistake", None)', f"    {breaks}\n    mistake = None")
+    )
+    checkout = private_checkout(tmp_path / "checkout", method)
+    data = tmp_path / "data"
+    data.mkdir()
+    command = [*command_of(checkout), "--study", "smoke", "--data_folder", data, "--runs", tmp_path / "runs"]
+    command += ["--iterations", "20", "--cluster", "local", "--trials", "8", "--parallel", "2"]
+    answer = subprocess.run(command, capture_output=True, text=True, **surroundings_of(checkout))
+    print(answer.stdout, answer.stderr)
+    assert answer.returncode == 2
+    assert words in answer.stderr and len(answer.stderr.splitlines()) == 1
+    study = tmp_path / "runs" / "smoke"
+    attempts = [json.loads(file.read_text()) for file in study.glob("trial_*/attempts.json")]
+    assert sum(map(len, attempts)) <= 4 and len(attempts) == 2
+    (checkout / "launch" / "worker" / "method.py").write_text(text)
+    mended = subprocess.run([*command, "--renew-code"], capture_output=True, text=True, **surroundings_of(checkout))
+    print(mended.stdout, mended.stderr)
+    assert mended.returncode == 0
+    assert private
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if not available():
+        pytest.skip(MISSING)
+    started = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield started
+    started.down()
