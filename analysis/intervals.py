@@ -49,3 +49,20 @@ def mean_and_interval(mean: float, width: float, sign: bool = False) -> str:
     if math.isnan(mean):
         return ""
     return f"{mean:{'+' if sign else ''}.3f}" + ("" if math.isnan(width) else f" ± {width:.3f}")
+
+
+def seeds_needed(difference: float, width: float, seeds: int, together: int = 1, most: int = 100) -> int | None:
+    """How many seeds would make a difference of this size significant, if it and its spread stayed as they are.
+
+    `width` is half its interval over `seeds` pairs, of `together` intervals; None if more than `most` are needed. It is
+    a guess for planning: the difference that more seeds show will be another one.
+    """
+    if seeds < 2 or not math.isfinite(width) or difference == 0:
+        return None
+    spread = width * math.sqrt(seeds) / stats.t.ppf(1 - 0.025 / together, seeds - 1)
+    enough = (
+        n
+        for n in range(2, most + 1)
+        if stats.t.ppf(1 - 0.025 / together, n - 1) * spread / math.sqrt(n) < abs(difference)
+    )
+    return next(enough, None)

@@ -147,7 +147,11 @@ def _stamp(folder: StudyFolder) -> str:
 
 
 def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several. Pandas would make objects of categories that differ, so they are made anew."""
+    """One table of several. Pandas would make objects of categories that differ, so they are made anew.
+
+    The columns of an empty table have no kind of their own, and would make objects of all others.
+    """
+    frames = [frame for frame in frames if len(frame)] or frames[:1]
     plain = [frame.astype({name: object for name in CATEGORIES if name in frame}) for frame in frames]
     return with_categories(pd.concat(plain, ignore_index=True))
 

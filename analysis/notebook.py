@@ -13,8 +13,7 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import Markdown, display
 
-from analysis.load import RUNS, definition_of, load, study_folder
-from fsr.config import TrainConfig
+from analysis.load import RUNS, load
 from fsr.errors import UserError
 from fsr.json_file import UNREADABLE
 from fsr.next_command import next_command
@@ -96,25 +95,3 @@ def in_one_sentence(
     sentence = f"error: {error}"
     print(sentence)
     return [sentence]
-
-
-def facts(studies: list[str], runs: Path) -> pd.DataFrame:
-    """What each study searched, on which data and for how long: a row a study."""
-    rows = {}
-    for study in studies:
-        definition = definition_of(study_folder(study, runs))
-        base, launched = definition["base"], definition.get("launched", {})
-        config = TrainConfig.from_json(base)
-        rows[study] = {
-            "data": f"{base['dataset']} ({base['train_set']} → {base['val_set']})",
-            "searched": ", ".join(definition["space"]),
-            "metric": definition["metric"],
-            "steps": base["iterations"],
-            "batch": config.ranks * config.batch_size,
-            "backbone": base["backbone"],
-            "precision": base["precision"],
-            "launched": launched.get("started", "")[:10],
-            "commit": str(launched.get("git_commit"))[:8] + (" + changes" if launched.get("git_dirty") else ""),
-        }
-    table: pd.DataFrame = pd.DataFrame(rows)
-    return table

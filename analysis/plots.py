@@ -1,6 +1,5 @@
 """The plots that several notebooks draw from the tables of `analysis.load`; each returns a figure."""
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
+from analysis.pictures import last_pictures
 from analysis.ranking import parameters, ranking, setting_names
 from analysis.tables import Tables
-from fsr.data.images import open_picture
 from fsr.run import Run
 from fsr.score_names import SEG_MIOU, title_of
 from fsr.setting_text import setting_text
@@ -188,18 +187,10 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
 
     `runs` are titles and runs. None if none has pictures.
     """
-    # Imported here: no other plot needs it.
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     strips: dict[str, dict[str, Image.Image]] = {}
     for title, run in runs:
-        if not any(run.folder.glob("events.out.tfevents.*")):
-            continue
-        events = EventAccumulator(str(run.folder), size_guidance={"images": 0, "scalars": 1, "tensors": 1}).Reload()
-        for tag in sorted(events.Tags()["images"])[:images]:
-            strips.setdefault(tag, {})[title] = open_picture(
-                io.BytesIO(events.Images(tag)[-1].encoded_image_string), "image"
-            )
+        for name, strip in last_pictures(run, images).items():
+            strips.setdefault(name, {})[title] = strip
     if not strips:
         return None
     rows = [(tag, title, strip) for tag, by_run in strips.items() for title, strip in by_run.items()]
@@ -207,9 +198,7 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
     figure, all_axes = plt.subplots(len(rows), 1, figsize=(9, 9.4 * height / width * len(rows)), squeeze=False)
     for axes, (tag, title, strip) in zip(all_axes[:, 0], rows, strict=True):
         axes.imshow(np.asarray(strip), interpolation="nearest")
-        axes.set_ylabel(
-            f"{tag.removeprefix('validation/')}\n{wrapped(title)}", rotation=0, ha="right", va="center", fontsize=7
-        )
+        axes.set_ylabel(f"{tag}\n{wrapped(title)}", rotation=0, ha="right", va="center", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
     all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, ground truth", fontsize=8)

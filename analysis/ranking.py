@@ -16,8 +16,8 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     - `trial` (of the search) and its parameters `param/NAME`;
     - `searched`: its score in the search, by which the best were chosen, so that theirs is too high by luck;
     - `seeds`, `mean`, `half_width`: over its repeats, whose seeds are fresh; settings that have some come first;
-    - `difference`, `difference_half_width`: mean difference from trial 0's setting over the seeds that both have; the
-      intervals hold for all settings at once with 95 %;
+    - `difference`, `difference_half_width`: mean difference from trial 0's setting over the `pairs` of equal seeds that
+      both have; the intervals hold for all settings at once with 95 %;
     - `code`: the code versions that trained it, where the study has several: they may not be comparable;
     - `verdict`: better or worse than trial 0's setting, or "not significant"; empty where there are no repeats.
 
@@ -46,6 +46,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
                 "seeds": len(values),
                 "mean": values.mean(),
                 "half_width": half_width(values),
+                "pairs": len(differences),
                 "difference": differences.mean(),
                 "difference_half_width": width,
                 "verdict": verdict(differences.mean(), width),
@@ -53,7 +54,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
         )
     several = search["code"].nunique() > 1
     columns = ["trial", *names, *(["code"] if several else []), "searched", "seeds", "mean", "half_width"]
-    columns += ["difference", "difference_half_width", "verdict"]
+    columns += ["pairs", "difference", "difference_half_width", "verdict"]
     ranked: pd.DataFrame = pd.DataFrame(rows, columns=columns)
     # Differences go before means: a difference compares two settings on the same seeds. Means of settings that were
     # repeated with different seeds differ by their seeds, too, and seeds matter more here than most settings do.

@@ -16,10 +16,10 @@ from fsr.data.palette import voc_palette
 from fsr.data.transforms import denormalise
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network
+from fsr.picture_columns import COLUMNS
 from fsr.resize import resize
 from fsr.step import pseudo_label_of
 
-COLUMNS = ("image", "CAM", "aux CAM", "mask", "pseudo label", "prediction", "ground truth")
 TITLE_HEIGHT, TITLE_WIDTH = 14, 72  # pixels that a column's name needs
 
 

@@ -3,13 +3,17 @@
 import ast
 import contextlib
 import io
+from pathlib import Path
 from unittest.mock import patch
 
 import matplotlib
 import nbformat
 from matplotlib import pyplot as plt
 
-from analysis.report import FOLDER
+import analysis
+
+FOLDER = Path(analysis.__file__).parent
+NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
 
 
 def run_cells(name, monkeypatch, study, runs):

@@ -1,23 +1,23 @@
-"""The notebooks, on a study that was really swept and on one with a trial in every state; and their one page."""
+"""The notebooks, on a study that was really swept and on one with a trial in every state."""
 
 import os
-import time
 
 import nbformat
 import pytest
-from browser import errors, requests, screenshot
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
+from notebook_cells import FOLDER, NOTEBOOKS, run_cells
 from PIL import Image
 from studies import new_study, write_run
 
 from analysis.figures import main as figures
-from analysis.report import FOLDER, NOTEBOOKS, execute, main, together
 
 
 def test_notebooks_are_committed_without_outputs():
     assert {f"{name}.ipynb" for name in NOTEBOOKS} == {file.name for file in FOLDER.glob("*.ipynb")}
-    for cell in together().cells:
-        assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
+    for name in NOTEBOOKS:
+        for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+            assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -32,48 +32,9 @@ def test_each_notebook_runs_by_itself_on_a_real_study(name, swept):
     assert not [output for output in outputs if output.output_type == "stream" and output.name == "stderr"], outputs
 
 
-def pictures(notebook):
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return sum("image/png" in output.get("data", {}) for output in outputs)
-
-
-def test_all_run_on_a_study_with_a_trial_in_every_state(all_states):
-    notebook = together()
-    execute(notebook, ("smoke",), all_states)
-    assert pictures(notebook) >= 8
-
-
-def test_the_page_shows_every_plot_and_asks_nobody(swept, browser, tmp_path):
-    started = time.monotonic()
-    main(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path / "report.html")])
-    seconds = time.monotonic() - started
-    print(f"\nreport of one study: {seconds:.0f} s")
-    assert seconds < 60
-    browser.get((tmp_path / "report.html").as_uri())
-    titles = [title.text for title in browser.find_elements("tag name", "h1")]
-    assert [title.rstrip("¶") for title in titles] == [
-        "Overview",
-        "Masking, momentum and loss weights",
-        "CAM quality",
-        "Efficiency",
-        "Beside the paper",
-    ]
-    widths = "return Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))"
-    drawn = browser.execute_script(widths)
-    assert len(drawn) >= 14 and min(drawn) > 200
-    text = browser.find_element("tag name", "body").text
-    assert "mask_ratio" in text and "cancelled" in text and "no: other data" in text
-    assert "Traceback" not in text and "Warning" not in text
-    assert errors(browser) == []
-    assert requests(browser) == []
-    screenshot(browser, str(tmp_path / "report.png"))
-
-
-def test_a_study_that_is_not_there_is_reported_in_a_sentence(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["--study", "smoke", "--runs", str(tmp_path)])
-    assert end.value.code == 2
-    assert "there is no study in" in capsys.readouterr().err
+def test_all_run_on_a_study_with_a_trial_in_every_state(all_states, monkeypatch):
+    shown = [part for name in NOTEBOOKS for part in run_cells(name, monkeypatch, "smoke", all_states)]
+    assert sum(isinstance(part, Figure) for part in shown) >= 8
 
 
 def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):

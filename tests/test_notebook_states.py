@@ -1,10 +1,9 @@
 """The notebooks on studies in every state: what is there is shown, and what is missing is one sentence."""
 
 import pytest
-from notebook_cells import run_cells
+from notebook_cells import NOTEBOOKS, run_cells
 from studies import add_trial, new_study
 
-from analysis.report import NOTEBOOKS
 
 
 def empty(runs):
