@@ -48,7 +48,9 @@ def test_a_few_masks_that_contradict_their_images_do_not_hide_the_layout(tmp_pat
     masks[0] = (tmp_path / "odd.png", CATEGORY[mask_of((1, 79))], (79,))
     assert recognise(masks, LAYOUTS) == "category ids 0 to 90"
     masks[1:4] = masks[:1] * 3
-    with pytest.raises(UserError, match=r"odd.png .* allowed layouts: .*, of which the best contradicts 4 of 100 masks"):
+    with pytest.raises(
+        UserError, match=r"odd.png .* allowed layouts: .*, of which the best contradicts 4 of 100 masks"
+    ):
         recognise(masks, LAYOUTS)
 
 
