@@ -103,6 +103,13 @@ def test_sound_pictures_are_not_called_damaged(tmp_path, mode):
         picture.save(files[-1], "JPEG", **({} if mode != "RGB" and what == "no subsampling" else options))
     picture.convert("RGB").save(tmp_path / "png.jpg", "PNG")
     (tmp_path / "trailing.jpg").write_bytes(files[0].read_bytes() + bytes(40))
-    files += [tmp_path / "png.jpg", tmp_path / "trailing.jpg"]
+    content = files[0].read_bytes()
+    start = content.index(b"\xff\xdb")
+    (tmp_path / "gap.jpg").write_bytes(content[:start] + b"abc" + content[start:])  # between two segments of its header
+    files += [tmp_path / "png.jpg", tmp_path / "trailing.jpg", tmp_path / "gap.jpg"]
     with ProcessPoolExecutor(1, get_context("fork"), catch_warnings) as pool:
         assert list(pool.map(damage, files)) == [None] * len(files)
+        half = len(content) // 2
+        (tmp_path / "gap.jpg").write_bytes(content[:start] + b"abc" + content[start:half] + b"\xff\xd9")
+        (said,) = pool.map(damage, [tmp_path / "gap.jpg"])
+        assert said is not None and "Corrupt JPEG data" in said and "0xdb" not in said

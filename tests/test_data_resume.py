@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from fsr.data.check_journal import CheckJournal
 from fsr.data.coco import CocoSource
 from fsr.data.finding import Files, Finding
+from fsr.data.prepare import main
 from fsr.data.synthetic import synthesise
 from fsr.data.voc import VocSource
 
@@ -69,6 +71,26 @@ def test_without_a_cache_prepare_says_that_it_cannot_resume(synthetic_folder, ca
     journal.remove()
 
 
+def test_after_bad_files_were_named_only_those_that_were_mended_are_looked_at(
+    synthetic_folder, cache, tmp_path, capsys
+):
+    folder = shutil.copytree(synthetic_folder, tmp_path / "voc")
+    source = VocSource(folder)
+    bad, good = (source.image_file(one.name, "train") for one in source.items("train")[:2])
+    bad.write_bytes(bad.read_bytes()[:900])
+    with pytest.raises(SystemExit):
+        main(["voc", str(folder)])
+    with pytest.raises(SystemExit):
+        main(["voc", str(folder)])
+    told = capsys.readouterr()
+    assert "50 of 50 images were looked at before" in told.out and told.out.count(f"image {bad} cannot be read") == 2
+    bad.write_bytes(good.read_bytes())
+    main(["voc", str(folder)])
+    assert "48 of 50 images were looked at before" in capsys.readouterr().out
+    main(["voc", str(folder)])
+    assert "looked at before" not in capsys.readouterr().out
+
+
 IMAGES = 600
 
 
@@ -93,7 +115,7 @@ def test_prepare_resumes_at_a_third(number, large, cache, tmp_path):
     while records(cache) < IMAGES / 3 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode in (-number, 128 + number) and "Traceback" not in errors, errors
     assert not (tmp_path / "lists").exists() or not list((tmp_path / "lists").glob("*.txt"))
     done = records(cache)

@@ -56,7 +56,7 @@ class CocoSource(PreparedSet):
         return file_of(self._images / _year_folder(name), name, IMAGE_ENDINGS)
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The ground truth of an image in VOC's form, or where it is to be drawn; None in a test set, which has none."""
+        """The ground truth of an image in VOC's form, or where it is to be drawn; None in a test set."""
         if not self.has_ground_truth(split):
             return None
         own = self.root / "SegmentationClass"

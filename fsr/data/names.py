@@ -49,7 +49,7 @@ def shown(text: str) -> str:
 
 
 def image_name(word: str, place: str) -> str:
-    """The image that a word of a list means: `x`, `./x.jpg`, or a path such as `/JPEGImages/x.jpg`, which only names it.
+    """The image that a word of a list means: `x`, `./x.jpg`, or a path such as `/JPEGImages/x.jpg` that only names it.
 
     Raises UserError as `check_name` does, also for a path into another folder.
     """

@@ -43,8 +43,8 @@ class VocSource(PreparedSet):
 
     @cached_property
     def augmented_masks(self) -> Path:
-        """Masks of train and val by SBD: they have to be added to VOC by hand, or lie beside it as they are unzipped, or
-        anywhere, if `prepare` was told where."""
+        """Masks of train and val by SBD, to be added to VOC by hand: in it, beside it as they are unzipped, or where
+        `prepare` was told."""
         if self.mask_folder is not None:
             return self.mask_folder
         places = (self.root / "SegmentationClassAug", self._unzipped)
