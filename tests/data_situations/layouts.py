@@ -71,6 +71,7 @@ REFUSED_LISTS = {
     "blank lines alone": (b"\n\n", "is empty"),
     "a class's list of VOC, with -1": (lines(f"{NAMES[0]} -1").encode(), "line 1 of list"),
     "a page of a portal": (b"<html><body>404</body></html>\n", "line 1 of list"),
+    "CSV": (b"2012_000000,1\n2012_000001,0\n", "line 1 of list"),
     "JSON": (b'["2012_000000"]\n', "line 1 of list"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 1 of list"),
     "a huge line": (b"a" * 5000 + b"\n", "line 1 of list"),
@@ -206,6 +207,31 @@ def sbd_alone(place: Place) -> Answer:
     """VOC's own masks are not there at all."""
     shutil.rmtree(place.root / "SegmentationClass")
     return place.prepare()
+
+
+def nested_augmented(place: Place) -> None:
+    """As an archive of the folder unpacks in a folder of its name."""
+    folder = place.root / "SegmentationClassAug"
+    folder.rename(place.folder / "inner")
+    folder.mkdir()
+    (place.folder / "inner").rename(folder / folder.name)
+
+
+def empty_augmented(place: Place) -> Answer:
+    """The folder is there, and its archive was not unpacked."""
+    shutil.rmtree(place.root / "SegmentationClassAug")
+    (place.root / "SegmentationClassAug").mkdir()
+    return place.prepare()
+
+
+def flat_coco_masks(place: Place) -> Answer:
+    """Masks of both years in one folder."""
+    folder = place.coco / "COCO/SegmentationClass"
+    for file in list(folder.glob("*/*.png")):
+        file.rename(folder / file.name)
+    for year in YEARS:
+        (folder / year).rmdir()
+    return place.prepare_coco()
 
 
 def mask_folder_is_gone(place: Place) -> Answer:
@@ -419,6 +445,8 @@ SITUATIONS = [
         True,
     ),
     Situation(8, "trained with masks elsewhere", trained_with_masks_elsewhere, "finished: segmentation mIoU"),
+    Situation(9, "VOC: an empty SegmentationClassAug", empty_augmented, "holds no mask", True),
+    Situation(9, "COCO: masks in one folder", flat_coco_masks, "train: 60 images"),
     Situation(9, "VOC: SBD's masks alone", sbd_alone, "train_aug: 24 images", check=all_there),
     Situation(8, "the lists' record is damaged", damaged_record, "prepared.json is damaged", True),
     Situation(8, "the folder of masks is gone", mask_folder_is_gone, "/masks/", True),
@@ -433,6 +461,7 @@ SITUATIONS = [
             "the set's own folder": devkit_itself,
             "SBD as unzipped": sbd_as_released,
             "folders that are links": links,
+            "SegmentationClassAug in itself": nested_augmented,
         }.items()
     ),
     Situation(9, "VOC: some folders below", laid_out(trainval_archive), "looks like it: give that folder", True),
