@@ -83,6 +83,9 @@ def test_damaged_pictures_that_decode_are_named_and_left_out(folder, capsys):
     assert f"train: 4 images are left out: {', '.join(names[:4])}" in said and "error" not in said
     assert [item.name for item in source.items("train")] == names[4:]
     assert len(source.items("train_aug")) == 20 and len(source.items("val")) == 2
+    told = f"train: 4 images are left out because of bad files: {', '.join(names[:4])}"
+    assert VocSource(folder).left_out("train") == f"{told} ({source.list_folder}/prepared.json)"
+    assert VocSource(folder).left_out("val") is None
 
 
 FORMS = {

@@ -13,7 +13,7 @@ from fsr.data.coco import CocoSource
 from fsr.data.prepare import main
 from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
-from fsr.data.voc import CLASS_NAMES
+from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
 
 
@@ -181,6 +181,21 @@ def test_list_folder_takes_the_masks_of_a_read_only_data_set_too(coco, tmp_path,
     assert f"2 masks written to {tmp_path}/lists/SegmentationClass/val2014" in said and "error" not in said
     source = CocoSource(coco, tmp_path / "lists")
     assert source.ground_truth(source.items("val")[0].name, "val", (128, 128)).any()
+
+
+def test_lists_remember_where_masks_lie(folder, tmp_path, capsys):
+    root = root_of(folder)
+    (root / "SegmentationClassAug").rename(tmp_path / "elsewhere")
+    lists = ["--list_folder", tmp_path / "lists"]
+    said = answer(capsys, "voc", folder, "--mask_folder", tmp_path / "elsewhere", *lists)
+    assert "train_aug: 24 images" in said and "error" not in said
+    source = VocSource(folder, tmp_path / "lists")
+    name = source.items("train_aug")[0].name
+    assert source.mask_file(name, "train_aug") == tmp_path / f"elsewhere/{name}.png"
+    assert source.mask_file(name, "train") == root / f"SegmentationClass/{name}.png"
+    assert "train_aug: 24 images" in answer(capsys, "voc", folder, *lists)  # which need not name it again
+    (tmp_path / "lists/prepared.json").write_text("{")
+    assert "prepared.json is damaged: it is not JSON" in answer(capsys, "voc", folder, *lists)
 
 
 def test_a_read_only_data_set_with_lists_is_refused_before_a_file_is_decoded(folder, capsys, monkeypatch):
