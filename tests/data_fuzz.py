@@ -1,6 +1,6 @@
 """Lists, JSON, XML, PNG and JPEG that hypothesis draws, through the functions of the real commands.
 
-Run as a process of its own, `python tests/data_fuzz.py FOLDER SECONDS FIRST_ROUND`: what ends it is seen by who started it.
+Run as a process of its own, `python tests/data_fuzz.py FOLDER SECONDS FIRST_ROUND`: who started it sees what ends it.
 It writes the number of each round to `round`, and at its end prints how the readers' answers were counted. Whatever is
 neither read nor told in one sentence fails with the smallest input that hypothesis finds.
 """
@@ -35,19 +35,22 @@ ENDS: Counter[tuple[str, str]] = Counter()
 WHOLE = 25  # one of so many examples goes through the whole command
 
 WORDS = st.sampled_from(
-    [b"2012_000000", b"2012_000001", b"/JPEGImages/2012_000000.jpg", b"/SegmentationClassAug/2012_000001.png", b"1,2"]
-    + [
-        b"JPEGImages\\2012_000000.jpg",
-        b"..",
-        b"../../etc/passwd",
-        b"/etc/passwd",
-        b"-1",
-        b"0",
-        b"21",
-        b"255",
-        b"9" * 30,
+    [
+        *(b"2012_000000", b"2012_000001", b"/JPEGImages/2012_000000.jpg", b"/SegmentationClassAug/2012_000001.png"),
+        *(
+            b"JPEGImages\\2012_000000.jpg",
+            b"..",
+            b"../../etc/passwd",
+            b"/etc/passwd",
+            b"1,2",
+            b"-1",
+            b"0",
+            b"21",
+            b"255",
+        ),
+        *(b"9" * 30, b"a" * 300, b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0", b"\xe9", b"\x1b[2J", b"NaN", b","),
+        "ß𝄞".encode(),
     ]
-    + [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0", b"\xe9", b"\x1b[2J", b"NaN", b",", "ß𝄞".encode(), b"a" * 300]
 )
 GAPS = st.sampled_from([b" ", b"  ", b"\t", b"\n", b"\r\n", b"\r", b"\n\n", b"\x0b", b"\x0c", "\u2028".encode(), b""])
 JSON = st.recursive(
@@ -99,7 +102,7 @@ def edited(content: bytes, edits: list[tuple[float, str, bytes]]) -> bytes:
 def lists(draw: st.DrawFn) -> bytes:
     """Lines as people write them, or words and gaps, in an encoding of their own."""
     if draw(st.booleans()):
-        names = draw(st.lists(st.sampled_from([f"2012_00000{index}" for index in range(6)]), unique=True, max_size=4))
+        names = draw(st.lists(st.sampled_from([f"2012_00000{index}" for index in (0, 1, 2, 2, 7)]), max_size=3))
         form = draw(
             st.sampled_from(["{0}", "{0}", "{0} 1,2", "{0}.jpg", "./{0}", "/JPEGImages/{0}.jpg /Masks/{0}.png"])
         )
@@ -140,12 +143,13 @@ def chunk(kind: bytes, body: bytes, wrong: bool = False) -> bytes:
 @st.composite
 def pngs(draw: st.DrawFn) -> bytes:
     """A PNG whose chunks are right each by itself, and need not fit each other."""
-    side = st.sampled_from([1, 2, 8, 127, 128, 128, 128, 0, 2**31 - 1, 100_000])
+    side = st.sampled_from([128] * 20 + [1, 2, 127, 0, 2**31 - 1, 100_000])
     width, height = draw(side), draw(side)
-    depth, colour = draw(st.sampled_from([1, 2, 4, 8, 8, 8, 16, 3])), draw(st.sampled_from([0, 2, 3, 3, 4, 6, 5]))
+    depth = draw(st.sampled_from([8] * 9 + [1, 2, 4, 16, 3]))
+    colour = draw(st.sampled_from([0, 0, 3, 3, 3, 2, 4, 6, 5]))
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, draw(st.sampled_from([0, 0, 0, 1, 2])))
     row = 1 + (min(width, 256) * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) + 7) // 8
-    filler = draw(st.binary(min_size=1, max_size=6))
+    filler = draw(st.binary(min_size=1, max_size=6) | st.sampled_from([b"\0", b"\0\1\2", b"\1\xff", b"\x14"]))
     rows = ((b"\0" + filler * row)[:row]) * min(height, 256)
     if draw(st.integers(0, 4)) == 0:
         rows = edited(rows, draw(EDITS))
@@ -154,7 +158,7 @@ def pngs(draw: st.DrawFn) -> bytes:
     parts = [chunk(b"IHDR", header)]
     parts += [chunk(b"PLTE", palette)] if palette else []
     parts += [chunk(extra, draw(st.binary(max_size=26)))] if draw(st.booleans()) else []
-    parts += [chunk(b"IDAT", zlib.compress(rows), draw(st.integers(0, 5)) == 0), chunk(b"IEND", b"")]
+    parts += [chunk(b"IDAT", zlib.compress(rows), draw(st.integers(0, 9)) == 0), chunk(b"IEND", b"")]
     if draw(st.integers(0, 5)) == 0:
         parts = draw(st.permutations(parts))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -228,6 +232,7 @@ def fuzz(folder: Path, seconds: float, first_round: int) -> None:
     synthesise(folder / "coco", "coco", images=3)
     voc, coco = VocSource(folder / "voc"), CocoSource(folder / "coco")
     name = voc.items("train")[0].name
+    (voc.root / "ImageSets/Segmentation/train_aug.txt").write_text(f"{name}\n")  # else found by subtraction
     files = {
         "list": voc.root / "ImageSets/Segmentation/train.txt",
         "prepared list": voc.list_folder / "train.txt",

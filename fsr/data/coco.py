@@ -56,13 +56,14 @@ class CocoSource(PreparedSet):
         return file_of(self._images / _year_folder(name), name, IMAGE_ENDINGS)
 
     def mask_file(self, name: str, split: str) -> Path | None:
-        """The ground truth of an image in VOC's form, or where it is to be drawn; None in a test set, which has none."""
+        """The ground truth of an image in VOC's form, or where it is to be drawn; None in a test set."""
         if not self.has_ground_truth(split):
             return None
         own = self.root / "SegmentationClass"
-        places = [place / _year_folder(name) for place in (self.mask_folder or own, own)]
-        files = [file_of(place, name, MASK_ENDINGS) for place in places]
-        return next((file for file in files if os.path.lexists(file)), files[0])
+        folders = [place / year for place in (self.mask_folder or own, own) for year in (_year_folder(name), "")]
+        files = (file_of(folder, name, MASK_ENDINGS) for folder in folders)
+        usual = folders[0] / f"{name}{MASK_ENDINGS[0]}"
+        return next((file for file in files if os.path.lexists(file)), usual)
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """As in any set; masks that hold COCO's own category ids are recognised, and mapped."""

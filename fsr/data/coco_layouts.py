@@ -64,13 +64,13 @@ def recognise(masks: Iterable[tuple[Path, np.ndarray, tuple[int, ...]]], tables:
                     f"mask {file} holds the values {', '.join(map(str, found))}, but its image the classes "
                     f"{', '.join(map(str, classes)) or 'none'}"
                 )
-        best, *others = sorted(map(len, wrong.values()))
-        if others and others[0] >= best + _SEVERAL and best <= MOST_CONTRADICTIONS * count:
+        fewest, next_fewest, *_ = sorted(map(len, wrong.values()))
+        if next_fewest >= fewest + _SEVERAL and fewest <= MOST_CONTRADICTIONS * count:
             break
     best = min(wrong, key=lambda name: len(wrong[name]))  # the first of those
     if len(wrong[best]) > MOST_CONTRADICTIONS * count:
         raise UserError(
-            f"{wrong[best][0]}; allowed layouts: {', '.join(tables)}, of which the best contradicts {len(wrong[best])} of "
-            f"{count} masks"
+            f"{wrong[best][0]}; allowed layouts: {', '.join(tables)}, of which the best contradicts "
+            f"{len(wrong[best])} of {count} masks"
         )
     return best

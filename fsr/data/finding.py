@@ -64,7 +64,10 @@ def examine(source: Source, images: Sequence[Files], drawn_here: bool) -> Iterat
     """
     if not drawn_here:
         import torchvision.io  # noqa: F401  # seconds, once for all processes
+    return _found_by_processes(source, images, drawn_here)
 
+
+def _found_by_processes(source: Source, images: Sequence[Files], drawn_here: bool) -> Iterator[Finding]:
     processes = min(len(os.sched_getaffinity(0)), 1 + len(images) // _IMAGES_AT_A_TIME)
     context = multiprocessing.get_context("fork")
     answered = 0

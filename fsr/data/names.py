@@ -7,7 +7,7 @@ from fsr.errors import UserError
 
 LONGEST = 128  # bytes; file systems take 255, of which endings, class names and unfinished files need the rest
 _SHOWN = 80
-_NO_ENDS = "\"',;[]{}<>"  # which belong to another kind of list: CSV, JSON, a page
+_NO_ENDS = "\"';[]{}<>"  # which belong to another kind of list: CSV, JSON, a page
 _PICTURE = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 _FOLDER = re.compile(r"JPEGImages|SegmentationClass\w*")  # whose pictures are known by their names alone
 
@@ -36,8 +36,8 @@ def _flaw(name: str) -> str | None:
         return f"begins or ends with {name[0] if name[0] in _NO_ENDS else name[-1]!r}"
     if not name.isprintable():
         return "holds a sign that is not printed"
-    if " " in name:
-        return "holds a space"
+    if " " in name or "," in name:
+        return f"holds a {'space' if ' ' in name else 'comma'}"
     if len(name.encode()) > LONGEST:
         return f"is longer than {LONGEST} bytes"
     return None
@@ -49,7 +49,7 @@ def shown(text: str) -> str:
 
 
 def image_name(word: str, place: str) -> str:
-    """The image that a word of a list means: `x`, `./x.jpg`, or a path such as `/JPEGImages/x.jpg`, which only names it.
+    """The image that a word of a list means: `x`, `./x.jpg`, or a path such as `/JPEGImages/x.jpg` that only names it.
 
     Raises UserError as `check_name` does, also for a path into another folder.
     """

@@ -68,8 +68,8 @@ def prepare(
             masks.
         write_masks: COCO only: first write the masks that are missing, from the annotations; beside the lists where the
             data set is read-only.
-        skip_bad: Leave images whose files are bad out of the lists, by name, instead of writing none. The lists remember
-            them, too.
+        skip_bad: Leave images whose files are bad out of the lists, by name, instead of writing none. Training and
+            inference say so.
     """
     if dataset == "voc":
         if write_masks:

@@ -43,12 +43,13 @@ class VocSource(PreparedSet):
 
     @cached_property
     def augmented_masks(self) -> Path:
-        """Masks of train and val by SBD: they have to be added to VOC by hand, or lie beside it as they are unzipped, or
-        anywhere, if `prepare` was told where."""
+        """Masks of train and val by SBD, to be added to VOC by hand: in it, beside it as they are unzipped, or where
+        `prepare` was told."""
         if self.mask_folder is not None:
             return self.mask_folder
-        places = (self.root / "SegmentationClassAug", self._unzipped)
-        return next((place for place in places if place.is_dir()), places[0])
+        usual = self.root / "SegmentationClassAug"
+        places = (usual / usual.name, usual, self._unzipped)  # the first as some archives unpack
+        return next((place for place in places if place.is_dir()), usual)
 
     def no_such_classes(self, unknown: Collection[str]) -> str:
         """What can be done about the classes that the XMLs have and this set has not, in a sentence."""

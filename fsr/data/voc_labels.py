@@ -32,6 +32,8 @@ def voc_names(source: VocSource) -> dict[str, list[str]]:
     elif source.augmented_masks.is_dir():
         _check_whole(names, source, folder)
         masks = _names_in(source.augmented_masks)
+        if not masks:
+            raise UserError(f"{source.augmented_masks} holds no mask (PNG, or SBD's .mat); fill or remove it")
         names["train_aug"] = sorted((masks | set(names["train"])) - set(names["val"]))
     if (folder / "test.txt").exists():
         names["test"] = _read_names(folder / "test.txt")

@@ -1,1 +1,1 @@
-"""Data sets, weights and pictures as people have them, one situation a line of a table: what is there, and the answer."""
+"""Data sets, weights and pictures as people have them, a situation a line: what is there, and the answer."""

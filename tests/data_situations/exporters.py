@@ -172,16 +172,10 @@ NAMED: dict[str, tuple[Change, str]] = {
     "-1e6": (far(-1e6), "annotation 1 in FILE has a corner at"),
     "run lengths of another size": (run_lengths([5, 5], [25]), "annotation 1 in FILE has run lengths of size [5, 5]"),
     "run lengths, width first": (run_lengths([128, 64], [128 * 64]), "annotation 1 in FILE has run lengths of size"),
-    "run lengths that do not add up": (
-        run_lengths([128, 128], [7]),
-        "annotation 1 in FILE has run lengths that do not",
-    ),
+    "run lengths that do not add up": (run_lengths([128, 128], [7]), "has run lengths that do not add up"),
     "negative run lengths": (run_lengths([128, 128], [-1, 128 * 128 + 1]), "annotation 1 in FILE has run lengths that"),
     "huge run lengths": (run_lengths([128, 128], [10**18]), "annotation 1 in FILE has run lengths that do not add up"),
-    "damaged run lengths as text": (
-        run_lengths([128, 128], "zzzz"),
-        "annotation 1 in FILE has run lengths that do not",
-    ),
+    "damaged run lengths as text": (run_lengths([128, 128], "zzzz"), "has run lengths that do not add up"),
     "no counts": (first(segmentation={"size": [128, 128]}), "annotation 1 in FILE has run lengths that do not add up"),
     "iscrowd 2": (first(iscrowd=2), "annotation 1 in FILE must have an iscrowd of 0 or 1, got 2"),
     "iscrowd null": (first(iscrowd=None), "annotation 1 in FILE must have a whole number as iscrowd, got nothing"),
@@ -229,19 +223,29 @@ def named(change: Change) -> Callable[[Place], Answer]:
 SITUATIONS = [
     *(
         Situation(
-            6, name, exported(change), "train: 60 images",
+            6,
+            name,
+            exported(change),
+            "train: 60 images",
             check=other_numbers_say_the_same if name.startswith("categories counted") else None,
         )
         for name, change in TAKEN.items()
     ),
     *(Situation(6, name, named(change), wanted, True) for name, (change, wanted) in NAMED.items()),
-    Situation(6, "bytes of latin-1", raw(lambda content: content.replace(b"person", b"p\xe9rson")), "is not UTF-8", True),
+    Situation(
+        6, "bytes of latin-1", raw(lambda content: content.replace(b"person", b"p\xe9rson")), "is not UTF-8", True
+    ),
     Situation(6, "UTF-8 with a mark", raw(lambda content: b"\xef\xbb\xbf" + content), "train: 60 images"),
     Situation(6, "UTF-16", raw(lambda content: content.decode().encode("utf-16")), "train: 60 images"),
     Situation(6, "cut", raw(lambda content: content[: len(content) // 2]), "are damaged: ", True),
     Situation(6, "nested without end", raw(lambda content: b"[" * 10**6), "are damaged: ", True),
     Situation(6, "empty", raw(lambda content: b""), "are damaged: ", True),
-    Situation(6, "a number of 5000 digits", raw(lambda content: content.replace(b'"iscrowd": 0', b'"iscrowd": ' + b"9" * 5000, 1)),
-              "are damaged: ", True),
+    Situation(
+        6,
+        "a number of 5000 digits",
+        raw(lambda content: content.replace(b'"iscrowd": 0', b'"iscrowd": ' + b"9" * 5000, 1)),
+        "are damaged: ",
+        True,
+    ),
     Situation(6, "null", raw(lambda content: b"null"), "are not COCO's instances", True),
-]  # fmt: skip
+]

@@ -62,7 +62,8 @@ REFUSED_LISTS = {
     "an image twice": (lines(*NAMES, NAMES[1]).encode(), "line 4 of list"),
     "an image twice, with and without suffix": (lines(*NAMES, f"{NAMES[0]}.jpg").encode(), "which is in line 1"),
     "a pair whose mask is another's": (
-        lines(f"/JPEGImages/{NAMES[0]}.jpg /SegmentationClassAug/{NAMES[1]}.png").encode(), "with the mask of",
+        lines(f"/JPEGImages/{NAMES[0]}.jpg /SegmentationClassAug/{NAMES[1]}.png").encode(),
+        "with the mask of",
     ),
     "a path out of the set": (b"../../etc/passwd\n", "line 1 of list"),
     "zeros": (bytes(99), "line 1 of list"),
@@ -70,10 +71,11 @@ REFUSED_LISTS = {
     "blank lines alone": (b"\n\n", "is empty"),
     "a class's list of VOC, with -1": (lines(f"{NAMES[0]} -1").encode(), "line 1 of list"),
     "a page of a portal": (b"<html><body>404</body></html>\n", "line 1 of list"),
+    "CSV": (b"2012_000000,1\n2012_000001,0\n", "line 1 of list"),
     "JSON": (b'["2012_000000"]\n', "line 1 of list"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 1 of list"),
     "a huge line": (b"a" * 5000 + b"\n", "line 1 of list"),
-}  # fmt: skip
+}
 
 
 def vocs_list(content: bytes) -> Callable[[Place], Answer]:
@@ -117,7 +119,7 @@ def prepared_twice(command: str) -> Callable[[Place], Answer]:
 
 
 def without_right(place: Place, folder: Path, ask: Callable[[], Answer]) -> Answer:
-    """What is answered while nothing below a folder can be written. Root may write everywhere, so it is decided here."""
+    """What is answered while nothing below a folder can be written: root could, so it is decided here."""
 
     def refused(tried_place: Path, flag: str) -> None:
         if tried_place.is_relative_to(folder):
@@ -189,6 +191,47 @@ def damaged_record(place: Place) -> Answer:
     place.prepare()
     (place.root / "ImageSets/fsr/prepared.json").write_text('{"mask_folder": 7}')
     return place.train()
+
+
+def trained_with_masks_elsewhere(place: Place) -> Answer:
+    """Training evaluates on masks that the lists remember."""
+    shutil.copytree(place.coco / "COCO/SegmentationClass/val2014", place.folder / "masks/val2014")
+    shutil.rmtree(place.coco / "COCO/SegmentationClass")
+    lists = ["--list_folder", place.folder / "lists"]
+    assert place.prepare_coco("--mask_folder", place.folder / "masks", *lists).code == 0
+    (place.folder / "lists/prepared.json").read_text()
+    return place.train_coco(*lists)
+
+
+def sbd_alone(place: Place) -> Answer:
+    """VOC's own masks are not there at all."""
+    shutil.rmtree(place.root / "SegmentationClass")
+    return place.prepare()
+
+
+def nested_augmented(place: Place) -> None:
+    """As an archive of the folder unpacks in a folder of its name."""
+    folder = place.root / "SegmentationClassAug"
+    folder.rename(place.folder / "inner")
+    folder.mkdir()
+    (place.folder / "inner").rename(folder / folder.name)
+
+
+def empty_augmented(place: Place) -> Answer:
+    """The folder is there, and its archive was not unpacked."""
+    shutil.rmtree(place.root / "SegmentationClassAug")
+    (place.root / "SegmentationClassAug").mkdir()
+    return place.prepare()
+
+
+def flat_coco_masks(place: Place) -> Answer:
+    """Masks of both years in one folder."""
+    folder = place.coco / "COCO/SegmentationClass"
+    for file in list(folder.glob("*/*.png")):
+        file.rename(folder / file.name)
+    for year in YEARS:
+        (folder / year).rmdir()
+    return place.prepare_coco()
 
 
 def mask_folder_is_gone(place: Place) -> Answer:
@@ -345,62 +388,131 @@ def inferred_with_own_classes(place: Place) -> Answer:
 
 
 SITUATIONS = [
-    *(Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), ", ".join(NAMES), slow=False)
-      for name in list(READ_LISTS)[:-1] if name not in ("Control-Z, the end of a file in DOS", "names in quotes",
-                                                         "commas behind names", "paths of Windows")),
-    *(Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), "line ", True, slow=False)
-      for name in ("Control-Z, the end of a file in DOS", "names in quotes", "commas behind names",
-                   "a class's list of VOC, all of it", "paths of Windows")),
-    *(Situation(7, f"VOC's list: {name}", vocs_list(content), wanted, True, slow=False)
-      for name, (content, wanted) in REFUSED_LISTS.items()),
-    *(Situation(7, f"prepared list: {name}", prepared_list(content), wanted, True, slow=False)
-      for name, content, wanted in (
-          ("class 0", b"a 0\n", "has class 0"), ("class 21", b"a 1\nb 21\n", "line 2 of list"),
-          ("classes in words", b"a cat\n", "must read `NAME` or `NAME 1,15`"), ("-1", b"a -1\n", "line 1 of list"),
-          ("three words", b"a 1 2\n", "line 1 of list"), ("an image twice", b"a 1\nb 2\na 1\n", "line 3 of list"))),
-    Situation(7, "prepared list: Windows ends and a mark", prepared_list(b"\xef\xbb\xbfa 1,2\r\n\r\nb 3\r\n"), "a (1, 2)",
-              slow=False),
+    *(
+        Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), ", ".join(NAMES), slow=False)
+        for name in list(READ_LISTS)[:-1]
+        if name
+        not in ("Control-Z, the end of a file in DOS", "names in quotes", "commas behind names", "paths of Windows")
+    ),
+    *(
+        Situation(7, f"VOC's list: {name}", vocs_list(READ_LISTS[name]), "line ", True, slow=False)
+        for name in (
+            "Control-Z, the end of a file in DOS",
+            "names in quotes",
+            "commas behind names",
+            "a class's list of VOC, all of it",
+            "paths of Windows",
+        )
+    ),
+    *(
+        Situation(7, f"VOC's list: {name}", vocs_list(content), wanted, True, slow=False)
+        for name, (content, wanted) in REFUSED_LISTS.items()
+    ),
+    *(
+        Situation(7, f"prepared list: {name}", prepared_list(content), wanted, True, slow=False)
+        for name, content, wanted in (
+            ("class 0", b"a 0\n", "has class 0"),
+            ("class 21", b"a 1\nb 21\n", "line 2 of list"),
+            ("classes in words", b"a cat\n", "must read `NAME` or `NAME 1,15`"),
+            ("-1", b"a -1\n", "line 1 of list"),
+            ("three words", b"a 1 2\n", "line 1 of list"),
+            ("an image twice", b"a 1\nb 2\na 1\n", "line 3 of list"),
+        )
+    ),
+    Situation(
+        7,
+        "prepared list: Windows ends and a mark",
+        prepared_list(b"\xef\xbb\xbfa 1,2\r\n\r\nb 3\r\n"),
+        "a (1, 2)",
+        slow=False,
+    ),
     Situation(7, "an image twice in evaluation", prepared_twice("train"), "again, which is in line 1", True),
     Situation(7, "an image twice in inference", prepared_twice("infer"), "again, which is in line 1", True),
     Situation(8, "COCO, read-only", read_only_coco(), "where all commands of yours look for them"),
     Situation(8, "COCO, read-only, --list_folder", read_only_coco("--list_folder", "LISTS"), "masks written to"),
     Situation(8, "COCO, read-only, --mask_folder", read_only_coco("--mask_folder", "MASKS"), "/masks/train2014"),
-    Situation(8, "COCO, read-only, both", read_only_coco("--list_folder", "LISTS", "--mask_folder", "MASKS"), "/masks/"),
+    Situation(
+        8, "COCO, read-only, both", read_only_coco("--list_folder", "LISTS", "--mask_folder", "MASKS"), "/masks/"
+    ),
     Situation(8, "prepared again without flags", prepared_again_without_flags, "train: 60 images"),
     Situation(8, "VOC, read-only, SBD elsewhere", read_only_voc, "train_aug: 24 images", check=sbd_is_found),
     Situation(8, "a read-only set that has lists", read_only_with_lists, "(or give a --list_folder)", True),
-    Situation(8, "--mask_folder that is not there", lambda place: place.prepare("--mask_folder", "/nowhere"),
-              "--mask_folder /nowhere is no folder", True),
+    Situation(
+        8,
+        "--mask_folder that is not there",
+        lambda place: place.prepare("--mask_folder", "/nowhere"),
+        "--mask_folder /nowhere is no folder",
+        True,
+    ),
+    Situation(8, "trained with masks elsewhere", trained_with_masks_elsewhere, "finished: segmentation mIoU"),
+    Situation(9, "VOC: an empty SegmentationClassAug", empty_augmented, "holds no mask", True),
+    Situation(9, "COCO: masks in one folder", flat_coco_masks, "train: 60 images"),
+    Situation(9, "VOC: SBD's masks alone", sbd_alone, "train_aug: 24 images", check=all_there),
     Situation(8, "the lists' record is damaged", damaged_record, "prepared.json is damaged", True),
     Situation(8, "the folder of masks is gone", mask_folder_is_gone, "/masks/", True),
-    *(Situation(9, f"VOC: {name}", laid_out(change), "train_aug: 24 images", check=all_there) for name, change in {
-        "suffixes in upper case": upper_case, "suffix .jpeg": jpeg_suffix, "files of macOS and Windows": apple_double,
-        "VOCdevkit/VOC2007": voc2007, "VOC2012 without VOCdevkit": without_devkit, "the set's own folder": devkit_itself,
-        "SBD as unzipped": sbd_as_released, "folders that are links": links,
-    }.items()),
+    *(
+        Situation(9, f"VOC: {name}", laid_out(change), "train_aug: 24 images", check=all_there)
+        for name, change in {
+            "suffixes in upper case": upper_case,
+            "suffix .jpeg": jpeg_suffix,
+            "files of macOS and Windows": apple_double,
+            "VOCdevkit/VOC2007": voc2007,
+            "VOC2012 without VOCdevkit": without_devkit,
+            "the set's own folder": devkit_itself,
+            "SBD as unzipped": sbd_as_released,
+            "folders that are links": links,
+            "SegmentationClassAug in itself": nested_augmented,
+        }.items()
+    ),
     Situation(9, "VOC: some folders below", laid_out(trainval_archive), "looks like it: give that folder", True),
     Situation(9, "VOC without SegmentationClassAug", laid_out(without_augmented), "--train_set train trains on VOC's"),
     Situation(9, "VOC: an empty folder", lambda place: asked(prepare, "voc", place.folder), NO_ENTRY, True, slow=False),
-    Situation(9, "COCO: an empty folder", lambda place: asked(prepare, "coco", place.folder), NO_ENTRY, True, slow=False),
-    Situation(9, "coco/train2014", coco_laid_out(lambda root: [
-        *((root / "JPEGImages" / year).rename(root / year) for year in YEARS), root.rename(root.with_name("coco"))]),
-        "train: 60 images"),
-    Situation(9, "coco/images/train2014", coco_laid_out(lambda root: [
-        (root / "JPEGImages").rename(root / "images"), root.rename(root.with_name("coco"))]), "train: 60 images"),
+    Situation(
+        9, "COCO: an empty folder", lambda place: asked(prepare, "coco", place.folder), NO_ENTRY, True, slow=False
+    ),
+    Situation(
+        9,
+        "coco/train2014",
+        coco_laid_out(
+            lambda root: [
+                *((root / "JPEGImages" / year).rename(root / year) for year in YEARS),
+                root.rename(root.with_name("coco")),
+            ]
+        ),
+        "train: 60 images",
+    ),
+    Situation(
+        9,
+        "coco/images/train2014",
+        coco_laid_out(
+            lambda root: [(root / "JPEGImages").rename(root / "images"), root.rename(root.with_name("coco"))]
+        ),
+        "train: 60 images",
+    ),
     Situation(9, "the folder of COCO itself", coco_laid_out(lambda root: None, "COCO"), "train: 60 images"),
-    Situation(9, "train2014 in the data folder", coco_laid_out(lambda root: [
-        *((root / "JPEGImages" / year).rename(root.parent / year) for year in YEARS),
-        (root / "annotations").rename(root.parent / "annotations"),
-        (root / "SegmentationClass").rename(root.parent / "SegmentationClass"), shutil.rmtree(root)]),
-        "train: 60 images"),
+    Situation(
+        9,
+        "train2014 in the data folder",
+        coco_laid_out(
+            lambda root: [
+                *((root / "JPEGImages" / year).rename(root.parent / year) for year in YEARS),
+                (root / "annotations").rename(root.parent / "annotations"),
+                (root / "SegmentationClass").rename(root.parent / "SegmentationClass"),
+                shutil.rmtree(root),
+            ]
+        ),
+        "train: 60 images",
+    ),
     Situation(9, "COCO named VOC", lambda place: asked(prepare, "voc", place.coco), NO_ENTRY, True),
     Situation(9, "VOC named COCO", lambda place: asked(prepare, "coco", place.voc), NO_ENTRY, True),
     Situation(14, "no classes.txt", with_classes(None), "classes of your own ('burn', 'crack', 'dent'", True),
     Situation(14, "classes.txt", with_classes(lines(*OWN)), "train_aug: 24 images"),
     Situation(14, "with background first", with_classes(lines("background", *OWN)), "train_aug: 24 images"),
-    Situation(14, "with a mark and ends of Windows", with_classes("\ufeff" + lines(*OWN, end="\r\n")), "train_aug: 24 im"),
+    Situation(
+        14, "with a mark and ends of Windows", with_classes("\ufeff" + lines(*OWN, end="\r\n")), "train_aug: 24 im"
+    ),
     Situation(14, "with a class twice", with_classes(lines(*OWN, "crack")), "must have each class once", True),
     Situation(14, "with a class less", with_classes(lines(*OWN[:-1])), "none of the data set's 7", True),
     Situation(14, "empty", with_classes(""), "must have 1 to 254 classes, got 0", True),
     Situation(14, "an inference's scores and page", inferred_with_own_classes, ""),
-]  # fmt: skip
+]

@@ -303,24 +303,38 @@ def null_in_result(place: Place) -> None:
 
 
 SITUATIONS = [
-    *(Situation(5, name, picture_of(content), "RGB as it is", check=as_it_is(RGB), slow=False)
-      for name, content in READ.items()),
-    *(Situation(5, name, picture_of(content), "RGB as it is", check=as_it_is(GREY), slow=False)
-      for name, content in READ_GREY.items()),
+    *(
+        Situation(5, name, picture_of(content), "RGB as it is", check=as_it_is(RGB), slow=False)
+        for name, content in READ.items()
+    ),
+    *(
+        Situation(5, name, picture_of(content), "RGB as it is", check=as_it_is(GREY), slow=False)
+        for name, content in READ_GREY.items()
+    ),
     *(Situation(5, name, picture_of(content), wanted, True, slow=False) for name, (content, wanted) in REFUSED.items()),
     *(Situation(5, f"an XML {name}", xml_of(content), "classes (3,)") for name, content in XML.items()),
     *(Situation(5, f"an XML {name}", xml_of(content), wanted, True) for name, (content, wanted) in NOT_XML.items()),
-    *(Situation(10, f"{name}, {form}", damaged(how, FORMS[form]), NAMED, True)
-      for name, how in DAMAGES.items() for form in FORMS),
-    Situation(10, "left out of training", trained_without, "train: 1 image is left out because of bad files: 2012_000000"),
-    Situation(10, "left out of inference", inferred_without, "val: 1 image is left out because of bad files: 2012_000024"),
+    *(
+        Situation(10, f"{name}, {form}", damaged(how, FORMS[form]), NAMED, True)
+        for name, how in DAMAGES.items()
+        for form in FORMS
+    ),
+    Situation(
+        10, "left out of training", trained_without, "train: 1 image is left out because of bad files: 2012_000000"
+    ),
+    Situation(
+        10, "left out of inference", inferred_without, "val: 1 image is left out because of bad files: 2012_000024"
+    ),
     Situation(10, "bad after prepare", trained_with_bad_file, "--skip_bad` makes lists without bad files", True),
     Situation(10, "bad after prepare, inference", lambda place: trained_with_bad_file(place) and place.infer(), ""),
     Situation(10, "all of val are bad", all_bad, "no image of val is left in", True),
     Situation(10, "mended", mended, "finished: "),
-    *(Situation(11, f"{width} x {height}, {command}", of_size(width, height, command), "")
-      for width, height in ((1, 1), (15, 15), (2, 300), (1000, 3)) for command in ("prepare", "train", "infer")),
+    *(
+        Situation(11, f"{width} x {height}, {command}", of_size(width, height, command), "")
+        for width, height in ((1, 1), (15, 15), (2, 300), (1000, 3))
+        for command in ("prepare", "train", "infer")
+    ),
     Situation(13, "an evaluation", all_ignored("train"), "finished: segmentation mIoU", check=null_in_result),
     Situation(13, "an inference", all_ignored("infer"), ""),
     Situation(13, "prepare", lambda place: all_ignored("prepare")(place), "contradict the annotations", True),
-]  # fmt: skip
+]

@@ -89,6 +89,24 @@ class Place:
         places = ["--data_folder", self.voc, "--run_folder", self.folder / "run"]
         return asked(train, "synthetic", *places, *tiny, *steps, *flags)
 
+    def train_coco(self, *flags: object) -> Answer:
+        """The same on COCO's layout."""
+        tiny = [word for name, value in TINY.items() for word in (f"--{name}", value)]
+        tiny += [
+            "--backbone",
+            "vit_tiny_patch16_224",
+            "--pretrained",
+            "none",
+            "--patch_size",
+            8,
+            "--cam_scales",
+            1.0,
+            0.5,
+        ]
+        tiny += ["--iterations", 2, "--eval_every", 2, "--log_every", 1, "--ranks", 1, "--precision", "fp32"]
+        places = ["--data_folder", self.coco, "--run_folder", self.folder / "run"]
+        return asked(train, "coco", *places, *tiny, *flags)
+
     def infer(self, *flags: object) -> Answer:
         """An inference of the two images of val by a drawn network."""
         checkpoint = save_checkpoint(self.folder / "best.pt", tiny_config(self.voc))

@@ -252,9 +252,7 @@ SITUATIONS = [
     Situation(1, "VOC: RGB", with_voc_masks(lambda ids: Image.fromarray(voc_palette()[ids])), BY_COLOUR),
     Situation(1, "COCO: RGB", with_coco_masks(lambda ids: Image.fromarray(voc_palette()[ids])), BY_COLOUR),
     Situation(1, "VOC: grey of 16 bits", with_voc_masks(lambda ids: Image.fromarray(ids.astype("u2"))), "24 images"),
-    Situation(
-        1, "COCO: categories' own ids", with_coco_masks(grey(lambda ids: CATEGORY[ids])), "train: 60 images"
-    ),
+    Situation(1, "COCO: categories' own ids", with_coco_masks(grey(lambda ids: CATEGORY[ids])), "train: 60 images"),
     Situation(1, "COCO's JSON: all objects are crowds", drawn_from(to_crowd), CONTRADICT, True),
     Situation(1, "COCO's JSON: each outline is the image's", drawn_from(to_whole_image), "more than one class", True),
     Situation(1, "COCO's JSON: boxes for outlines", drawn_from(to_box), "are boxes, and so are the masks", False),
@@ -262,22 +260,29 @@ SITUATIONS = [
     Situation(2, "some have no mask at all", without_any_mask, "train: 3 images without masks", check=truth_of_train),
     Situation(2, "an image of val has no mask", without_truth_of_val, "1 bad files in", True),
     Situation(3, "val.txt is shortened", listing(val=one_of_val), "lack 1 images of trainval.txt", True),
+    Situation(3, "val.txt and trainval.txt are", listing(val=one_of_val, trainval=train), "may belong to val", True),
     Situation(
-        3, "val.txt and trainval.txt are", listing(val=one_of_val, trainval=train), "may belong to val", True
-    ),
-    Situation(
-        3, "val.txt is, with an official list", listing(val=one_of_val, train_aug=train), "train_aug: 24 images",
+        3,
+        "val.txt is, with an official list",
+        listing(val=one_of_val, train_aug=train),
+        "train_aug: 24 images",
         check=never_val_in_train_aug,
     ),
     Situation(
-        3, "train.txt has an image of val.txt", listing(train=lambda place: train(place) + one_of_val(place)),
-        "the lists train and val of", True,
+        3,
+        "train.txt has an image of val.txt",
+        listing(train=lambda place: train(place) + one_of_val(place)),
+        "the lists train and val of",
+        True,
     ),
     Situation(
-        3, "train_aug.txt has one", listing(train_aug=lambda place: train(place) + one_of_val(place)),
-        "the lists train_aug and val of", True,
+        3,
+        "train_aug.txt has one",
+        listing(train_aug=lambda place: train(place) + one_of_val(place)),
+        "the lists train_aug and val of",
+        True,
     ),
     Situation(3, "VOC of 24 images", not_synthetic, "train has 24 images, but VOC2012 1464: is its list whole?"),
     Situation(3, "COCO of 60 images", not_synthetic_coco, "train has 60 images, but COCO 82081: is its list whole?"),
     Situation(3, "COCO's train has an image of val", shared_by_coco, "", True),
-]  # fmt: skip
+]

@@ -79,11 +79,17 @@ SITUATIONS = [
     *(Situation(4, name, pretrained(make), "") for name, make in LOADS.items()),
     *(Situation(4, name, pretrained(make), wanted[0], True) for name, (make, wanted) in REFUSED.items()),
     Situation(12, "a run of the preset voc", offline(lambda: require_weights(voc())), "fsr.pretrained fetch voc", True),
-    Situation(12, "another backbone", offline(lambda: require_weights(dataclasses.replace(voc(), backbone="test_vit"))),
-              "fetch test_vit", True),
-    Situation(12, "no weights wanted",
-              offline(lambda: require_weights(dataclasses.replace(voc(), pretrained="none"))), ""),
+    Situation(
+        12,
+        "another backbone",
+        offline(lambda: require_weights(dataclasses.replace(voc(), backbone="test_vit"))),
+        "fetch test_vit",
+        True,
+    ),
+    Situation(
+        12, "no weights wanted", offline(lambda: require_weights(dataclasses.replace(voc(), pretrained="none"))), ""
+    ),
     *(Situation(15, f"{name}", wrapped(name), "loaded") for name in WRAPPED),
     Situation(15, "checkpoint.pt without its folder", away_from_home(False), "config.json", True),
     Situation(15, "checkpoint.pt with its config.json", away_from_home(True), "loaded"),
-]  # fmt: skip
+]
