@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def test_the_best_settings_are_trained_again_with_fresh_seeds_once_each(study):
         assert code == 0
         assert "12 trials wanted" in output
         assert "fsr report --study smoke" in output
-        assert "more trials: add --trials 12 " in output
+        assert re.search(r"more trials: \S+fsr sweep .* --trials 12$", output, re.MULTILINE)
     study.check_all_done(12)
     again = [(trial.params, trial.user_attrs["seed"]) for trial in study.trials()[6:]]
     assert again == [(trial.params, seed) for seed in (1, 2) for trial in (search[0], *best)]
