@@ -330,9 +330,7 @@ def test_ctrl_c_ends_a_command_quietly_and_a_mistake_of_the_program_is_none_of_t
 def test_every_command_begins_before_its_imports():
     files = [file for room in ("fsr", "launch", "analysis") for file in (ROOT / room).rglob("*.py")]
     commands = [file for file in files if "@reports_user_errors" in (text := file.read_text()) and "__main__" in text]
-    block = re.compile(
-        r'"""\n\nif __name__ == "__main__":\n(    .*\n|\n)*?    from fsr import beginning\n\n    beginning.begin\('
-    )
+    begin = r'"""\n\nif __name__ == "__main__":\n(    .*\n|\n)*?    from fsr import beginning\n\n    beginning.begin\('
     late = [file.name for file in commands if not re.search(begin, file.read_text())]
     assert sorted(late) == ["after_crash.py", "watchdog.py"]  # of a job: the batch script reads their answers
 
