@@ -1,6 +1,5 @@
 """A sweep on Slurm: submits the workers that are missing, and may then be closed."""
 
-
 import optuna
 from rich.console import Console
 
