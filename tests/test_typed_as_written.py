@@ -6,15 +6,13 @@ runs of two steps, a cluster by this machine. NOT_TYPED names what is left out, 
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, copy_of_the_repository, file_of, read
+from test_docs import copy_of_the_repository, file_of, read
 
 from fsr.data.synthetic import synthesise
 
@@ -67,21 +65,13 @@ def typed(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A new checkout with an environment of its own, whose packages are the installed ones, and data sets."""
+    """A new checkout, and data sets."""
     folder = tmp_path_factory.mktemp("new") / "fsr"
     drawn = tmp_path_factory.mktemp("drawn")
     copy_of_the_repository(folder, drawn)
     (folder / "data/synthetic").unlink()
     synthesise(folder / "data/synthetic", images=24, seed=1)
     synthesise(folder / "data/coco", "coco", images=24, seed=2)
-    for name in ("csrc", "setup.py", "setup.sh", "constraints.txt", "constraints-build.txt"):
-        (folder / name).symlink_to(ROOT / name)
-    shutil.rmtree(folder / ".venv", ignore_errors=True)
-    (folder / ".venv").mkdir()
-    for entry in Path(sys.executable).parents[1].iterdir():
-        if entry.name != "installed":
-            (folder / ".venv" / entry.name).symlink_to(entry)
-    (folder / ".venv/installed").touch()  # newer than all that make compares it with: make installs nothing
     return folder
 
 
