@@ -73,6 +73,7 @@ DRAWN := $(if $(DATA),,$(SYNTHETIC)/VOCdevkit/VOC2012/synthetic.json)
 DATA_FOLDER := $(if $(DATA),"$$DATA",$(SYNTHETIC))
 
 prepare: $(VENV)/installed
+	@test -n "$$DATA" || { echo 'error: make prepare needs DATASET=voc (or coco) and DATA=DIR' >&2; exit 2; }
 	$(FSR) prepare "$$DATASET" "$$DATA" $(ARGS)
 
 sweep: $(VENV)/installed $(DRAWN)

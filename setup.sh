@@ -39,7 +39,7 @@ failed() {
   if says 'No space left on device|Disk quota exceeded' "$2"; then
     reason="the disk or your quota is full; make room (also in ${TMPDIR:-/tmp}), $again"
   elif says 'name resolution|Name or service|NewConnectionError|ConnectTimeout|ReadTimeout|timed out|Connection (refused|reset)|ProxyError|unreachable' "$2"; then
-    reason="the package index does not answer; where there is a network, or with a mirror (PIP_INDEX_URL) or a proxy (HTTPS_PROXY), $again"
+    reason="the package index does not answer; with a network, a mirror (PIP_INDEX_URL) or a proxy (HTTPS_PROXY) the same command resumes"
   elif says 'DO NOT MATCH THE HASHES' "$2"; then
     reason="a file is not the one that constraints.txt names; take another index, $again"
   elif says "error: command .* failed|CompileError|fatal error: " "$2"; then

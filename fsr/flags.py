@@ -36,7 +36,7 @@ class Flag:
     positional: bool = False
     metavar: str | None = None
     appended: bool = False
-    """Whether each value has the flag before it."""
+    """Whether tyro reads it with the flag before each value."""
 
     @property
     def needed(self) -> bool:
@@ -58,7 +58,7 @@ class Flag:
             return self.metavar
         if get_origin(self.kind) is tuple:
             first, *others = get_args(self.kind)
-            one = _value(first, self.name)
+            one = _value(get_args(first)[0] if get_origin(first) is tuple else first, self.name)
             return f"{one} [{one} ...]" if others == [...] else " ".join([one] * (1 + len(others)))
         return _value(self.kind, self.name)
 
@@ -115,17 +115,9 @@ def _flag(name: str, hint: Any, default: Any, text: str, section: str = OPTIONS)
         kind = kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007 — of kinds that are not known here
     aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
     metavar = next((found for mark in marks if (found := getattr(mark, "metavar", None))), None)
-    return Flag(
-        name,
-        kind,
-        default,
-        text,
-        section,
-        tuple(aliases),
-        tyro.conf.Positional in marks,
-        metavar,
-        tyro.conf.UseAppendAction in marks,
-    )
+    appended = tyro.conf.UseAppendAction in marks and get_origin(get_args(kind)[0]) is not tuple
+    positional = tyro.conf.Positional in marks
+    return Flag(name, kind, default, text, section, tuple(aliases), positional, metavar, appended)
 
 
 def _value(kind: Any, name: str) -> str:

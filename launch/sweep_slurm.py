@@ -1,13 +1,12 @@
 """A sweep on Slurm: submits the workers that are missing, and may then be closed."""
 
-import shlex
-
 import optuna
 from rich.console import Console
 
 from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
+from fsr.next_command import next_command, study_words
 from launch.plan import Plan, job_spec
 from launch.show.live import watch
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
@@ -47,8 +46,7 @@ def sweep_on_slurm(
     lock.release()
     tell(submission, ids, console)
     say(console, f"logs of the workers: {relative(plan.folder.slurm)}")
-    runs = relative(plan.folder.folder.parent)
-    status = shlex.join(["python", "launch/status.py", "--study", plan.study.name, "--runs", runs])
+    status = next_command("status", *study_words(plan.study.name, plan.folder.folder.parent), "--watch")
     if detach:
         say(console, f"look at it: {status}")
         return ExitCode.DONE

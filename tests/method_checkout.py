@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,11 @@ def command_of(folder: Path) -> list[str]:
 def surroundings_of(folder: Path, **variables: str) -> dict[str, Any]:
     """Options of subprocess for commands of the checkout in this folder."""
     return {"cwd": folder, "env": os.environ | variables | {"PYTHONPATH": str(folder)}}
+
+
+def overlaid(words: list[Any], options: Iterable[Any]) -> list[Any]:
+    """A command line with further options, which replace what it says of the same flags: none may be given twice."""
+    options = list(options)
+    flags = {str(word).partition("=")[0] for word in options if str(word).startswith("--")} - {"--sbatch"}
+    places = [place for place, word in enumerate(words) if word in flags]
+    return [word for place, word in enumerate(words) if not {place, place - 1} & set(places)] + options

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from method_checkout import checkout, command_of, private_checkout, surroundings_of
+from method_checkout import checkout, command_of, overlaid, private_checkout, surroundings_of
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -114,7 +114,7 @@ class Sweep:
         numbers = ["--trials", str(trials), "--parallel", str(parallel), "--iterations", str(iterations)]
         places = ["--data_folder", self.data, "--runs", self.runs, "--partition", partition]
         cluster = ["--cluster", "slurm", "--sbatch", "mem=300M", "--study", self.name]
-        return [*command_of(self.checkout), *cluster, *numbers, *places, *options]
+        return overlaid([*command_of(self.checkout), *cluster, *numbers, *places], options)
 
     def submit(self, *options, **numbers):
         """Submit and return; the output."""

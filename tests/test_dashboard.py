@@ -61,8 +61,9 @@ def test_it_shows_a_study_of_the_journal_and_its_trials(runs, browser, tmp_path)
     with served([*DASHBOARD, "--study", "smoke", "--runs", runs], tmp_path / "log") as url:
         see(browser, url, "dashboard", "smoke")
         see(browser, url, "dashboard/studies/0/trials", *(f"Trial {number}" for number in range(6)), "mask_ratio")
-        line = (tmp_path / "log").read_text()
-        assert line == f"{url}dashboard/studies/-1?token={url.token}   (Ctrl-C ends it)\n"
+        line, way = (tmp_path / "log").read_text().splitlines()
+        assert line == f"{url}dashboard/studies/-1?token={url.token}   (Ctrl-C ends it)"
+        assert f"ssh -L {url.port}:localhost:{url.port} " in way
 
 
 def test_it_listens_to_this_machine_only(runs, refused, tmp_path):

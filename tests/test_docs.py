@@ -56,6 +56,10 @@ FOREIGN_FLAGS = {"--requeue", "--signal", "--array", "--kill-on-bad-exit", "--no
 COMMANDS = [name for name in MODULES if "train" not in name]
 COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train") for preset in PRESETS]
 BLOCK_S = 300
+BESIDE_THE_PACKAGES = (
+    *("docs", "tests", "benchmarks", "csrc", "Makefile", "pyproject.toml", "README.md", "setup.py", "setup.sh"),
+    *("constraints.txt", "constraints-build.txt"),
+)
 
 
 class Block(NamedTuple):
@@ -287,12 +291,18 @@ def test_every_flag_in_a_sentence_is_one_of_some_command(page):
 
 
 def copy_of_the_repository(folder: Path, data: Path) -> None:
+    """The checkout in a new folder, with an environment whose packages are the installed ones."""
     for name in ("fsr", "launch", "sweeps", "analysis"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("docs", "tests", "benchmarks", "Makefile", "pyproject.toml", "README.md"):
+    for name in BESIDE_THE_PACKAGES:
         (folder / name).symlink_to(ROOT / name)
     (folder / "data").mkdir()
     (folder / "data" / "synthetic").symlink_to(data)
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.executable).parents[1].iterdir():
+        if entry.name != "installed":
+            (folder / ".venv" / entry.name).symlink_to(entry)
+    (folder / ".venv" / "installed").touch()  # newer than all that make compares it with: make installs nothing
 
 
 def run_page(page: str, slow: bool, data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from method_checkout import overlaid
 
 from fsr.exit_codes import ExitCode
 from launch import sweep as sweep_module
@@ -33,7 +34,7 @@ def sweep(tmp_path, runs, capsys, *more):
     places = ["--data_folder", str(tmp_path / "data"), "--runs", str(runs), "--cluster", "debug"]
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main(["--study", "smoke", "--iterations", "12", "--trials", "1", *places, *more])
+        main(overlaid(["--study", "smoke", "--iterations", "12", "--trials", "1", *places], more))
     return end.value.code, capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from method_checkout import private_checkout
+from method_checkout import overlaid, private_checkout
 
 from analysis.load import load
 from analysis.ranking import ranking
@@ -33,7 +33,7 @@ class Place:
         words = [sys.executable, self.checkout / "launch" / name, "--study", "smoke", "--runs", self.runs]
         if name == "sweep.py":
             words += ["--data_folder", self.folder / "data", "--iterations", "20", "--cluster", "local"]
-        return [*words, *options]
+        return overlaid(words, options)
 
     def run(self, *options, **more):
         there = {"cwd": self.checkout, "env": os.environ | {"PYTHONPATH": str(self.checkout)}}

@@ -1,7 +1,8 @@
-"""`python launch/sweep.py` as its users meet it: real processes, real signals, a method that only counts steps."""
+"""`fsr sweep` as its users meet it: real processes, real signals, a method that only counts steps."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from method_checkout import surroundings, sweep_command
+from method_checkout import overlaid, surroundings, sweep_command
 
 from fsr.errors import UserError
 from launch.plan import Options
@@ -32,7 +33,8 @@ class Sweep:
 
     def start(self, *options, command=None):
         command = [*(command or sweep_command(METHOD)), "--study", "smoke", "--data_folder", self.data]
-        command += ["--runs", self.folder / "runs", "--iterations", "20", "--cluster", "local", *options]
+        command += ["--runs", self.folder / "runs", "--iterations", "20", "--cluster", "local"]
+        command = overlaid(command, options)
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -143,7 +145,7 @@ def test_the_best_settings_are_trained_again_with_fresh_seeds_once_each(study):
         assert code == 0
         assert "12 trials wanted" in output
         assert "fsr report --study smoke" in output
-        assert "more trials: add --trials 12 " in output
+        assert re.search(r"more trials: \S+fsr sweep .* --trials 12$", output, re.MULTILINE)
     study.check_all_done(12)
     again = [(trial.params, trial.user_attrs["seed"]) for trial in study.trials()[6:]]
     assert again == [(trial.params, seed) for seed in (1, 2) for trial in (search[0], *best)]
@@ -162,7 +164,7 @@ def test_ctrl_c_leaves_no_process_and_loses_nothing(study):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "nothing is lost, to resume: python" in output
+    assert re.search(r"nothing is lost, to resume: \S+fsr sweep --study smoke ", output)
     assert "waiting" in output
     assert study.processes() == []
     assert [trial.state.name for trial in study.trials()] == ["RUNNING", "RUNNING"]

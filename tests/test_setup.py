@@ -111,6 +111,13 @@ def make(*words):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
 
 
+def test_what_a_target_cannot_do_without_is_named():
+    command = ["make", "-o", ".venv/installed", "prepare"]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert answer.stderr.startswith("error: make prepare needs DATASET=voc (or coco) and DATA=DIR\n")
+    assert answer.returncode == 2
+
+
 def test_make_lists_its_targets_on_one_screen():
     page = make()
     assert page == make("help")

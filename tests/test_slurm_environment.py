@@ -133,6 +133,6 @@ def test_a_folder_with_spaces_and_quotes_is_known_again_and_its_command_can_be_p
     assert "0 workers in 0 sbatch calls; 1 were there already" in odd.submit(trials=1, parallel=1)
     command = next(line for line in output.splitlines() if line.startswith("look at it: ")).removeprefix("look at it: ")
     words = shlex.split(command)
-    answer = odd.run([sys.executable, *words[1:], "--json"])
+    answer = odd.run([*words, "--json"])
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["queue"] == {"PENDING": 1}

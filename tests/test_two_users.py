@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from method_checkout import private_checkout
+from method_checkout import overlaid, private_checkout
 
 from fsr.errors import UserError
 from launch.state import rights
@@ -108,7 +108,7 @@ class Place:
 
     def sweep_options(self, *options):
         places = ["--data_folder", self.data, "--runs", self.runs, "--cluster", "local"]
-        return ["--study", "smoke", "--iterations", "30", *places, *options]
+        return overlaid(["--study", "smoke", "--iterations", "30", *places], options)
 
     def sweep(self, user, umask, *options):
         return self.run(user, umask, "launch/sweep.py", *self.sweep_options(*options))

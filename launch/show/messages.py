@@ -94,11 +94,11 @@ def tell_result(
 
 
 def again(flag: str | None = None, value: str = "") -> str:
-    """The command of this sweep, to be typed again; with another value of this flag."""
+    """The command of this sweep, to be typed again; or its search, with another value of this flag."""
     typed = list(sys.argv[1:])
-    while flag in [word.partition("=")[0] for word in typed]:
-        place = next(place for place, word in enumerate(typed) if word.partition("=")[0] == flag)
-        del typed[place : place + (1 if "=" in typed[place] else 2)]
+    for name in (flag, "--repeat", "--best") if flag else ():
+        while (place := next((i for i, word in enumerate(typed) if word.partition("=")[0] == name), None)) is not None:
+            del typed[place : place + (1 if "=" in typed[place] else 2)]
     return next_command("sweep", *typed, *([flag, value] if flag else []))
 
 

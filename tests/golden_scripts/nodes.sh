@@ -72,7 +72,7 @@ while :; do
     75) ;;
     0) exit 1 ;;
     2) exit 2 ;;
-    *) mistake 'cannot run the study'"'"'s code with /venv/bin/python, or its snapshot is not whole'": $(tail -n 1 "$log.err"); "'the runs folder and the Python environment must be on a file system that all nodes share, and --renew-code takes a new snapshot' ;;
+    *) mistake 'cannot run the study'"'"'s code with /venv/bin/python, or its snapshot is not whole'": $(tail -n 1 "$log.err"); "'the runs folder and the Python environment must be on a file system that all nodes share, and --renew_code takes a new snapshot' ;;
   esac
   signals=${signals#"$known"}
   [ $code = 0 ] || ((start++))
