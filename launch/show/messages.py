@@ -1,16 +1,14 @@
 """What a sweep says: before it works, when it has submitted, and what came out."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.config import TrainConfig
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, relative
 from launch.state.trials import DONE, best_trial, count, repeats_among
 from launch.study import Study
 
@@ -87,8 +85,3 @@ def tell_result(
         say(console, f"{done} of {target} trials done; {why}; to resume: {command}")
     else:
         say(console, f"more trials: add --trials {target - len(repeats) + study.trials} to the same command")
-
-
-def relative(path: Path) -> str:
-    """A path as seen from here, if that is shorter."""
-    return min(os.path.relpath(path), str(path), key=len)

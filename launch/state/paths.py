@@ -100,6 +100,14 @@ class LaunchFolder:
         """Comment of all its Slurm jobs, which has its id as well: some sites rewrite the one, some the other."""
         return f"fsr {self.identity or UNIDENTIFIED}"
 
+    def worker_lock(self, process: int) -> FileLock:
+        """Held by a local worker, by its process, for as long as it lives."""
+        return FileLock(self.locks / f"local_{process}.lock")
+
+    def job_log(self, job_id: str) -> Path:
+        """Where the batch script of a job and its rank 0 write their errors; beside it is `…_log.out`."""
+        return self.slurm / f"{job_id}_0_log.err"
+
     def stop_reason(self) -> str | None:
         """Why its workers were stopped, as the stop file says; a user's own file says nothing. None without one."""
         try:
@@ -200,6 +208,11 @@ def check_study_name(name: str) -> None:
     """Raise UserError unless `name` can be a study's name, and so a folder's."""
     if not re.fullmatch("[a-z0-9_-]+", name):
         raise UserError(f"a study's name consists of a-z, 0-9, _ and -, got {name!r}")
+
+
+def relative(path: Path) -> str:
+    """A path as seen from here, if that is shorter."""
+    return min(os.path.relpath(path), str(path), key=len)
 
 
 class ResultsFolder(LaunchFolder):
