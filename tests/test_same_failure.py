@@ -12,7 +12,7 @@ from pathlib import Path
 import launch_stub
 import pytest
 from method_checkout import command_of, private_checkout, surroundings_of
-from slurm_cluster import MISSING, Cluster, available
+from slurm_cluster import MISSING, Cluster, Sweep, available
 from test_launch_claim import claim_for, data_folder, trials_of, with_target, work_on, worker  # noqa: F401
 
 from fsr.files import write_json
@@ -246,3 +246,28 @@ def cluster(tmp_path_factory):
     started = Cluster(tmp_path_factory.mktemp("slurm"))
     yield started
     started.down()
+
+
+@pytest.mark.slow
+def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command_resumes(cluster, tmp_path):
+    text = (Path(__file__).parent / "slurm_stub.py").read_text()
+    sweep = Sweep(cluster, tmp_path / "sweep", private=True)
+    (sweep.checkout / "launch" / "worker" / "method.py").write_text(broken(text))
+    sweep.submit(trials=12, parallel=10)
+    sweep.wait_for_no_jobs()
+    status = sweep.status()
+    print(status)
+    assert "No module named 'module_of_nobody' (launch/worker/method.py:" in status["stopped"]
+    assert {trial["state"] for trial in status["trials"]} == {"waiting"}
+    assert sum(len(sweep.attempts(number)) for number in range(12)) <= 8  # four work at once
+    (sweep.checkout / "launch" / "worker" / "method.py").write_text(text)
+    sweep.submit("--renew-code", trials=12, parallel=4)
+    sweep.finish(12)
+
+
+def broken(text):
+    """The method with an import that fails when it trains."""
+    lines = text.splitlines(keepends=True)
+    start = next(number for number, line in enumerate(lines) if line.startswith("def train("))
+    end = next(number for number in range(start, len(lines)) if lines[number].rstrip().endswith(":"))
+    return "".join([*lines[: end + 1], "    import module_of_nobody  # noqa\n\n", *lines[end + 1 :]])
