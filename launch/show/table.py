@@ -155,7 +155,7 @@ def best_of(rows: Sequence[Row]) -> int | None:
     return None if best is None else best.number
 
 
-def damaged(rows: list[Row]) -> list[str]:
+def damaged(rows: Sequence[Row]) -> list[str]:
     """A line for each damaged trial: what of it cannot be read, and why."""
     return [f"trial {row.number} is damaged: {row.error}" for row in rows if row.state == DAMAGED]
 
