@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -25,6 +25,18 @@ class ShowingConsole(Console):
         """What is drawn, in segments: their text is data, only the console's own controls are sent."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+    @property
+    def file(self) -> IO[str]:
+        """Where it writes: below all that shows what is printed, of which a live view puts another one on top."""
+        file = super().file
+        while hasattr(file, "rich_proxied_file"):
+            file = file.rich_proxied_file
+        return file
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def on_broken_pipe(self) -> None:
         """Let the command end as it does when it prints: `fsr.errors` knows how."""

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import platform
+import struct
 import time
 from pathlib import Path
 
@@ -64,6 +65,19 @@ class FileLock:
     def held(self) -> bool:
         """Whether this object holds the lock."""
         return self._file is not None
+
+    def is_held(self) -> bool:
+        """Whether another process holds the lock, asked without taking it. Not to be called by the holder.
+
+        False also where the file cannot be read: who may not read it cannot know.
+        """
+        question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            with open(self.path, "rb") as file:
+                answer = fcntl.fcntl(file, fcntl.F_GETLK, question)
+        except (FileNotFoundError, PermissionError):
+            return False
+        return bool(struct.unpack("hhqqi", answer)[0] != fcntl.F_UNLCK)
 
     def holder(self) -> int | None:
         """Process that took the lock last, if it is known. Not to be called by the holder."""

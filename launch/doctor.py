@@ -217,6 +217,9 @@ def check_study(folder: StudyFolder, console: Console) -> bool:
     done, jobs = sum(trial.state.is_finished() for trial in trials), queue.jobs()
     alive = "unknown, Slurm does not answer" if jobs is None else len(jobs)
     console.print(f"study {folder.name}: {len(trials)} trials, {done} finished; workers alive: {alive}")
+    reason = folder.stop_reason()
+    if reason is not None:
+        say(console, f"stopped: {reason or 'a file stop is there, which the next sweep removes'}")
     strangers = Strangers(folder)
     for trial in trials:
         run, attempt_log = folder.run(trial.number), AttemptLog(folder.run(trial.number))

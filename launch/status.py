@@ -11,33 +11,36 @@ if __name__ == "__main__":
 
 import gc
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
+from rich.console import Console
 
 from fsr.command import parse_flags
 from fsr.console import console as new_console
-from fsr.errors import reports_user_errors
-from launch.show.messages import relative
-from launch.show.table import Row, Rows, damaged, left, table
+from fsr.errors import UserError, reports_user_errors
+from fsr.exit_codes import ExitCode
+from launch.show.live import on_console, show, watch_picture
+from launch.show.messages import say
+from launch.show.picture import Standing, worth
+from launch.show.table import Row, Rows, best_of, damaged, left
+from launch.show.trial_lines import wrapped
 from launch.slurm import job_logs, job_reasons
 from launch.slurm.answers import QueuedJob
-from launch.slurm.job_reasons import summary
+from launch.slurm.job_reasons import summary, waits
 from launch.slurm.queue import Queue
 from launch.state.damage import naming_repair, repair_command
-from launch.state.paths import StudyFolder
+from launch.state.local import LocalWorkers
+from launch.state.paths import StudyFolder, relative
 from launch.state.retention import Retention
 from launch.state.space import gigabytes
 from launch.state.storage import load_launched
 from launch.state.target import Target, reached
-from launch.state.trials import best_trial
 
 WATCH_S = 5.0
 MOST_LOGS = 8  # workers whose log is named
@@ -57,7 +60,7 @@ class Options:
     runs: Path = Path("runs")
     """Folder of all studies."""
     watch: bool = False
-    """Draw it anew every few seconds, until Ctrl-C."""
+    """Draw it anew every few seconds, until all is done (exit code 0), or nobody works and nobody will (1)."""
     json: bool = False
     """One JSON object instead of a table."""
 
@@ -91,7 +94,7 @@ class Status:
         self.queue.jobs()  # a silent Slurm takes its time, in which trials would end between one row and the next
         return self._rows.read()
 
-    def bytes(self, rows: list[Row]) -> int:
+    def bytes(self, rows: Sequence[Row]) -> int:
         """Bytes of all runs, as each trial's summary told when it ended, less what was removed since."""
         return max(0, sum(row.bytes for row in rows) - Retention.of(self.folder).freed)
 
@@ -107,6 +110,8 @@ class Status:
             "silence": self.queue.silence,
             "logs": str(self.logs),
             "problem": self.problem(),
+            "stopped": self.folder.stop_reason(),
+            "local_workers": LocalWorkers.of(self.folder).alive,
             "gpu_hours": gpu_hours(rows),
             "bytes": self.bytes(rows),
             "trials": [
@@ -147,14 +152,14 @@ class Status:
                 "reason": job.reason,
                 "outlook": job_reasons.outlook(job).value,
                 "remedy": job_reasons.remedy(job_reasons.outlook(job), [job_id]),
-                "log": str(job_logs.error_log(self.folder, job_id)),
+                "log": str(self.folder.job_log(job_id)),
             }
             for job_id, job in jobs.items()
         ]
 
     def log_lines(self, jobs: Mapping[str, QueuedJob]) -> list[str]:
         """Where the logs of the workers are; of some by name."""
-        files = {job_id: relative(job_logs.error_log(self.folder, job_id)) for job_id in list(jobs)[:MOST_LOGS]}
+        files = {job_id: relative(self.folder.job_log(job_id)) for job_id in list(jobs)[:MOST_LOGS]}
         named = [f"  {job_id}: {file}" for job_id, file in files.items()]
         more = [f"  … and {len(jobs) - MOST_LOGS} more"] if len(jobs) > MOST_LOGS else []
         return [f"logs of the workers: {relative(self.logs)}", *named, *more]
@@ -164,35 +169,60 @@ class Status:
         trials = self.study.get_trials(deepcopy=False)
         return [] if reached(self.target, trials) else job_logs.why_nobody_works(self.folder, self.queue)
 
-    def damage_lines(self, rows: list[Row]) -> list[str]:
+    def damage_lines(self, rows: Sequence[Row]) -> list[str]:
         """What cannot be read of damaged trials, and what restores it."""
         lines = damaged(rows)
         return [*lines, f"to restore what can be: {repair_command(self.folder)}"] if lines else []
 
-    def picture(self) -> Group:
-        """Everything, to be looked at."""
+    def standing(self) -> Standing:
+        """How it stands now. What is left is told from the present rates of the running trials."""
         rows = self.rows()
-        counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
-        trials = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
-        jobs = self.queue.jobs()
-        in_queue = f"unknown, Slurm does not answer: {self.queue.silence}" if jobs is None else summary(jobs)
-        problem = self.problem()
+        rates = [row.progress.steps_per_s or 0.0 for row in rows if row.state == "running"]
+        steps = (self.target - sum(worth(row, self.iterations) for row in rows)) * self.iterations
+        left_s = steps / sum(rates) if sum(rates) and steps > 0 else None
+        return Standing(rows, self.iterations, self.target, left_s, best_of(rows), self._rows.log_of)
+
+    def workers(self) -> list[str]:
+        """Who works, in Slurm's queue and on this machine; and what keeps others from it."""
+        jobs, lines = self.queue.jobs(), []
+        if self.folder.slurm.exists():
+            in_queue = f"unknown, Slurm does not answer: {self.queue.silence}" if jobs is None else summary(jobs)
+            lines.append(f"Slurm's queue: {in_queue}")
+        if (self.folder.folder / "local").exists():
+            lines.append(f"workers of this machine: {LocalWorkers.of(self.folder)}")
+        reason, problem = self.folder.stop_reason(), self.problem()
+        why = reason or "a file stop is there, which the next sweep removes"
+        stopped = [] if reason is None else [f"stopped: {why}"]
         stuck = [] if problem or not jobs else job_reasons.remedies(jobs)  # the problem has named them
+        return [*stopped, *lines, *waits(jobs or {}), *stuck, *problem]
+
+    def more(self, rows: Sequence[Row]) -> list[str]:
+        """What it has cost, where the logs are, and what is to be known of code and damage."""
         hours = "  ".join(f"{name} {spent:.2f}" for name, spent in gpu_hours(rows).items())
-        return Group(
-            table(rows, self.iterations, best_trial(self.study.get_trials(deepcopy=False))),
-            Text(f"{self.target} trials wanted: {trials}"),
-            Text(f"Slurm's queue: {in_queue}"),
-            *(Text(line) for line in (*stuck, *problem)),
-            *(Text(line) for line in self.log_lines(jobs or {})),
-            Text(f"hours of GPUs (or of ranks without one): {hours}"),
-            Text(f"on the disk: {gigabytes(self.bytes(rows))} (--keep {Retention.of(self.folder).keep})"),
-            *(Text(line) for line in code_lines(rows)),
-            *(Text(line) for line in self.damage_lines(rows)),
-        )
+        return [
+            *self.log_lines(self.queue.jobs() or {}),
+            f"hours of GPUs (or of ranks without one): {hours}",
+            f"on the disk: {gigabytes(self.bytes(rows))} (--keep {Retention.of(self.folder).keep})",
+            *code_lines(rows),
+            *self.damage_lines(rows),
+        ]
+
+    def end(self) -> ExitCode | None:
+        """The exit code of who watches, once there is nothing more to be seen; None while somebody works, or will.
+
+        Raises UserError where the user has to mend what stopped the study.
+        """
+        if reached(self.target, self.study.get_trials(deepcopy=False)):
+            return ExitCode.DONE
+        if not self.queue.nobody_works() or LocalWorkers.of(self.folder).works:
+            return None
+        reason = self.folder.stop_reason()
+        if reason:
+            raise UserError(reason)
+        return ExitCode.INCOMPLETE
 
 
-def code_lines(rows: list[Row]) -> list[str]:
+def code_lines(rows: Sequence[Row]) -> list[str]:
     """Which trials were trained by which code version, where there are several: they may not be comparable."""
     versions = list(dict.fromkeys(version for row in rows for version in row.code))
     if len(versions) < 2:
@@ -201,7 +231,7 @@ def code_lines(rows: list[Row]) -> list[str]:
     return [f"code version {version}: trials {', '.join(numbers[version])}" for version in versions]
 
 
-def gpu_hours(rows: list[Row]) -> dict[str, float]:
+def gpu_hours(rows: Sequence[Row]) -> dict[str, float]:
     """Rank-hours of all trials: useful, repeated after an interruption, lost in trials that failed."""
     names = ("useful", "repeated", "lost")
     return {name: round(sum(row.gpu_seconds.get(name, 0.0) for row in rows) / 3600, 4) for name in names}
@@ -214,25 +244,40 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_flags(Options, "status", arguments)
     folder = StudyFolder.in_runs(options.runs, options.study)
     with naming_repair(folder):
-        show(Status(folder), options)
+        status = Status(folder)
+        if options.json:
+            print(json.dumps(status.as_json()))
+        elif options.watch:
+            sys.exit(watch(status))
+        else:
+            tell(status, new_console())
 
 
-def show(status: Status, options: Options) -> None:
-    """Print how the study stands, once or again and again."""
-    if options.json:
-        print(json.dumps(status.as_json()))
-        return
+def tell(status: Status, console: Console) -> None:
+    """Print how the study stands, once."""
+    standing = status.standing()
+    show(standing, status.workers(), console)
+    for line in status.more(standing.rows):
+        if console.is_terminal:
+            console.print(on_console(wrapped(line, console.width), console))
+        else:
+            say(console, line)
+
+
+def watch(status: Status) -> ExitCode:
+    """Show how the study stands until nothing more will come; in a file or a pipe it is told once, at the end."""
     console = new_console()
-    if not options.watch:
-        console.print(status.picture())
-        return
     try:
-        with Live(status.picture(), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_S)
-                live.update(status.picture(), refresh=True)
+        if console.is_terminal:
+            watch_picture(status.standing, console, lambda: status.end() is not None, status.workers, WATCH_S)
+        while (end := status.end()) is None:
+            time.sleep(WATCH_S)
     except KeyboardInterrupt:
-        return
+        return ExitCode.DONE
+    tell(status, console)
+    if end is ExitCode.INCOMPLETE:
+        say(console, "nobody works any more, and trials are missing: the same sweep command resumes them")
+    return end
 
 
 if __name__ == "__main__":

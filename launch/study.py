@@ -136,12 +136,16 @@ class Study:
         """What `known` says, as the study's storage has it. Raises UserError as `settings_of` does."""
         with naming_line(self.file):
             known = self.known(base)
-        if not (isinstance(known, list | tuple) and known and all(isinstance(each, dict) for each in known)):
-            raise UserError(
-                f"{place_of(self.known, 'known', self.file)}: known must return a list of parameters as dicts, the "
-                f"first the base's own, got {known!r:.100}"
-            )
+        if not (isinstance(known, list | tuple) and all(isinstance(each, dict) for each in known)):
+            raise self.wrong_known(known)
         return [{name: stored(value) for name, value in params.items()} for params in known]
+
+    def wrong_known(self, known: Any) -> UserError:
+        """What is said of known parameters that are none."""
+        return UserError(
+            f"{place_of(self.known, 'known', self.file)}: known must return a list of parameters as dicts, the first "
+            f"the base's own, got {known!r:.100}"
+        )
 
     def configured(self, base: TrainConfig, settings: Settings, said: str, function: Callable[..., Any]) -> TrainConfig:
         """The base with these settings, which a function or field of the study said. Raises UserError, with file and

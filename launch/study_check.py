@@ -27,6 +27,8 @@ def check_study(study: Study, base: TrainConfig) -> list[str]:
     """
     check_imports(study)
     known = study.known_params(base)
+    if not known:
+        raise study.wrong_known(known)
     spaces = [check_known(study, base, number, params) for number, params in enumerate(known)]
     with naming_line(study.file):
         study.pruner(base)

@@ -49,6 +49,7 @@ from launch.state.paths import Keep, StudyFolder
 from launch.state.repeats import Repeats
 from launch.state.retention import Retention, clean_up_all, clean_up_announced
 from launch.state.rights import check_rights, check_rights_to_trials
+from launch.state.same_failure import StoppedError
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage, recorded_storage
@@ -149,6 +150,8 @@ def undone_if_refused(planned: Plan) -> Iterator[None]:
     is_new, before = not folder.study_file.exists(), set(folder.folder.iterdir())
     try:
         yield
+    except StoppedError:
+        raise
     except (UserError, OSError):
         if is_new and not folder.has_runs():  # nothing was accepted, so nothing is pinned
             if planned.storage:

@@ -7,21 +7,22 @@ from dataclasses import replace
 import optuna
 from rich.console import Console
 
-from fsr.errors import UserError
 from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
 from launch import local_workers
 from launch.local_workers import LocalWorker
 from launch.plan import Plan, cores, job_spec
-from launch.show.live import watch
-from launch.show.messages import relative, say, tell_result
-from launch.show.table import Rows, table
+from launch.show.live import Watched, show, watch
+from launch.show.messages import say, tell_result
+from launch.show.table import Rows
 from launch.slurm.environment import LocalEnvironment, leave_job
 from launch.slurm.queue import Queue
 from launch.state.code_snapshot import running_version
+from launch.state.local import forget_dead_workers
+from launch.state.paths import relative
+from launch.state.same_failure import raise_mistakes
 from launch.state.stop import StopRequest
 from launch.state.target import reached
-from launch.state.trials import best_trial
 from launch.submit import next_spec_file
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -34,8 +35,9 @@ def sweep_here(
     """Work with processes of this machine that end with this one."""
     queue = Queue(plan.folder, on_slurm=False)
     rows = Rows(study, plan.folder, queue.holds)
-    before, iterations = rows.read(), plan.base.iterations
+    watched = Watched(rows, plan.base.iterations, plan.target, rows.read())
     plan.folder.forget_mistakes()
+    forget_dead_workers(plan.folder)
     workers: list[LocalWorker] = []
     outcomes: list[Outcome | None] = []
     try:
@@ -43,19 +45,17 @@ def sweep_here(
             outcomes += work_inside(plan, stop) if missing else []
         else:
             workers = start(plan, missing)
-        watch(rows, before, iterations, plan.target, console, ended(workers, stop, lock, console))
+        watch(watched, console, ended(workers, stop, lock, console))
     finally:
         lock.release()
     outcomes += [worker.outcome() for worker in workers]
     stopped = stop.signals > 0 or Outcome.STOPPED in outcomes
     trials = study.get_trials(deepcopy=False)
-    console.print(table(rows.read(), iterations, best_trial(trials)))
+    show(watched.standing(), [], console)
     for worker in workers:
         if worker.outcome() is None:
             say(console, f"a worker died; its log: {relative(worker.log_file)}")
-    mistakes = [plan.folder.stop_reason(), *plan.folder.mistakes()]
-    for mistake in filter(None, mistakes):
-        raise UserError(mistake)
+    raise_mistakes(plan.folder)
     tell_result(plan.study, plan.base, plan.folder, plan.target, trials, stopped, console)
     if stopped:
         return ExitCode.INTERRUPTED

@@ -8,14 +8,15 @@ from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
 from fsr.next_command import next_command, study_words
 from launch.plan import Plan, job_spec
-from launch.show.live import watch
-from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, relative, say, tell_result, tell_submission
-from launch.show.table import Rows, table
+from launch.show.live import Watched, show, watch
+from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say, tell_result, tell_submission
+from launch.show.table import Rows
 from launch.slurm.job_logs import why_nobody_works
 from launch.slurm.queue import Queue
+from launch.state.paths import relative
+from launch.state.same_failure import raise_mistakes
 from launch.state.stop import StopRequest
 from launch.state.target import reached
-from launch.state.trials import best_trial
 from launch.submit import Submission, prepare, submit
 
 
@@ -42,7 +43,7 @@ def sweep_on_slurm(
     """Say what was submitted, and watch; the workers need nothing of this process any more."""
     queue = Queue(plan.folder, on_slurm=True)
     rows = Rows(study, plan.folder, queue.holds)
-    before = rows.read()
+    watched = Watched(rows, plan.base.iterations, plan.target, rows.read())
     lock.release()
     tell(submission, ids, console)
     say(console, f"logs of the workers: {relative(plan.folder.slurm)}")
@@ -54,15 +55,13 @@ def sweep_on_slurm(
     def all_gone() -> bool:
         return stop.signals > 0 or queue.nobody_works()
 
-    watch(rows, before, plan.base.iterations, plan.target, console, all_gone, queue.notices)
+    watch(watched, console, all_gone, queue.notices)
     trials = study.get_trials(deepcopy=False)
-    console.print(table(rows.read(), plan.base.iterations, best_trial(trials)))
+    show(watched.standing(), [], console)
     if stop.signals:
         say(console, f"the jobs work on by themselves (scancel ends them); look at them: {status}")
         return ExitCode.INTERRUPTED
-    mistakes = [plan.folder.stop_reason(), *plan.folder.mistakes()]
-    for mistake in filter(None, mistakes):
-        raise UserError(mistake)
+    raise_mistakes(plan.folder)
     if not reached(plan.target, trials):
         for line in why_nobody_works(plan.folder, queue):
             say(console, line)

@@ -31,7 +31,7 @@ from launch.state.retention import clean_up_announced
 from launch.state.storage import check_not_lost, load_launched, open_launched, open_storage
 from launch.state.trial_identity import TrialIdentity
 from launch.state.trials import best_trial
-from launch.status import Status
+from launch.status import Status, tell
 from launch.sweep import check_whole, sweep, sweeping
 from launch.verify_resume import remove_earlier
 from launch.worker.job_spec import JobSpec
@@ -53,7 +53,7 @@ def damage(path, content):
 
 def picture(folder):
     console = Console(file=open(os.devnull, "w"), width=200, record=True)  # noqa: SIM115
-    console.print(Status(folder).picture())
+    tell(Status(folder), console)
     return console.export_text()
 
 

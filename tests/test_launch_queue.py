@@ -11,7 +11,7 @@ from rich.console import Console
 from fsr.errors import UserError
 from fsr.files import write_json
 from launch import doctor, infer, status, sweep, train
-from launch.show.live import watch_lines
+from launch.show.live import Watched, watch_lines
 from launch.slurm import commands, job_logs, queue
 from launch.slurm.answers import GONE, Job, QueuedJob
 from launch.slurm.commands import Silence
@@ -220,7 +220,7 @@ def test_a_watcher_hears_of_a_silence_once_and_of_its_end(folder, asked, monkeyp
 
     console = Console(file=io.StringIO(), width=200)
     monkeypatch.setattr("launch.show.live.INTERVAL_S", 0)
-    watch_lines(Nothing(), [], 10, console, ended, watched.notices)
+    watch_lines(Watched(Nothing(), 10, 1, []), console, ended, watched.notices)
     assert console.file.getvalue().splitlines() == [
         "Slurm's queue: 1 running",
         "since 1005 Slurm has not answered: `squeue` says 0",

@@ -1,15 +1,18 @@
 """What a sweep prints: rows of trials as a table, changes as lines, the live view. Made from rows, without a sweep."""
 
 import io
+import time
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from launch.show import live
-from launch.show.live import amount, changes, picture, watch_lines
-from launch.show.messages import relative, say
-from launch.show.table import Row, counted, duration, left, table
+from launch.show.live import Watched, changes, watch_lines
+from launch.show.messages import say
+from launch.show.picture import Standing, picture, worth
+from launch.show.table import Row, counted, duration, left
+from launch.state.paths import relative
 from launch.state.progress import Progress
 
 SCORES = {"val/seg_miou": 0.41234, "val/cam_miou": 0.5}
@@ -17,12 +20,6 @@ RUNNING = Row(number=3, state="running", parameters="mask_ratio 0.4", progress=P
 EVALUATED = replace(RUNNING, progress=Progress(step=50, evaluated=50, scores=SCORES, steps_per_s=2.0))
 WAITING = replace(EVALUATED, state="waiting", causes=("preempted",))
 COMPLETE = replace(EVALUATED, state="complete", seconds=185.0, value=0.41234)
-
-
-def text_of(drawable, width=140):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(drawable)
-    return console.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -44,10 +41,12 @@ def test_what_is_left_is_known_of_a_running_trial_with_a_rate():
     assert left(COMPLETE, 100) is None
 
 
-def test_the_table_has_a_row_a_trial():
-    text = text_of(table([RUNNING, WAITING, replace(COMPLETE, causes=("killed", "finished"))], 100))
-    assert "40/100" in text and "0.412" in text and "30 s" in text and "killed, finished" in text
-    assert text.count("mask_ratio 0.4") == 3
+def test_there_is_a_line_a_trial():
+    rows = [RUNNING, WAITING, replace(COMPLETE, causes=("killed", "finished"))]
+    lines = [line.plain for line in picture(Standing(rows, 100, 3), [], 140)]
+    assert len(lines) == 5
+    assert "40/100" in lines[2] and "30 s" in lines[2]
+    assert "0.412" in lines[4] and "killed, finished" in lines[4]
 
 
 @pytest.mark.parametrize(
@@ -68,16 +67,14 @@ def test_each_change_is_one_line(before, now, lines):
 
 
 def test_work_done_is_counted_in_trials():
-    failed = replace(COMPLETE, state="fail")
-    assert amount([COMPLETE, replace(COMPLETE, state="pruned"), failed, RUNNING], 100) == pytest.approx(2.4)
+    rows = [COMPLETE, replace(COMPLETE, state="pruned"), replace(COMPLETE, state="fail"), RUNNING]
+    assert sum(worth(row, 100) for row in rows) == pytest.approx(2.4)
 
 
-def test_the_live_view_shows_what_fits_and_running_trials_first():
+def test_the_time_left_is_told_from_what_was_done_since_the_sweep_began():
     rows = [replace(COMPLETE, number=number) for number in range(50)] + [replace(RUNNING, number=50)]
-    text = text_of(picture(rows, [], 100, 60, spent_s=50.0, height=20))
-    assert "│ 50 " in text and "│ 49 " in text and "│ 0 " not in text
-    assert "50 of 60 trials" in text
-    assert "10 s left" in text  # 50.4 trials in 50 s, 9.6 to go
+    watched = Watched(Reading(rows), 100, 60, rows[:40], started=time.monotonic() - 52.0)
+    assert watched.standing().left_s == pytest.approx(48.0, abs=0.5)  # 10.4 trials in 52 s, 9.6 to go
 
 
 class Reading:
@@ -89,13 +86,16 @@ class Reading:
     def read(self):
         return self.readings.pop(0)
 
+    def log_of(self, row):
+        return ""
+
 
 def test_lines_are_printed_until_the_end_and_once_more(monkeypatch):
     monkeypatch.setattr(live, "INTERVAL_S", 0)
     unclaimed = replace(RUNNING, number=4, state="waiting", parameters="")
     rows = Reading([unclaimed], [RUNNING, unclaimed], [COMPLETE, unclaimed])
     console = Console(file=io.StringIO(), width=80)
-    watch_lines(rows, [], 100, console, lambda: len(rows.readings) == 1)
+    watch_lines(Watched(rows, 100, 1, []), console, lambda: len(rows.readings) == 1)
     printed = console.file.getvalue().splitlines()
     assert printed[0] == "trial 3 starts: mask_ratio 0.4"
     assert printed[-1] == "trial 3 complete after 3 min 05 s"
@@ -108,7 +108,9 @@ def test_each_notice_is_a_line_once_and_stands_below_the_live_view(monkeypatch):
     for terminal in (False, True):
         left, rows = list(notices), Reading(*[[RUNNING]] * 5)
         console = Console(file=io.StringIO(), width=140, height=30, force_terminal=terminal)
-        live.watch(rows, [RUNNING], 100, 4, console, lambda left=left: len(left) == 1, lambda left=left: left.pop(0))
+        live.watch(
+            Watched(rows, 100, 4, [RUNNING]), console, lambda left=left: len(left) == 1, lambda left=left: left.pop(0)
+        )
         printed = console.file.getvalue()
         if terminal:
             assert all(notice in printed for notice in expected)

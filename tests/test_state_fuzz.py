@@ -32,7 +32,7 @@ from launch.state.retention import Retention
 from launch.state.storage import load_launched, open_storage
 from launch.state.target import Target
 from launch.state.trials import SUMMARY, damage_of
-from launch.status import Status
+from launch.status import Status, tell
 from launch.study import load
 from launch.worker.job_spec import JobSpec
 from launch.worker.rendezvous import Announcement, Failure, Lack
@@ -242,7 +242,7 @@ def test_ten_thousand_damaged_files_are_read_or_named(tmp_path, monkeypatch):
 
 def show_status(folder):
     with redirect_stdout(io.StringIO()):
-        Console(file=io.StringIO(), width=200).print(Status(folder).picture())
+        tell(Status(folder), Console(file=io.StringIO(), width=200))
     best = [trial for trial in load_launched(folder).get_trials(deepcopy=False) if damage_of(trial) is None]
     assert all(trial.value is None or 0 <= trial.value <= 1 for trial in best)
 

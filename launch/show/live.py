@@ -1,77 +1,87 @@
-"""Shows a sweep while it runs: a live table on a terminal, else one line for each change."""
+"""Shows a sweep while it runs: a live picture on a terminal, else one line for each change."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from fsr.score_names import CAM_MIOU, SEG_MIOU
 from launch.show.messages import say
-from launch.show.table import Row, Rows, duration, score, table
+from launch.show.picture import Standing, picture, worth
+from launch.show.table import Row, Rows, best_of, duration, score
 
 ENDED = ("complete", "pruned", "fail")
 INTERVAL_S = 0.5
-
+UNBROKEN = 10_000  # cells of a line where nobody has to fit it into a terminal
 
 Notices = Callable[[], list[str]]
 
 
-def watch(
-    rows: Rows,
-    before: list[Row],
-    iterations: int,
-    target: int,
-    console: Console,
-    ended: Callable[[], bool],
-    notices: Notices = list,
-) -> None:
-    """Show the trials until `ended` says so.
+@dataclass(frozen=True)
+class Watched:
+    """A sweep that is watched."""
 
-    `before` is how they stood when the sweep began; `notices` are sentences on who works, by default none.
-    """
+    rows: Rows
+    iterations: int
+    """Steps of a whole run."""
+    target: int
+    """Trials wanted."""
+    before: Sequence[Row]
+    """How the trials stood when the sweep began."""
+    started: float = field(default_factory=time.monotonic)
+
+    def standing(self) -> Standing:
+        """How it stands now. What is left is told from what was done since it began."""
+        rows = self.rows.read()
+        done, at_first = (sum(worth(row, self.iterations) for row in some) for some in (rows, self.before))
+        spent_s = time.monotonic() - self.started
+        left_s = (self.target - done) * spent_s / (done - at_first) if done > at_first else None
+        return Standing(rows, self.iterations, self.target, left_s, best_of(rows), self.rows.log_of)
+
+
+def watch(watched: Watched, console: Console, ended: Callable[[], bool], notices: Notices = list) -> None:
+    """Show the trials until `ended` says so; `notices` are sentences on who works, by default none."""
     if console.is_terminal:
-        watch_table(rows, before, iterations, target, console, ended, notices)
+        watch_picture(watched.standing, console, ended, notices, INTERVAL_S)
     else:
-        watch_lines(rows, before, iterations, console, ended, notices)
+        watch_lines(watched, console, ended, notices)
 
 
-def watch_table(
-    rows: Rows,
-    before: list[Row],
-    iterations: int,
-    target: int,
-    console: Console,
-    ended: Callable[[], bool],
-    notices: Notices = list,
+def watch_picture(
+    standing: Callable[[], Standing], console: Console, ended: Callable[[], bool], notices: Notices, interval_s: float
 ) -> None:
-    """A table that is drawn anew twice a second, with the notices below it."""
-    started = time.monotonic()
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    """A picture as high and wide as the terminal, drawn anew again and again."""
+    with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
         last = False
         while not last:
             last = ended()
-            spent_s = time.monotonic() - started
-            below = notices()
-            height = console.height - len(below)
-            drawn = picture(rows.read(), before, iterations, target, spent_s, height)
-            live.update(Group(drawn, *map(Text, below)), refresh=True)
-            time.sleep(0 if last else INTERVAL_S)
+            lines = picture(standing(), notices(), console.width, console.height - 1)
+            live.update(on_console(lines, console), refresh=True)
+            time.sleep(0 if last else interval_s)
 
 
-def watch_lines(
-    rows: Rows,
-    before: list[Row],
-    iterations: int,
-    console: Console,
-    ended: Callable[[], bool],
-    notices: Notices = list,
-) -> None:
+def show(standing: Standing, notices: Sequence[str], console: Console) -> None:
+    """Print how a study stands, once: what a terminal has room for; everything to a file or a pipe."""
+    fits = (console.width, console.height - 1) if console.is_terminal else (UNBROKEN, None)
+    console.print(on_console(picture(standing, notices, *fits), console), soft_wrap=not console.is_terminal)
+
+
+def on_console(lines: Sequence[Text], console: Console) -> Group:
+    """Lines as they are, each on one of the terminal's; an ellipsis has one cell on any."""
+    if console.options.ascii_only:
+        for line in lines:
+            line.plain = line.plain.replace("…", "~")
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ignore"
+    return Group(*lines)
+
+
+def watch_lines(watched: Watched, console: Console, ended: Callable[[], bool], notices: Notices = list) -> None:
     """A line for each start, evaluation and end, and for each notice once."""
-    known = {row.number: row for row in before if row.parameters}
+    known = {row.number: row for row in watched.before if row.parameters}
     told: set[str] = set()
     last = False
     while not last:
@@ -80,10 +90,10 @@ def watch_lines(
             if notice not in told:
                 say(console, notice)
             told.add(notice)
-        for row in rows.read():
+        for row in watched.rows.read():
             if row.state not in ENDED and row.seconds is None:  # not claimed, or being claimed right now
                 continue
-            for line in changes(known.get(row.number), row, iterations):
+            for line in changes(known.get(row.number), row, watched.iterations):
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
             known[row.number] = row
         time.sleep(0 if last else INTERVAL_S)
@@ -107,22 +117,3 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
     if row.state in ENDED and (before is None or before.state not in ENDED):
         lines.append(f"{name} {row.state}" + (f": {row.error}" if row.error else f" after {duration(row.seconds)}"))
     return lines
-
-
-def amount(rows: list[Row], iterations: int) -> float:
-    """Work done, in trials."""
-    parts = {"complete": 1.0, "pruned": 1.0, "fail": 0.0}
-    return sum(parts.get(row.state, row.progress.step / iterations) for row in rows)
-
-
-def picture(rows: list[Row], before: list[Row], iterations: int, target: int, spent_s: float, height: int) -> Group:
-    """The live view: the running trials and as many of the last ended as fit, and a bar over the whole study."""
-    room = max(4, height - 8)
-    shown = sorted(rows, key=lambda row: (row.state in ENDED, -row.number))[:room]
-    done = amount(rows, iterations)
-    since = done - amount(before, iterations)
-    left = duration((target - done) * spent_s / since) + " left" if since > 0 else ""
-    ended = sum(row.state in ("complete", "pruned") for row in rows)
-    foot = Table.grid(padding=(0, 2))
-    foot.add_row(f"{ended} of {target} trials", ProgressBar(target, min(done, target), width=40), left)
-    return Group(table(sorted(shown, key=lambda row: row.number), iterations), foot)

@@ -1,16 +1,14 @@
 """What a sweep says: before it works, when it has submitted, and what came out."""
 
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.config import TrainConfig
 from fsr.next_command import next_command, study_words
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, relative
 from launch.state.trials import DONE, best_trial, count, repeats_among
 from launch.study import Study
 
@@ -109,8 +107,3 @@ def more_trials(study: Study, base: TrainConfig, searched: int) -> str:
     if wanted > searched:
         return f"more trials: {again('--trials', str(wanted))}"
     return f"all {size} settings of the study have had their trial"
-
-
-def relative(path: Path) -> str:
-    """A path as seen from here, if that is shorter."""
-    return min(os.path.relpath(path), str(path), key=len)

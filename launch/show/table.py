@@ -1,19 +1,19 @@
-"""The trials of a study as rows: read from Optuna's storage and the run folders alone, and drawn as a table."""
+"""The trials of a study as rows: read from Optuna's storage and the run folders alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.table import Table
-from rich.text import Text
 
 from fsr.json_file import UNREADABLE, DamagedError
-from fsr.score_names import CAM_MIOU, SEG_MIOU, score_text
+from fsr.score_names import score_text
 from fsr.setting_text import settings_text
 from launch.state.attempts import Attempt
 from launch.state.damage import in_words
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, relative
 from launch.state.progress import Progress
 from launch.state.trial_identity import Strangers
 from launch.state.trials import CODE, ERROR, SEED, damage_of, is_repeat, summary_of
@@ -51,6 +51,10 @@ class Row:
     """The code versions that trained it."""
     bytes: int = 0
     """What its run has on the disk."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What `parameters` tells: the parameters, and the seed of a repeat."""
+    repeat: bool = False
+    """Whether it has a setting of the search again, with another seed."""
 
 
 class Rows:
@@ -85,9 +89,10 @@ class Rows:
 
     def _sound_row(self, trial: FrozenTrial) -> Row:
         state = trial.state.name.lower()
-        parameters = settings_text(trial.params)
-        if parameters and is_repeat(trial):  # one that nobody has claimed yet has no parameters
-            parameters += f"  seed {trial.user_attrs[SEED]}"
+        settings = dict(trial.params)
+        if settings and is_repeat(trial):  # one that nobody has claimed yet has no parameters
+            settings |= {SEED: trial.user_attrs[SEED]}
+        parameters = settings_text(settings)
         if trial.state.is_finished():
             summary = summary_of(trial)
             return Row(
@@ -108,6 +113,8 @@ class Rows:
                 value=trial.value,
                 code=tuple(trial.user_attrs.get(CODE, ())),
                 bytes=summary.get("bytes", 0),
+                settings=settings,
+                repeat=is_repeat(trial),
             )
         run, attempt_log = self._folder.run(trial.number), self._folder.attempt_log(trial.number)
         stranger = self._strangers.stranger_in(run, trial) if trial.state == TrialState.RUNNING else None
@@ -127,31 +134,28 @@ class Rows:
             gpu_seconds=attempt_log.gpu_seconds(),
             code=tuple(trial.user_attrs.get(CODE, ())),
             bytes=run.bytes(),
+            settings=settings,
+            repeat=is_repeat(trial),
         )
 
-
-def table(rows: list[Row], iterations: int, best: FrozenTrial | None = None) -> Table:
-    """The rows as a table; the best trial is set off."""
-    drawn = Table("trial", "parameters", "state", "step", "seg mIoU", "cam mIoU", "steps/s", "time", "left", "ended by")
-    for row in rows:
-        rate = row.progress.steps_per_s
-        drawn.add_row(
-            str(row.number),
-            row.parameters,
-            Text(row.state, STYLES.get(row.state, "dim")),
-            f"{row.progress.step}/{iterations}",
-            score(row, SEG_MIOU),
-            score(row, CAM_MIOU),
-            f"{rate:.2f}" if rate else "",
-            duration(row.seconds),
-            duration(left(row, iterations)),
-            counted(row.causes),
-            style="bold" if best is not None and row.number == best.number else "",
-        )
-    return drawn
+    def log_of(self, row: Row) -> str:
+        """Where a trial's own error is told, or else the log of the job that worked on it last; empty if neither is."""
+        file = self._folder.run(row.number).folder / "error.txt"
+        if not file.exists():
+            with suppress(*UNREADABLE):  # the row tells of it
+                attempts = self._folder.attempt_log(row.number).attempts()
+                file = self._folder.job_log(attempts[-1].job) if attempts else file
+        return relative(file) if file.exists() else ""
 
 
-def damaged(rows: list[Row]) -> list[str]:
+def best_of(rows: Sequence[Row]) -> int | None:
+    """Number of the best trial of the search; of equal ones the first. None if none has finished."""
+    finished = [row for row in rows if row.state == "complete" and row.value is not None and not row.repeat]
+    best = min(finished, key=lambda row: (-(row.value or 0.0), row.number), default=None)
+    return None if best is None else best.number
+
+
+def damaged(rows: Sequence[Row]) -> list[str]:
     """A line for each damaged trial: what of it cannot be read, and why."""
     return [f"trial {row.number} is damaged: {row.error}" for row in rows if row.state == DAMAGED]
 

@@ -20,11 +20,6 @@ MOST = 5  # of the last such jobs are asked for
 LOG = re.compile(r"(\d+_\d+)_\d+_log\.(out|err)")
 
 
-def error_log(folder: LaunchFolder, job_id: str) -> Path:
-    """Where the batch script of a job and its rank 0 write their errors; beside it is `…_log.out`."""
-    return folder.slurm / f"{job_id}_0_log.err"
-
-
 def last_arrays(folder: LaunchFolder) -> list[str]:
     """Ids of the arrays of the last submission."""
     last = max(folder.slurm.glob("submission_????_arrays.json"), default=None)
@@ -109,7 +104,7 @@ def state_of(folder: LaunchFolder, job_id: str) -> str | None:
 
 def end_of_log(folder: LaunchFolder, job_id: str) -> tuple[Path, list[str]] | None:
     """The log of a job's errors, or else of its output, and its last lines; None if it wrote nothing."""
-    errors = error_log(folder, job_id)
+    errors = folder.job_log(job_id)
     for file in (errors, errors.with_suffix(".out")):
         lines = last_lines(file)
         if lines:

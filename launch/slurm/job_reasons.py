@@ -45,6 +45,22 @@ REASONS = {
 }
 
 
+# Why a job waits that will start by itself, in words, by the same rule.
+WAITS = {
+    "Priority": "jobs of higher priority go first",
+    "Resources": "it is the next, as soon as nodes are free",
+    "BeginTime": "its time has not come; after a requeue that takes about two minutes",
+    "Dependency": "another job has to end first",
+    "JobArrayTaskLimit": "as many of its array run as may",
+    "Licenses": "licences are taken",
+    "Reservation": "its reservation has not begun",
+    "ReqNodeNotAvail.*|NodeDown": "nodes that it needs are down, draining or reserved",
+    "Partition(Down|Inactive)": "the partition takes no jobs for now",
+    "(QOS|Assoc).*(PerUser|PerAccount|JobsLimit).*|(QOS|Assoc)Grp.*": "your jobs, or your group's, use all they may",
+    "Prolog|Cleaning": "its node is being made ready",
+}
+
+
 def outlook(job: QueuedJob) -> Outlook:
     """What becomes of a job."""
     if job.state in STATES:
@@ -76,6 +92,17 @@ def remedy(found: Outlook, ids: Collection[str]) -> str | None:
         Outlook.CONTINUE: f"scancel --signal=CONT {' '.join(ids)}, or {cancel}",
         Outlook.NEVER: f"{cancel}, and ask for what the cluster can give",
     }.get(found)
+
+
+def waits(jobs: Mapping[str, QueuedJob]) -> list[str]:
+    """Why jobs wait that will start by themselves, a sentence for each reason that has one."""
+    reasons = Counter(job.reason for job in workers(jobs).values() if job.state == "PENDING")
+    said = []
+    for reason, number in sorted(reasons.items()):
+        words = next((text for pattern, text in WAITS.items() if re.fullmatch(pattern, reason.replace(" ", "_"))), None)
+        if words:
+            said.append(f"{number} {'job waits' if number == 1 else 'jobs wait'} ({reason}): {words}")
+    return said
 
 
 def remedies(jobs: Mapping[str, QueuedJob]) -> list[str]:

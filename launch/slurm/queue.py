@@ -84,7 +84,7 @@ class Queue:
             return [f"since {_clock(since)} Slurm has not answered: {words}"] if silent else []
         again = [f"Slurm answers again since {_clock(self._answers_since)}"] if self._answers_since else []
         waiting = [f"Slurm's queue: {job_reasons.summary(jobs)}"] if jobs else []
-        return [*again, *waiting, *job_reasons.remedies(jobs)]
+        return [*again, *waiting, *job_reasons.waits(jobs), *job_reasons.remedies(jobs)]
 
     def holds(self, attempt: Attempt) -> bool:
         """Whether an attempt that has not ended still works, as far as can be known from here."""

@@ -102,6 +102,14 @@ class LaunchFolder:
         """Comment of all its Slurm jobs, which has its id as well: some sites rewrite the one, some the other."""
         return f"fsr {self.identity or UNIDENTIFIED}"
 
+    def worker_lock(self, process: int) -> FileLock:
+        """Held by a local worker, by its process, for as long as it lives."""
+        return FileLock(self.locks / f"local_{process}.lock")
+
+    def job_log(self, job_id: str) -> Path:
+        """Where the batch script of a job and its rank 0 write their errors; beside it is `…_log.out`."""
+        return self.slurm / f"{job_id}_0_log.err"
+
     def stop_reason(self) -> str | None:
         """Why its workers were stopped, as the stop file says; a user's own file says nothing. None without one."""
         try:
@@ -215,6 +223,11 @@ def no_study(folder: StudyFolder, what: str = "study") -> str:
     shown = ", ".join(there[:MOST_NAMED]) + (f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else "")
     beside = f"studies there: {shown}" if there else "there is none beside it"
     return f"there is no {what} in {folder.folder}; {beside}; another folder of studies is named with --runs"
+
+
+def relative(path: Path) -> str:
+    """A path as seen from here, if that is shorter."""
+    return min(os.path.relpath(path), str(path), key=len)
 
 
 class ResultsFolder(LaunchFolder):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
+from fsr.errors import UserError
 from fsr.files import write_atomically, write_json
 from fsr.json_file import UNREADABLE, read_json
 from launch.state.attempts import Attempt
@@ -36,6 +37,10 @@ REMEDIES = (
     ),
     ("", "mend what it names; where that is code, --renew-code lets the workers run the mended one"),
 )
+
+
+class StoppedError(UserError):
+    """The study was stopped so: what was begun stays, and is resumed once the user has mended the cause."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,15 @@ class SameFailure:
         """Whether one more would do, so that no trial is to be given up yet for these."""
         return len(self.failures) == SAME - 1
 
-    @property
-    def sentence(self) -> str:
-        """What happened, and what mends it."""
+    def sentence(self, folder: StudyFolder) -> str:
+        """What happened in the study of this folder, and what mends it."""
         numbers = sorted({number for number, _ in self.failures})
         number, last = self.failures[-1]
         whose = f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {', '.join(map(str, numbers))}"
         where = f" ({last.place})" if last.place else ""
         is_mistake = last.cause == "cancelled"  # whose sentence says what to do
         mend = "mend that" if is_mistake else next(mend for words, mend in REMEDIES if re.search(words, last.detail))
-        traceback = "" if is_mistake else f" (traceback: trial_{number:04d}/error.txt)"
+        traceback = "" if is_mistake else f" (traceback: {folder.run(number).folder}/error.txt)"
         return (
             f"{len(self.failures)} attempts on {whose} ended in the same way, and no trial has come further, so the "
             f"study was stopped: {last.detail}{where}; {mend}, then run the same command again: every trial is tried "
@@ -153,9 +157,10 @@ def stops_of(folder: StudyFolder) -> list[Stopped]:
 def stop_study(folder: StudyFolder, failure: SameFailure, now: float) -> None:
     """Let all workers of a study end, and say why. The claim lock must be held: the first of several says it."""
     if not folder.stop_file.exists():
-        stops = [*stops_of(folder), Stopped(failure.signature, now, failure.sentence)]
+        sentence = failure.sentence(folder)
+        stops = [*stops_of(folder), Stopped(failure.signature, now, sentence)]
         write_json(folder.stopped_file, [asdict(stop) for stop in stops])
-        write_atomically(folder.stop_file, failure.sentence.encode())
+        write_atomically(folder.stop_file, sentence.encode())
 
 
 def that_count(folder: StudyFolder, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -167,3 +172,12 @@ def that_count(folder: StudyFolder, attempts: Sequence[Attempt]) -> list[Attempt
         for attempt in attempts
         if not any(signature(attempt) == stop.signature and attempt.started <= stop.at for stop in stops)
     ]
+
+
+def raise_mistakes(folder: StudyFolder) -> None:
+    """Raise UserError if a worker met something that the user has to mend: why it stopped the study goes first."""
+    reason = folder.stop_reason()
+    if reason:
+        raise StoppedError(reason)
+    for mistake in folder.mistakes():
+        raise UserError(mistake)

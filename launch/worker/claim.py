@@ -93,7 +93,7 @@ def claim(
         free, busy = _running_trials(session, folder, job)
         # Read again: a worker tells before it lets go, so now the state of each free trial is the last word.
         trials = session.get_trials(deepcopy=False)
-        for number, lock in free.items():
+        for number in free:
             if trials[number].state == TrialState.RUNNING:
                 close_lost(folder, number, partial(cause_of_lost_attempt, identity=folder.identity))
         failure = failure_of_all(folder, trials, code, target.since)

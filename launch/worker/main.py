@@ -72,6 +72,9 @@ def main() -> None:
         if rendezvous.rank == 0:
             report_mistake(folder, environment, error)
         sys.exit(ExitCode.MISTAKE)
+    if spec.sweep_pid is not None:
+        alive = folder.worker_lock(os.getpid())  # by which it is counted
+        alive.acquire()
     with stop_request(spec, folder) as stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         try:
@@ -84,6 +87,8 @@ def main() -> None:
             HEARTBEAT.start("ending")
         finally:  # whatever comes now, this process ends as it has decided
             signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+            if spec.sweep_pid is not None:
+                alive.path.unlink(missing_ok=True)
 
 
 def exit_code(outcome: Outcome, spec: JobSpec) -> ExitCode:

@@ -153,7 +153,7 @@ class StudyWorker:
         return end != "broken"
 
     def _may_be_common(self, study: optuna.Study) -> bool:
-        """Whether the first attempts failed in the same way so far: then the next claim says what becomes of a trial."""
+        """Whether the first attempts failed in the same way so far: the next claim then says what becomes of them."""
         trials = study.get_trials(deepcopy=False)
         failure = failure_of_all(self.folder, trials, self.code, Target.of(self.folder).since)
         return failure is not None and (failure.suspected or failure.stops)
