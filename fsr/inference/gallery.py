@@ -1,7 +1,7 @@
 """The report of an inference: its scores, and the worst images of each class; or of two, and where they differ most."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -46,13 +46,16 @@ def write_gallery(config: InferConfig, source: Source, answered: Answered) -> No
 
 
 def write_comparison(config: InferConfig, source: Source, answered: Answered, other: Answered) -> Path:
-    """Write the report of two inferences of the same images: those whose mean IoU differs most. Returns its file."""
+    """Write the report of two inferences of the same images: those whose mean IoU differs most. Returns its file.
+
+    The other one is A and this one B, so a difference above 0 says that this one is better.
+    """
     others = {brief.name: brief for brief in other.briefs}
-    both = [Shown((brief, others[brief.name])) for brief in answered.briefs if brief.name in others]
+    both = [Shown((others[brief.name], brief)) for brief in answered.briefs if brief.name in others]
     both.sort(key=lambda shown: (shown.change is None, -abs(shown.change or 0), shown.briefs[0].name))
     file = answered.results.comparison_file(other.results.folder)
-    title = f"{config.dataset} {config.infer_set}: {answered.results.folder} and {other.results.folder}"
-    _write(file, title, config, source, (answered, other), both[: config.report_images])
+    title = f"{config.dataset} {config.infer_set}: {other.results.folder} and {answered.results.folder}"
+    _write(file, title, config, source, (other, answered), both[: config.report_images])
     return file
 
 
@@ -67,13 +70,9 @@ def _write(
         class_names=source.class_names,
         sides=[_side(letter, side) for letter, side in zip(letters, sides, strict=True)],
         columns=[TITLES[kind] for kind in _COLUMNS if any(kind in _kinds(side.results) for side in sides)],
-        gallery=_in_threads(draw, shown, config.threads or torch.get_num_threads()),
+        gallery=bounded_map(draw, shown, config.threads or torch.get_num_threads()),
         images=sides[0].totals.images,
     )
-
-
-def _in_threads(draw: Callable[[Shown], GalleryImage], shown: list[Shown], threads: int) -> Iterator[GalleryImage]:
-    return bounded_map(draw, shown, threads)
 
 
 def _side(letter: str, answered: Answered) -> Side:
