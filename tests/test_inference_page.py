@@ -344,7 +344,7 @@ def test_an_image_takes_at_most_20_000_bytes_of_the_page(kind, sides, tmp_path):
     columns = ("CAM", "aux CAM", "segmentation", "segmentation + CRF", "pseudo labels")
     draw = np.random.default_rng(0)
     gallery = []
-    number_of = 8 if kind == "photographs" else 4
+    number_of = 3 if kind == "photographs" else 4
     for number in range(number_of):
         if kind == "noise":
             picture = Image.effect_noise((500, 375), 80).convert("RGB")
