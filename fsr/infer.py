@@ -35,6 +35,7 @@ from fsr.distributed import own_number
 from fsr.errors import LoaderError, UserError, reports_user_errors
 from fsr.files import atomic_file
 from fsr.heartbeat import HEARTBEAT
+from fsr.inference.answered import check_comparable
 from fsr.inference.config import InferConfig, Thresholds, parse
 from fsr.inference.finisher import Finished
 from fsr.inference.journal import DoneImages, Journal, Results, fingerprint
@@ -73,6 +74,8 @@ class Inference:
         if left_out is not None:
             print(left_out)
         check_folder(self.results.folder, "--output_folder")
+        if config.compare:
+            check_comparable(config.compare, self.results, self.settings, {item.name for item in self.items})
         self._done = DoneImages(self.results)
         self._summarised = False
 
@@ -172,7 +175,7 @@ def identity(config: InferConfig) -> dict[str, Any]:
     """The settings that the results depend on. Results of another identity are not resumed."""
     here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
     how = ("batch_size", "workers", "threads", "postprocess")
-    later = ("report", "report_images", "skip_bad", "checkpoint")
+    later = ("report", "report_images", "compare", "skip_bad", "checkpoint")
     chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *how, *later)}
     return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
 

@@ -95,31 +95,6 @@ def overlay(picture: Tensor, label: Tensor) -> Tensor:
     return picture * (1 - 0.6 * shown) + 0.6 * shown * colours(label)
 
 
-PREVIEW_WIDTH = 200
-
-
-def strip(pictures: Tensor, ground_truth: Tensor | None, cams: Tensor, labels: list[Tensor]) -> Tensor:
-    """Small tiles side by side, [B, 3, h, n w]: images [B, 3, H, W], ground truth, CAM and label maps, each [B, H, W].
-
-    Without ground truth its tile stays black.
-    """
-    height, width = pictures.shape[-2:]
-    size = (max(1, round(PREVIEW_WIDTH / width * height)), PREVIEW_WIDTH)
-
-    def small(maps: Tensor) -> Tensor:
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
-
-    def small_label(label: Tensor) -> Tensor:
-        return F.interpolate(label[:, None].float(), size=size, mode="nearest")[:, 0]
-
-    pictures, cam = small(pictures), small(cams[:, None])[:, 0]
-    first, *others = map(
-        colours,
-        [torch.zeros_like(cam) if ground_truth is None else small_label(ground_truth), *map(small_label, labels)],
-    )
-    return torch.cat([pictures, first, heat(pictures, cam), *others], dim=3)
-
-
 def pixels_of(picture: Tensor) -> Tensor:
     """Picture [..., 3, H, W] in [0, 1] as 8-bit pixels [..., H, W, 3]."""
     return (picture.clamp(0, 1) * 255).round().byte().movedim(-3, -1).contiguous()

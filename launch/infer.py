@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
             stopped = method.open_inference(config).answer_shard(config.shard, stop) == "stopped"
         sys.exit(ExitCode.INTERRUPTED if stopped else ExitCode.DONE)
     places = {name: getattr(config, name).absolute() for name in ("checkpoint", "data_folder")}
-    lists = config.list_folder.absolute() if config.list_folder else None
+    optional = ("list_folder", "compare")
+    places |= {name: getattr(config, name).absolute() for name in optional if getattr(config, name)}
     folder = ResultsFolder(config.results_folder.resolve())
-    config = replace(config, **places, list_folder=lists, output_folder=folder.folder)
+    config = replace(config, **places, output_folder=folder.folder)
     check_rights(folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")

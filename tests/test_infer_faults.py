@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_clear_error_and_the_same_command_resumes(voc, checkp
         assert 0 < len(done) < 24
         for name in done:  # what the journal says is there
             Image.open(small / f"out/crf/{name}.png").load()
-            Image.open(small / f"out/previews/{name}.jpg").load()
+            Image.open(small / f"out/cam_maps/{name}.png").load()
         subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
         scores = infer("voc", checkpoint, voc, small / "out", *flags)
         assert scores["images"] == 24

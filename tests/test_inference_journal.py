@@ -160,13 +160,13 @@ def test_results_without_settings_are_of_nobody(voc, checkpoint, tmp_path, capsy
     assert f"{tmp_path} holds results, but no settings.json" in told
 
 
-def test_a_report_whose_preview_is_gone_is_one_sentence(voc, checkpoint, tmp_path, capsys):
+def test_a_report_whose_cam_maps_are_gone_is_one_sentence(voc, checkpoint, tmp_path, capsys):
     infer("voc", checkpoint, voc, tmp_path, *FLAGS)
-    preview = next((tmp_path / "previews").iterdir())
-    preview.unlink()
-    os.mkfifo(preview)
+    maps = next((tmp_path / "cam_maps").iterdir())
+    maps.unlink()
+    os.mkfifo(maps)
     told = complaint(capsys, "voc", checkpoint, voc, tmp_path, *FLAGS, "--report", "true")
-    assert f"image {preview} cannot be read: it is a FIFO" in told
+    assert f"image {maps} cannot be read: it is a FIFO" in told
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from fsr.config import TrainConfig, typed_config
 from fsr.errors import UserError
 
 THREADS_ON_SLURM = 4
-_PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint")
+_PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint", "compare")
 
 
 class Thresholds(NamedTuple):
@@ -91,9 +91,11 @@ class InferConfig:
     save_logits: bool = False
     """Save the segmentation logits of each scale, float16 on the patch grid."""
     report: bool = False
-    """Write report.html: tables, curves and a gallery, in one file."""
+    """Write report.html: tables, curves, confusions and a gallery, in one file."""
+    compare: Path | None = None
+    """Results folder of another inference of the same list: write a page that shows where the two differ most."""
     report_images: Annotated[int, COUNT] = 400
-    """Largest number of images in its gallery: the worst of each class in turn."""
+    """Largest number of images in a page's gallery: the worst of each class in turn, or those that differ most."""
     skip_bad: bool = False
     """Leave out images whose files cannot be read, and report their names and number, instead of stopping."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fsr.data.images import IGNORED
 from fsr.data.palette import palette_png
 from fsr.files import atomic_file, write_atomically
+from fsr.inference.cam_maps import CamMaps, write_cam_maps
 from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord
 from fsr.inference.journal import Results
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
     ground_truth: Tensor | None  # uint8 [H, W]
     labels: dict[str, Tensor]  # kind of labels: uint8 [H, W]
     counts: dict[str, Tensor]  # kind of scores: [entries of its counts]; empty without ground truth
-    preview: Tensor  # uint8 [h, w, 3]
+    cam_maps: CamMaps
     overlay: Tensor | None  # uint8 [H, W, 3]; None unless it is saved
     heats: dict[int, Tensor]  # class id: uint8 [H, W, 3]; empty unless they are saved
     grids: list[np.ndarray]  # a scale: float16 [C, h, w]; empty unless they are saved
@@ -41,7 +42,7 @@ class Answer(NamedTuple):
             ground_truth,
             {kind: labels[i] for kind, labels in answers.labels.items()},
             {kind: counts[i] for kind, counts in answers.counts.items()},
-            answers.previews[i],
+            CamMaps(tuple(answers.classes[i].tolist()), answers.cam_maps[i].numpy()),
             None if answers.overlays is None else answers.overlays[i],
             dict(zip(answers.classes[i].tolist(), answers.heats[i], strict=True)) if answers.heats else {},
             [grid[i].numpy() for grid in answers.grids],
@@ -64,7 +65,7 @@ class Finisher:
         results, name = self.results, answer.name
         for kind, label in answer.labels.items():
             write_atomically(results.label_file(kind, name), palette_png(label.numpy()))
-        write_jpeg(results.preview_file(name), answer.preview)
+        write_cam_maps(results.cam_maps_file(name), answer.cam_maps)
         if answer.overlay is not None:
             write_jpeg(results.overlay_file(name), answer.overlay)
         for class_id, heat in answer.heats.items():

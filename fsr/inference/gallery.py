@@ -1,84 +1,161 @@
-"""The report of an inference: its scores, and the worst images of each class."""
+"""The report of an inference: its scores, and the worst images of each class; or of two, and where they differ most."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from fsr.data.images import refusing
+import numpy as np
+import torch
+
+from fsr.bounded_map import bounded_map
+from fsr.data.images import read_image, read_mask
+from fsr.data.source import Source
+from fsr.inference.answered import Answered, Brief
+from fsr.inference.cam_maps import KINDS as CAM_KINDS
+from fsr.inference.cam_maps import CamMaps, read_cam_maps
 from fsr.inference.config import InferConfig
-from fsr.inference.image_record import ImageRecord
 from fsr.inference.journal import Results
-from fsr.inference.report import GalleryImage, write_report
-from fsr.inference.totals import TITLES, Totals
-from fsr.regular_file import read_regular
+from fsr.inference.report import GalleryImage, ImageAnswer, Side, write_report
+from fsr.inference.tiles import tiles
+from fsr.inference.totals import TITLES
 
 UNION = "false positives and negatives as shares of the union of ground truth and CAM"
+GROUND_TRUTH = "ground truth"
+_COLUMNS = (*CAM_KINDS, "segmentation", "crf", "pseudo_labels")
 
 
-def write_gallery(
-    config: InferConfig, results: Results, totals: Totals, images: list[ImageRecord], class_names: tuple[str, ...]
-) -> None:
-    """Write report.html from the saved results. Opens no image and runs no network.
+class Shown(NamedTuple):
+    """An image of the gallery: its record in each of the inferences."""
 
-    `images` are the records of the journals, `without_counts`.
+    briefs: tuple[Brief, ...]
+
+    @property
+    def change(self) -> float | None:
+        """How much higher the last one's mean IoU is than the first one's."""
+        first, last = self.briefs[0].iou, self.briefs[-1].iou
+        return None if first is None or last is None else last - first
+
+
+def write_gallery(config: InferConfig, source: Source, answered: Answered) -> None:
+    """Write report.html from the saved results: the worst images of each class. Runs no network."""
+    shown = [Shown((brief,)) for brief in worst_of_each_class(answered.briefs, config.report_images)]
+    title = f"{config.dataset} {config.infer_set}: {config.checkpoint}"
+    _write(answered.results.report_file, title, config, source, (answered,), shown)
+
+
+def write_comparison(config: InferConfig, source: Source, answered: Answered, other: Answered) -> Path:
+    """Write the report of two inferences of the same images: those whose mean IoU differs most. Returns its file.
+
+    The other one is A and this one B, so a difference above 0 says that this one is better.
     """
-    shown = worst_of_each_class(images, config.report_images)
-    made = results.made()
-    names = ("weights", "scales", "precision", "crf", "pseudo_labels")
-    chosen = {name: getattr(config, name) for name in names} | {"bkg_threshold": totals.threshold}
-    scores = totals.scores()
-    main = ("crf", "segmentation") if config.crf else ("segmentation",)
-    order = [kind for kind in (*main, *TITLES) if kind in scores]
-    columns = ["image", "ground truth", "CAM", TITLES["segmentation"]] + [TITLES["crf"]] * config.crf
+    others = {brief.name: brief for brief in other.briefs}
+    both = [Shown((others[brief.name], brief)) for brief in answered.briefs if brief.name in others]
+    both.sort(key=lambda shown: (shown.change is None, -abs(shown.change or 0), shown.briefs[0].name))
+    file = answered.results.comparison_file(other.results.folder)
+    title = f"{config.dataset} {config.infer_set}: {other.results.folder} and {answered.results.folder}"
+    _write(file, title, config, source, (other, answered), both[: config.report_images])
+    return file
+
+
+def _write(
+    file: Path, title: str, config: InferConfig, source: Source, sides: Sequence[Answered], shown: list[Shown]
+) -> None:
+    draw = partial(_drawn, source, config.infer_set, [side.results for side in sides])
+    letters = "AB" if len(sides) > 1 else ("",)
     write_report(
-        results.report_file,
-        title=f"{config.dataset} {config.infer_set}: {config.checkpoint}",
+        file,
+        title=title,
+        class_names=source.class_names,
+        sides=[_side(letter, side) for letter, side in zip(letters, sides, strict=True)],
+        columns=[TITLES[kind] for kind in _COLUMNS if any(kind in _kinds(side.results) for side in sides)],
+        gallery=bounded_map(draw, shown, config.threads or torch.get_num_threads()),
+        images=sides[0].totals.images,
+    )
+
+
+def _side(letter: str, answered: Answered) -> Side:
+    totals, made = answered.totals, answered.results.made()
+    settings = made["settings"]
+    names = ("weights", "scales", "precision", "crf", "pseudo_labels")
+    chosen = {name: settings.get(name) for name in names} | {"bkg_threshold": totals.threshold}
+    scores = totals.scores()
+    main = ("crf", "segmentation")
+    order = [kind for kind in dict.fromkeys((*main, *TITLES)) if kind in scores]
+    return Side(
+        letter,
         facts={
-            "checkpoint": f"{config.checkpoint} (SHA-256 {str(made['settings']['checkpoint_sha256'])[:12]}…)",
+            "results": str(answered.results.folder),
+            "checkpoint": f"{answered.checkpoint} (SHA-256 {str(settings.get('checkpoint_sha256'))[:12]}…)",
             "date": str(made["provenance"].get("started")),
             "commit": str(made["provenance"].get("git_commit")),
             "settings": ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None),
             "skipped": f"{len(totals.skipped)} images that could not be read",
             "CAM errors": UNION,
         },
-        class_names=class_names,
-        scores={TITLES[kind]: scores[kind] for kind in dict.fromkeys(order)},
+        scores={TITLES[kind]: scores[kind] for kind in order},
         cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if q.get("best_miou") is not None},
-        columns=columns,
-        gallery=[
-            GalleryImage(
-                record["name"],
-                tuple(record.get("classes", ())),
-                record.get("iou"),
-                _preview(results.preview_file(record["name"])),
-            )
-            for record in shown
-        ],
-        images=totals.images,
+        confusion={TITLES[kind]: totals.matrix(kind).counts.tolist() for kind in order},
     )
 
 
-def _preview(file: Path) -> bytes:
-    with refusing(file, "image"):
-        return read_regular(file)
+def _drawn(source: Source, split: str, results: Sequence[Results], shown: Shown) -> GalleryImage:
+    """The pictures of an image, read from data set and results. Raises UserError for a file that cannot be read."""
+    name = shown.briefs[0].name
+    picture = read_image(source.image_file(name, split))
+    layers: dict[str, np.ndarray | CamMaps] = {}
+    truth = source.ground_truth(name, split, picture.size)
+    if truth is not None:
+        layers[GROUND_TRUTH] = truth
+    titles = []
+    for number, of in enumerate(results):
+        found = _layers(of, name, picture.size, len(source.class_names))
+        titles.append([*found])
+        layers |= {f"{number} {title}": layer for title, layer in found.items()}
+    made = tiles(picture, layers)
+    return GalleryImage(
+        name=name,
+        classes=tuple(sorted({class_id for brief in shown.briefs for class_id in brief.classes})),
+        size=made.size,
+        photograph=made.photograph,
+        ground_truth=made.strips.get(GROUND_TRUTH),
+        answers=tuple(
+            ImageAnswer(brief.iou, {title: made.strips[f"{number} {title}"] for title in of}, brief.confusion)
+            for number, (brief, of) in enumerate(zip(shown.briefs, titles, strict=True))
+        ),
+    )
 
 
-def without_counts(record: ImageRecord) -> ImageRecord:
-    """What the gallery needs of an image's record: so little that those of a whole data set can be held."""
-    brief = record.copy()
-    brief.pop("counts", None)
-    return brief
+def _layers(results: Results, name: str, size: tuple[int, int], classes: int) -> dict[str, np.ndarray | CamMaps]:
+    """What an inference says of an image, by title in the order of the columns."""
+    kinds = _kinds(results)
+    layers: dict[str, np.ndarray | CamMaps] = {}
+    if CAM_KINDS[0] in kinds:
+        found = read_cam_maps(results.cam_maps_file(name))
+        layers = {TITLES[kind]: CamMaps(found.classes, found.maps[i]) for i, kind in enumerate(CAM_KINDS)}
+    labels = [kind for kind in kinds if kind not in CAM_KINDS]
+    return layers | {TITLES[kind]: read_mask(results.label_file(kind, name), size, classes) for kind in labels}
 
 
-def worst_of_each_class(images: list[ImageRecord], limit: int) -> list[ImageRecord]:
-    """At most `limit` images: the worst of each class in turn, so that no class is missing; skipped images are not."""
-    brief = [record for record in images if "skipped" not in record]
-    brief.sort(key=lambda record: (record.get("iou") is None, record.get("iou") or 0, record["name"]))
+def _kinds(results: Results) -> list[str]:
+    """What an inference saved of each image. Version 0.1.0 saved no maps of CAMs."""
+    folders = {kind: "cam_maps" if kind in CAM_KINDS else kind for kind in _COLUMNS}
+    return [kind for kind, folder in folders.items() if (results.folder / folder).exists()]
+
+
+def worst_of_each_class(briefs: Sequence[Brief], limit: int) -> list[Brief]:
+    """At most `limit` images: the worst of each class in turn, so that no class is missing. The worst comes first."""
+
+    def badness(brief: Brief) -> tuple[bool, float, str]:
+        return brief.iou is None, brief.iou or 0, brief.name
+
     places: dict[int, int] = defaultdict(int)  # how many worse images a class has
     ranked = []
-    for record in brief:
-        classes = record.get("classes") or [0]
-        ranked.append((min(places[class_id] for class_id in classes), record))
+    for brief in sorted(briefs, key=badness):
+        classes = brief.classes or (0,)
+        ranked.append((min(places[class_id] for class_id in classes), brief))
         for class_id in classes:
             places[class_id] += 1
     ranked.sort(key=lambda pair: pair[0])
-    return [record for _, record in ranked[:limit]]
+    return sorted((brief for _, brief in ranked[:limit]), key=badness)

@@ -20,7 +20,7 @@ from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
 # Folders of an image's files.
-KINDS = ("segmentation", "crf", "pseudo_labels", "previews", "overlays", "cam", "logits")
+KINDS = ("segmentation", "crf", "pseudo_labels", "cam_maps", "overlays", "cam", "logits")
 _LONGEST_LINE = 1 << 24
 
 
@@ -41,16 +41,20 @@ class Results:
         self.scores_file = self.folder / "scores.json"
         self.table_file = self.folder / "scores.csv"
         self.cam_quality_file = self.folder / "cam_quality.json"
-        self.report_file = self.folder / "report.html"
+        self.report_file = self.folder / "report.html"  # with another's results beside it: comparison_file
         self.archive_file = self.folder / "VOC2012_comp6_test_cls.tar.gz"
+
+    def comparison_file(self, other: Path) -> Path:
+        """The report of these results beside those in another folder."""
+        return self.folder / f"compare_{other.parent.name}_{other.name}.html"
 
     def label_file(self, kind: str, name: str) -> Path:
         """Labels of an image: a palette PNG whose values are the classes. `kind` is segmentation, crf, …"""
         return self.folder / kind / f"{name}.png"
 
-    def preview_file(self, name: str) -> Path:
-        """The image, its ground truth, CAM and labels side by side, small."""
-        return self.folder / "previews" / f"{name}.jpg"
+    def cam_maps_file(self, name: str) -> Path:
+        """The CAMs of an image, small, for reports."""
+        return self.folder / "cam_maps" / f"{name}.png"
 
     def overlay_file(self, name: str) -> Path:
         """The image overlaid with the colours of its labels."""

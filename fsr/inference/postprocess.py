@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fsr.crf import crf_pseudo_label, dense_crf_batch
 from fsr.data.images import IGNORED
+from fsr.inference.cam_maps import small_cams
 from fsr.inference.config import InferConfig, Thresholds
 from fsr.inference.multi_scale import MultiScale
 from fsr.metrics import CamScores, ConfusionMatrix
-from fsr.pictures import heat, overlay, pixels_of, strip
+from fsr.pictures import heat, overlay, pixels_of
 from fsr.refine import refined_pseudo_label
 
 
@@ -22,9 +23,9 @@ class Answers(NamedTuple):
 
     labels: dict[str, Tensor]  # kind of labels: uint8 [B, H, W]
     counts: dict[str, Tensor]  # kind of scores: int32 [B, entries of its counts]; empty without ground truth
-    previews: Tensor  # uint8 [B, h, w, 3]
     overlays: Tensor | None  # uint8 [B, H, W, 3]; None unless they are saved
     classes: list[Tensor]  # [P_i] class ids of image i from 1
+    cam_maps: list[Tensor]  # an image: uint8 [2, P_i, h, w], its top and aux CAMs, small
     heats: list[Tensor]  # an image: uint8 [P_i, H, W, 3], one a class; empty unless they are saved
     grids: list[Tensor]  # a scale: float16 [B, C, h, w]; empty unless they are saved
 
@@ -57,24 +58,21 @@ class Postprocessor:
         if config.pseudo_labels != "none":
             images = zip(pictures, seen.cams, seen.classes, strict=True)
             labels["pseudo_labels"] = torch.stack([self._pseudo_label(*image) for image in images])
-        value, strongest = _strongest(seen.cams, seen.classes)
         counts: dict[str, Tensor] = {}
         if ground_truth is not None:
-            aux = _strongest(seen.aux_cams, seen.classes)
+            strongest = {"cam": _strongest(seen.cams, seen.classes), "aux_cam": _strongest(seen.aux_cams, seen.classes)}
             entries = {kind: self.matrix.entries(label, ground_truth) for kind, label in labels.items()}
             counts = {kind: _counted(entry, self.matrix.counts) for kind, entry in entries.items()}
-            for kind, cam in {"cam": (value, strongest), "aux_cam": aux}.items():
+            for kind, cam in strongest.items():
                 counts[kind] = _counted(self.cam_scores.entries(*cam, ground_truth), self.cam_scores.counts)
-        shown = pictures / 255
-        final = labels["crf" if config.crf else "segmentation"]
-        tiles = strip(shown, ground_truth, value, [labels["segmentation"]] + [final] * config.crf)
+        shown, final = pictures / 255, labels["crf" if config.crf else "segmentation"]
         heats = zip(shown, seen.cams, strict=True) if config.save_cam else ()
         return Answers(
             labels,
             counts,
-            pixels_of(tiles),
             pixels_of(overlay(shown, final)) if config.save_overlays else None,
             seen.classes,
+            list(map(small_cams, seen.cams, seen.aux_cams)),
             [pixels_of(heat(picture, cams)) for picture, cams in heats],
             [grid.half() for grid in seen.grids] if config.save_logits else [],
         )

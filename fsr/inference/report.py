@@ -1,85 +1,157 @@
-"""The report page: scores, CAM quality and a gallery, in one self-contained HTML file."""
+"""The report page: scores, CAM quality, confusions and a gallery, of one inference or of two, in one HTML file."""
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fsr.data.images import IGNORED
 from fsr.data.palette import voc_palette
 from fsr.files import atomic_file
+from fsr.inference.tiles import Strip
 
-# The page draws itself from JSON that is embedded in it, so no name in the data can become markup.
 TEMPLATE = Path(__file__).with_name("report.html")
-PLACE = "<!-- data -->"
+# Every text is escaped. What the page does in a browser it does with what stands in it: nothing is loaded.
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATE.parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_LARGEST_CONFUSIONS = 12
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the inferences that a page shows. All scores are fractions.
+
+    Lists by class have an entry for each class, None (not NaN) where it is absent.
+    """
+
+    letter: str
+    """A or B; empty if it is the only one."""
+    facts: dict[str, str]
+    scores: dict[str, dict[str, Any]]
+    """By title of a kind of labels; empty without ground truth."""
+    cam_quality: dict[str, dict[str, Any]]
+    confusion: dict[str, list[list[int]]]
+    """By title of a kind of labels, pixels by ground truth (row) and prediction (column)."""
+
+
+@dataclass(frozen=True)
+class ImageAnswer:
+    """What one inference says of an image."""
+
+    iou: float | None
+    """Mean IoU of the image's classes in [0, 1]; None where there is no ground truth."""
+    strips: Mapping[str, Strip]
+    """By title, in the order of the columns."""
+    confusion: Mapping[str, Sequence[int]]
+    """By title of a kind of labels, entry of the confusion matrix and pixels, in turns."""
 
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """One image of the gallery, as the page shows it."""
+    """One image of the gallery."""
 
     name: str
     classes: tuple[int, ...]
-    """Class ids in the ground truth or in the prediction; background (0) left out."""
-    iou: float | None
-    """Mean IoU of the image's classes in [0, 1]; None where there is no ground truth."""
-    strip: bytes
-    """A JPEG: equally wide tiles side by side, one per column of the gallery."""
+    """Class ids in the ground truth or in a prediction; background (0) left out."""
+    size: tuple[int, int]
+    photograph: bytes
+    """WebP."""
+    ground_truth: Strip | None
+    answers: tuple[ImageAnswer, ...]
+    """One a side."""
+
+    @property
+    def change(self) -> float | None:
+        """How much higher the last side's mean IoU is than the first one's."""
+        first, last = self.answers[0].iou, self.answers[-1].iou
+        return None if first is None or last is None else last - first
 
 
 def write_report(
     path: Path,
     *,
     title: str,
-    facts: dict[str, str],
     class_names: Sequence[str],
-    scores: dict[str, dict[str, Any]],
-    cam_quality: dict[str, dict[str, Any]],
+    sides: Sequence[Side],
     columns: Sequence[str],
-    gallery: Sequence[GalleryImage],
+    gallery: Iterable[GalleryImage],
     images: int,
 ) -> None:
     """Write the page to `path` atomically. It opens from disk and loads nothing from the network.
 
-    All scores are fractions; lists by class have an entry for each of `class_names`, None (not NaN) where it is absent.
-
-    - `facts`: what was run, as name and value.
-    - `scores`: by name of the answer ("segmentation", "CAM", ...), the main one first: `miou`, `pixel_accuracy` and
-      `iou` by class. Empty for a set without ground truth.
-    - `cam_quality`: by name of the CAM: `miou` at `threshold`, `best_miou` at `best_threshold`, `curve` as pairs
-      (threshold, mIoU), and `precision`, `recall`, `false_positive`, `false_negative` by class. May be empty.
-    - `columns`: names of the tiles of the strips in `gallery`, which is shown worst first.
-    - `images`: number of images in the set, of which the gallery may be a part.
+    `columns` are the titles of strips, in order. `gallery` in its order is taken image by image, so no more than one
+    needs to be in memory; `images` is the number of images in the set, of which the gallery may be a part.
     """
-    by_class = [score["iou"] for score in scores.values()]
+    by_class = [score["iou"] for side in sides for score in side.scores.values()]
     kinds = ("precision", "recall", "false_positive", "false_negative")
-    by_class += [quality[kind] for quality in cam_quality.values() for kind in kinds]
+    by_class += [quality[kind] for side in sides for quality in side.cam_quality.values() for kind in kinds]
     assert all(len(values) == len(class_names) for values in by_class), "lists by class must be as long as class_names"
-    colours = voc_palette()[: len(class_names)]
-    report = {
-        "title": title,
-        "facts": facts,
-        "classes": [
-            {"name": name, "colour": f"#{bytes(colour).hex()}"}
-            for name, colour in zip(class_names, colours, strict=True)
-        ],
-        "scores": scores,
-        "cam_quality": cam_quality,
-        "columns": list(columns),
-        "images": images,
-    }
-    before, after = TEMPLATE.read_bytes().split(PLACE.encode())
+    shown: list[dict[str, Any]] = []  # what the script needs of each image, known once the gallery is written
+
+    def noted() -> Iterable[GalleryImage]:
+        for image in gallery:
+            ious, confusions = zip(*((answer.iou, answer.confusion) for answer in image.answers), strict=True)
+            shown.append({"name": image.name, "classes": image.classes, "iou": ious, "confusion": confusions})
+            yield image
+
+    def data() -> Markup:
+        """What the script reads, as JSON; no text in it can end its element."""
+        content = {
+            "classes": [{"name": name, "colour": colour} for name, colour in zip(class_names, colours, strict=False)],
+            "confusion": [side.confusion for side in sides],
+            "letters": [side.letter for side in sides],
+            "images": images,
+            "shown": shown,
+        }
+        return Markup(json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+    colours = [f"#{bytes(colour).hex()}" for colour in voc_palette()]
+    parts = _ENVIRONMENT.get_template(TEMPLATE.name).generate(
+        title=title,
+        class_names=class_names,
+        colours=colours,
+        ignored=IGNORED,
+        sides=sides,
+        columns=columns,
+        gallery=noted(),
+        images=images,
+        largest_confusions=[largest_confusions(next(iter(side.confusion.values()), [])) for side in sides],
+        percent=percent,
+        base64=base64,
+        data=data,
+    )
     with atomic_file(path) as file:
-        file.write(before + _data("report", report))
-        for image in sorted(gallery, key=lambda image: (image.iou is None, image.iou or 0, image.name)):
-            strip = b64encode(image.strip).decode()
-            # An element for each: no string in the page is as long as the whole gallery.
-            file.write(_data("image", {"name": image.name, "classes": image.classes, "iou": image.iou, "strip": strip}))
-        file.write(after)
+        for part in parts:
+            file.write(part.encode(errors="xmlcharrefreplace"))  # of a name that is no Unicode, as Linux allows
 
 
-def _data(kind: str, value: Any) -> bytes:
-    """A script element that holds `value` as JSON and is not run; no text in it can end it."""
-    text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-    return f'<script type="application/json" class="{kind}">{text}</script>\n'.encode()
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in percent, without the sign."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def base64(content: bytes) -> str:
+    """As data URLs have it."""
+    return b64encode(content).decode()
+
+
+def largest_confusions(matrix: list[list[int]]) -> list[tuple[int, int, float]]:
+    """Class of the ground truth, class of the prediction, share of the former's pixels: where that is largest."""
+    sums = [sum(row) or 1 for row in matrix]
+    pairs = [
+        (true, said, pixels / sums[true])
+        for true, row in enumerate(matrix)
+        for said, pixels in enumerate(row)
+        if pixels and true != said
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:_LARGEST_CONFUSIONS]

@@ -6,8 +6,9 @@ from fsr.console import console
 from fsr.data.lists import Item
 from fsr.data.source import Source
 from fsr.files import write_atomically, write_json
+from fsr.inference.answered import answered_images, finished
 from fsr.inference.config import InferConfig
-from fsr.inference.gallery import without_counts, write_gallery
+from fsr.inference.gallery import write_comparison, write_gallery
 from fsr.inference.journal import Results
 from fsr.inference.totals import Totals, as_csv, as_table
 from fsr.inference.voc_archive import write_archive
@@ -27,11 +28,8 @@ def summarise(
     """
     results.remove_unfinished()
     names = {item.name for item in items}
-    totals, images = Totals(len(source.class_names), background), []
-    for record in results.records():
-        if record["name"] in names:
-            totals.add([record])
-            images.append(without_counts(record))
+    totals, pages = Totals(len(source.class_names), background), config.report or config.compare is not None
+    answered = answered_images(results, names, str(config.checkpoint), totals, briefly=pages)
     scores, quality = totals.scores(), totals.cam_quality()
     facts = {
         "settings": settings | {"checkpoint": config.checkpoint, "bkg_threshold": background},
@@ -45,7 +43,12 @@ def summarise(
         write_atomically(results.table_file, as_csv(scores, source.class_names).encode())
         console().print(as_table(scores, source.class_names))
     if config.report:
-        write_gallery(config, results, totals, images, source.class_names)
+        write_gallery(config, source, answered)
+    if config.compare:
+        theirs = finished(config.compare)
+        other = Totals(len(source.class_names), theirs["bkg_threshold"])
+        beside = Results(config.compare), names, str(theirs.get("checkpoint")), other
+        print(f"comparison: {write_comparison(config, source, answered, answered_images(*beside, briefly=True))}")
     if config.dataset != "coco" and not source.has_ground_truth(config.infer_set):
         pack_for_server(config, results, totals, names)
     if totals.skipped:

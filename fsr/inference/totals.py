@@ -62,6 +62,20 @@ class Totals:
         counts = self.kinds[kind]
         return counts.at(self.threshold) if isinstance(counts, CamScores) else counts
 
+    def confusion(self, kind: str, pairs: list[int]) -> dict[int, int]:
+        """The entries of an image's confusion matrix that are not 0, of its counts in a record that was added."""
+        counts, entries = self.kinds[kind], zip(pairs[::2], pairs[1::2], strict=True)
+        if isinstance(counts, ConfusionMatrix):
+            return dict(entries)
+        levels, above = counts.counts.shape[2], counts.thresholds.index(self.threshold)
+        matrix: dict[int, int] = {}
+        for entry, pixels in entries:
+            cell, exceeded = divmod(entry, levels)
+            if exceeded <= above:
+                cell -= cell % self.num_classes  # background
+            matrix[cell] = matrix.get(cell, 0) + pixels
+        return matrix
+
     def scores(self) -> dict[str, dict[str, Any]]:
         """mIoU, pixel accuracy and IoU by class of each kind of labels, as fractions. Empty without ground truth."""
         return {kind: label_quality(self.matrix(kind)) for kind in TITLES if kind in self.kinds}

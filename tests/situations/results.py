@@ -100,7 +100,7 @@ def situations() -> list[Situation]:
         add(f"launch infer: settings.json is {how}", LAUNCHED, copes("settings.json"), prepare)
     for how, make in LINES.items():
         add(f"infer: a line of the journal {how}", RESUME, copes("{journal}"), change_line(make))
-    for name in ("segmentation", "previews", "images", "crf"):
+    for name in ("segmentation", "cam_maps", "images", "crf"):
         prepare = damage(f"{{partial}}/{name}", DAMAGES["a dangling link"])
         add(f"infer: the folder {name} is a dangling link", RESUME, copes("{partial}"), prepare)
         prepare = damage(f"{{partial}}/{name}", DAMAGES["empty"])
