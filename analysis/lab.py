@@ -1,12 +1,16 @@
-"""The notebooks in JupyterLab: `python -m analysis.lab --study NAME --runs DIR`, for this machine's browser.
+"""The notebooks in JupyterLab: `fsr lab --study NAME`, for this machine's browser.
 
 It registers the kernel `fsr` for its user first, so that any other JupyterLab opens the notebooks as well.
 """
 
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin()
+    beginning.begin("lab")
 
 import os
 import socket
@@ -18,7 +22,7 @@ from typing import Annotated
 from ipykernel.kernelspec import install
 
 from analysis.guard import HOST
-from analysis.load import RUNS, Studies, named, study_folder
+from analysis.load import RUNS, named, study_folder
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
 from fsr.errors import UserError, reports_user_errors
@@ -46,9 +50,13 @@ class Options(Bounded):
     """Open the notebooks in JupyterLab. Ctrl-C ends it.
 
     It answers whoever has the address that it prints: who has it can run programs as you.
+
+    Examples:
+        --study mask_ratio
+        --study mask_ratio block_size --port 8900
     """
 
-    study: Studies = ()
+    study: tuple[str, ...] = ()
     """Studies that the notebooks begin with; by default the one that was launched last."""
     runs: Path = RUNS
     """Folder of all studies."""
@@ -75,7 +83,7 @@ def check_port(port: int) -> None:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, None, arguments)
+    options = parse_flags(Options, "lab", arguments)
     if options.study:
         for study in named(options.study):
             study_folder(study, options.runs)
