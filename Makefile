@@ -6,7 +6,7 @@ DATA := data/synthetic
 STUDY ?= smoke
 RUNS ?= runs
 
-.PHONY: setup lock audit sweep report board dashboard test slow lint sanitize gpu
+.PHONY: setup lock audit sweep report board dashboard notebooks test slow lint sanitize gpu
 setup: $(VENV)/installed
 
 # Nothing is installed but files whose hashes are known, so what builds pydensecrf2 comes first, and the package is built
@@ -41,6 +41,10 @@ board: $(VENV)/installed
 
 dashboard: $(VENV)/installed
 	$(BIN)/python analysis/dashboard.py --study '$(STUDY)' --runs '$(RUNS)' $(if $(PORT),--port '$(PORT)')
+
+# Only a STUDY that was named: without one they begin with the study that was launched last.
+notebooks: $(VENV)/installed
+	$(BIN)/python -m analysis.lab --runs '$(RUNS)' $(if $(filter-out file,$(origin STUDY)),--study '$(STUDY)') $(if $(PORT),--port '$(PORT)')
 
 report: $(VENV)/installed
 	$(BIN)/python analysis/report.py --study '$(STUDY)' --runs '$(RUNS)'

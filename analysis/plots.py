@@ -136,7 +136,9 @@ def threshold_curves(tables: Tables, study: str, trials: Sequence[int]) -> Figur
         used = quality[(quality["cam"] == kind) & quality["trial"].isin(trials)]["run_threshold"].dropna().unique()
         for trial in trials:
             curve = quality[(quality["cam"] == kind) & (quality["trial"] == trial)].sort_values("threshold")
-            (line,) = axes.plot(curve["threshold"], curve["miou"], label=wrapped(names.get(trial, f"trial {trial}"), 100))
+            (line,) = axes.plot(
+                curve["threshold"], curve["miou"], label=wrapped(names.get(trial, f"trial {trial}"), 100)
+            )
             if len(used) > 1:  # the threshold itself was searched
                 for threshold in curve["run_threshold"].dropna().unique():
                     axes.axvline(threshold, color=line.get_color(), linewidth=1, linestyle=":")
@@ -205,7 +207,9 @@ def gallery(runs: Sequence[tuple[str, Run]], images: int = 3) -> Figure | None:
     figure, all_axes = plt.subplots(len(rows), 1, figsize=(9, 9.4 * height / width * len(rows)), squeeze=False)
     for axes, (tag, title, strip) in zip(all_axes[:, 0], rows, strict=True):
         axes.imshow(np.asarray(strip), interpolation="nearest")
-        axes.set_ylabel(f"{tag.removeprefix('validation/')}\n{wrapped(title)}", rotation=0, ha="right", va="center", fontsize=7)
+        axes.set_ylabel(
+            f"{tag.removeprefix('validation/')}\n{wrapped(title)}", rotation=0, ha="right", va="center", fontsize=7
+        )
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
     all_axes[0, 0].set_title("image, CAM, aux CAM, mask, pseudo label, prediction, ground truth", fontsize=8)

@@ -12,6 +12,7 @@ COMMANDS = {
     "report": ("analysis.report", "one page of a study"),
     "board": ("analysis.board", "a study's curves in TensorBoard"),
     "dashboard": ("analysis.dashboard", "a study in optuna-dashboard"),
+    "notebooks": ("analysis.lab", "the notebooks in JupyterLab"),
     "load": ("analysis.load", "finished runs as tables"),
     "train": ("fsr.train", "one run on this machine"),
     "infer": ("fsr.infer", "one inference on this machine"),
