@@ -12,7 +12,7 @@ CHECKPOINT ?= $(RUN)/best.pt
 # Through the environment: a value stays one word for the shell, whatever is in it.
 export STUDY RUNS DATASET DATA RUN CHECKPOINT PORT
 
-.PHONY: help setup prepare sweep status report board dashboard train infer test slow lint sanitize gpu lock audit
+.PHONY: help setup prepare sweep status report board dashboard notebooks train infer test slow lint sanitize gpu lock audit
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -22,6 +22,7 @@ help:
 #: make report       one page of a study: STUDY=smoke, or STUDY="a b"
 #: make board        its curves and pictures in TensorBoard: STUDY=smoke PORT=6006
 #: make dashboard    its search in optuna-dashboard: STUDY=smoke PORT=8080
+#: make notebooks    the notebooks in JupyterLab: STUDY=smoke PORT=8888
 #: make prepare      check a data set, write its lists: DATASET=voc DATA=DIR
 #: make train        one run on this machine: DATASET=voc DATA=DIR RUN=runs/voc
 #: make infer        its scores, label maps and report.html, with the same values
@@ -82,6 +83,10 @@ sweep: $(VENV)/installed $(DRAWN)
 
 status: $(VENV)/installed
 	$(FSR) status --study "$$STUDY" --runs "$$RUNS" $(ARGS)
+
+# Only a STUDY that was named: without one they begin with the study that was launched last.
+notebooks: $(VENV)/installed
+	set -f; $(FSR) notebooks --runs "$$RUNS" $(if $(filter-out file,$(origin STUDY)),--study $$STUDY) $(if $(PORT),--port "$$PORT") $(ARGS)
 
 report: $(VENV)/installed
 	set -f; $(FSR) report --study $$STUDY --runs "$$RUNS" $(ARGS)

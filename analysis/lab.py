@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab: `fsr lab --study NAME`, for this machine's browser.
+"""The notebooks in JupyterLab: `fsr notebooks --study NAME`, for this machine's browser.
 
 It registers the kernel `fsr` for its user first, so that any other JupyterLab opens the notebooks as well.
 """
@@ -10,7 +10,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this checkout, whatever Python it is
     from fsr import beginning
 
-    beginning.begin("lab")
+    beginning.begin("notebooks")
 
 import os
 import socket
@@ -83,7 +83,7 @@ def check_port(port: int) -> None:
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    options = parse_flags(Options, "lab", arguments)
+    options = parse_flags(Options, "notebooks", arguments)
     if options.study:
         for study in named(options.study):
             study_folder(study, options.runs)

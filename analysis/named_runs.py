@@ -14,8 +14,11 @@ REFRESH_S = 5.0  # as often as TensorBoard looks for new runs
 
 
 def run_name(folder: Path, study: str, base_seed: int | None) -> str | None:
-    """`0004 mask_ratio 0.8 seed 1`: number, setting, and the seed where it is not the search's; None before a worker
-    has written what the trial is. A run of an earlier version, a damaged one or another trial's has its folder's name."""
+    """`0004 mask_ratio 0.8 seed 1`: number, setting, and the seed where it is not the search's.
+
+    A run of an earlier version, a damaged one or another trial's has its folder's name. None before a worker has
+    written what the trial is.
+    """
     try:
         told = read_json(folder / IDENTITY_FILE, TrialIdentity)
     except FileNotFoundError:

@@ -36,7 +36,7 @@ def choose(study: str | Sequence[str] | None = None, runs: str | Path | None = N
     names = list(dict.fromkeys(named.split() if isinstance(named, str) else named))
     if study or "STUDY" not in os.environ:
         shown = ["✓" if name in names else "" for name in there.index]
-        display(Markdown(f"Studies in `{folder}`:"), there.assign(shown=shown))
+        show(f"Studies in `{folder}`:", there.assign(shown=shown))
     sound, damage = [], []
     for name in names:
         try:
@@ -47,7 +47,7 @@ def choose(study: str | Sequence[str] | None = None, runs: str | Path | None = N
     if not sound:
         raise UserError("; ".join(damage))
     for sentence in damage:
-        display(Markdown(f"**Left out:** {sentence}"))
+        show(f"**Left out:** {sentence}")
     return sound, folder
 
 
@@ -65,7 +65,13 @@ def studies_there(runs: Path) -> pd.DataFrame:
         except UNREADABLE as error:
             told = {"searched": str(error), "launched": ""}
         rows[name] = told | {"trials begun": len(folder.trial_folders())}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["searched", "launched", "trials begun"])
+    table: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index", columns=["searched", "launched", "trials begun"])
+    return table
+
+
+def show(text: str, *parts: object) -> None:
+    """Display Markdown, and what stands below it."""
+    display(Markdown(text), *parts)  # type: ignore[no-untyped-call]  # IPython
 
 
 def begin() -> None:
@@ -85,7 +91,7 @@ def begin() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # its matplotlib plots all are
     shell = get_ipython()
     if shell is not None:
-        shell.set_custom_exc((UserError,), in_one_sentence)
+        shell.set_custom_exc((UserError,), in_one_sentence)  # type: ignore[no-untyped-call]
 
 
 def in_one_sentence(

@@ -22,7 +22,7 @@ def search_name(study: str) -> str:
 
 
 class WithSearch(BaseStorage):
-    """A storage that shows, beside one of its studies, that study's search: its trials but for repeats and damaged ones.
+    """A storage that shows, beside one of its studies, that study's search: its trials but repeats and damaged ones.
 
     It is read anew each time, so it lives as the study does; trials have the numbers that they have in the study. What
     is written of the search is written of the study; the search itself can be neither removed nor extended.

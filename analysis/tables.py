@@ -56,9 +56,10 @@ class Tables:
     """A trial a row: `state` (complete, pruned, fail, waiting, or running, which may also be interrupted; damaged
     if the storage tells what cannot be), `value` of the study's metric, `setting`
     (the trial of the search that has these parameters: its own number, but for a repeat)
-    and `seed`, each parameter as `param/NAME` (see `parameter_column`), scores of the last evaluation as `val/NAME`, `step` of `iterations`,
-    `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`, `useful_h`, `repeated_h`,
-    `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its files could not be read."""
+    and `seed`, each parameter as `param/NAME` (see `parameter_column`), scores of the last evaluation as `val/NAME`,
+    `step` of `iterations`, `steps_per_s`, number of `attempts` and their `causes`, `started`, `ended`, `seconds`,
+    `useful_h`, `repeated_h`, `lost_h`, the versions of the `code` that trained it, `error`, and `damage`: what of its
+    files could not be read."""
     curves: pd.DataFrame
     """A trial and `step` a row: what the run recorded there, as `train/NAME`, `val/NAME` and `perf/NAME`."""
     cam_quality: pd.DataFrame
@@ -295,7 +296,7 @@ def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
             if thresholds:
                 columns = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
-                columns["run_threshold"] = quality.get("threshold")
+                columns |= {"run_threshold": quality.get("threshold")}
                 yield "cam_quality", len(thresholds), columns
 
 

@@ -10,7 +10,7 @@ COMMANDS = {
         "report": ("analysis.report", "one page of a study"),
         "board": ("analysis.board", "a study's curves and pictures in TensorBoard"),
         "dashboard": ("analysis.dashboard", "a study's search in optuna-dashboard"),
-        "lab": ("analysis.lab", "the notebooks in JupyterLab"),
+        "notebooks": ("analysis.lab", "the notebooks in JupyterLab"),
         "compare": ("analysis.compare", "studies side by side"),
         "load": ("analysis.load", "finished runs as tables"),
         "figures": ("analysis.figures", "the main plots of studies as PNG files"),

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import io
 from pathlib import Path
-from unittest.mock import patch
 
 import matplotlib
 import nbformat
@@ -24,14 +23,15 @@ def run_cells(name, monkeypatch, study, runs):
         monkeypatch.setenv("STUDY", study)
     shown, printed, names = [], io.StringIO(), {}
     matplotlib.use("agg")
-    with patch("IPython.display.display", lambda *parts: shown.extend(parts)), contextlib.redirect_stdout(printed):
-        with patch("analysis.notebook.display", lambda *parts: shown.extend(parts)), plt.rc_context():
-            for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
-                if cell.cell_type == "code":
-                    body = ast.parse(cell.source).body
-                    last = body.pop() if isinstance(body[-1], ast.Expr) else None
-                    exec(compile(ast.Module(body, []), f"{name} {cell.id}", "exec"), names)
-                    if last is not None:
-                        shown.append(eval(compile(ast.Expression(last.value), f"{name} {cell.id}", "eval"), names))
-            plt.close("all")
+    monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
+    monkeypatch.setattr("analysis.notebook.display", lambda *parts: shown.extend(parts))
+    with contextlib.redirect_stdout(printed), plt.rc_context():
+        for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                body = ast.parse(cell.source).body
+                last = body.pop() if isinstance(body[-1], ast.Expr) else None
+                exec(compile(ast.Module(body, []), f"{name} {cell.id}", "exec"), names)
+                if last is not None:
+                    shown.append(eval(compile(ast.Expression(last.value), f"{name} {cell.id}", "eval"), names))
+        plt.close("all")
     return shown + printed.getvalue().splitlines()

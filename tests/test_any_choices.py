@@ -110,7 +110,9 @@ def test_every_command_works_on_such_a_study(tmp_path):
 
     def said(module, *words):
         command = [sys.executable, "-m", module, *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, **surroundings_of(folder, COLUMNS="200"))
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=200, **surroundings_of(folder, COLUMNS="200")
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         return done.stdout

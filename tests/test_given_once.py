@@ -7,7 +7,6 @@ import analysis.board
 import analysis.dashboard
 import analysis.figures
 import analysis.load
-import fsr.train
 import launch.doctor
 import launch.status
 import launch.sweep
@@ -39,7 +38,9 @@ def test_a_name_is_needed_and_counts_once():
 
 
 @pytest.mark.parametrize(
-    "command", [launch.status, launch.sweep, launch.doctor, analysis.board, analysis.dashboard], ids=lambda c: c.__name__
+    "command",
+    [launch.status, launch.sweep, launch.doctor, analysis.board, analysis.dashboard],
+    ids=lambda c: c.__name__,
 )
 def test_a_second_study_is_refused_where_one_makes_sense(command, capsys):
     with pytest.raises(SystemExit) as end:

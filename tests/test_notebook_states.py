@@ -16,7 +16,7 @@ def empty(runs):
 
 
 def none_finished(runs):
-    folder, study = new_study(runs)
+    _, study = new_study(runs)
     for state in ("running", "fail", "pruned", "waiting"):
         add_trial(study, 0.4, state)
 
@@ -98,7 +98,7 @@ def test_the_first_cell_lists_what_there_is_and_takes_what_was_launched_last(tmp
     monkeypatch.setenv("STUDY", "c")
     assert choose(None, tmp_path)[0] == ["c"]
     monkeypatch.setenv("RUNS", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="there is no study in .*none; set RUNS"):
+    with pytest.raises(UserError, match=r"there is no study in .*none; set RUNS"):
         choose()
 
 

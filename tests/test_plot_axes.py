@@ -33,9 +33,7 @@ def runs(tmp_path):
     for number, params in enumerate(TRIALS):
         told = {"seed": 1, "repeats": 0} if number == 3 else {}
         value = 0.1 * (number + 1)
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=SPACE, value=value, user_attrs=told)
-        )
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=SPACE, value=value, user_attrs=told))
         write_run(folder.run(number), **{"val/seg_miou": value})
     return tmp_path
 
