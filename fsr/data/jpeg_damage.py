@@ -55,7 +55,7 @@ def _without_gaps(content: bytearray) -> bytearray:
     """The picture without what stands between the segments before its first scan, as some programs write it."""
     kept, place = bytearray(_BEGINNING), 2
     while (place := content.find(b"\xff", place)) >= 0 and content[place + 1 : place + 2] != _SCAN:
-        if content[place + 1 : place + 2] in (b"\x00", b"\xff", b""):
+        if not content[place + 1 : place + 2].strip(b"\x00\xff"):  # no marker
             place += 1
             continue
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
