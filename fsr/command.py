@@ -112,7 +112,7 @@ def check_given_once(kind: Callable[..., Any], words: Sequence[str]) -> None:
     single = {name for name, hint in _hints(kind) if tyro.conf.UseAppendAction not in getattr(hint, "__metadata__", ())}
     given: dict[str, list[str]] = {}
     places = [place for place, word in enumerate(words) if word.startswith("--")]
-    for place, end in zip(places, [*places[1:], len(words)], strict=True):
+    for place, end in zip(places, [*places[1:], len(words)], strict=False):
         flag, equals, value = words[place].partition("=")
         values = [value] if equals else list(words[place + 1 : end])
         name = flag.removeprefix("--").replace("-", "_")

@@ -224,7 +224,7 @@ def test_several_studies_are_one_table(all_states):
 def test_a_study_without_trials_has_empty_tables(tmp_path):
     new_study(tmp_path)
     tables = load("smoke", runs=tmp_path)
-    assert [len(table) for table in vars(tables).values()] == [0] * 5
+    assert [len(table) for table in vars(tables).values()] == [0] * 6
     assert {"miou", "threshold"} <= set(tables.cam_quality)
 
 
@@ -309,6 +309,7 @@ def test_ten_thousand_trials_take_ten_seconds_and_then_one(tmp_path, tmp_path_fa
         "cam_quality": trials * 76,
         "class_iou": trials * 18,
         "attempts": trials,
+        "space": 1,
     }
     print(f"\n{trials} trials: CPU {min(cold):.1f} s, cached {min(cached):.2f} s, {max(memory):.2f} GB")
     assert min(cold) < most * BUSY

@@ -85,14 +85,16 @@ def test_nobody_changes_a_study_unless_it_is_writable(runs, tmp_path):
     shutil.copytree(runs / "smoke", tmp_path / "smoke")
     command = [*DASHBOARD, "--study", "smoke", "--runs", tmp_path]
     with served(command, tmp_path / "log") as url:
-        assert number_of_studies(url) == 1
+        assert number_of_studies(url) == 2  # and its search
         for method, path in (("DELETE", "api/studies/0"), ("PUT", "api/studies/0/note"), ("POST", "api/studies")):
             assert url.ask(path, b"{}", method) == (403, SHOWS)
-        assert number_of_studies(url) == 1
+        assert number_of_studies(url) == 2
     with served([*command, "--writable"], tmp_path / "log") as url:
         for who in ({"Cookie": None}, {"Origin": "http://elsewhere"}, {"Host": f"elsewhere:{url.port}"}):
             assert url.ask("api/studies/0", method="DELETE", **who)[0] in (401, 403)
-        assert number_of_studies(url) == 1
+        assert number_of_studies(url) == 2
+        assert url.ask("api/studies/-1", method="DELETE", Origin=url.rstrip("/"))[0] == 404  # the search is a view
+        assert number_of_studies(url) == 2
         assert url.ask("api/studies/0", method="DELETE", Origin=url.rstrip("/"))[0] == 204
         assert number_of_studies(url) == 0
 
@@ -145,15 +147,18 @@ def small():
         server.shutdown()
 
 
-def test_a_study_that_is_not_there_is_one_sentence(runs, refused):
+def test_a_study_that_is_not_there_is_one_sentence(runs, refused, tmp_path):
     sentence = f"error: there is no study in {runs}/nonsense; {BESIDE}\n"
     assert refused("--study", "nonsense", "--runs", runs) == (2, sentence)
     assert not (runs / "nonsense").exists()
-    (runs / "lost").mkdir()
-    (runs / "lost" / "study.json").write_text("{}")
-    code, sentence = refused("--study", "lost", "--runs", runs)
+    nothing = "there is none beside it; another folder of studies is named with --runs"
+    sentence = f"error: there is no study in {tmp_path}/nonsense; {nothing}\n"
+    assert refused("--study", "nonsense", "--runs", tmp_path) == (2, sentence)
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "study.json").write_text("{}")
+    code, sentence = refused("--study", "lost", "--runs", tmp_path)
     assert code == 2
-    assert sentence.startswith(f"error: the journal of the study, {runs}/lost/journal.log, is gone; ")
+    assert sentence.startswith(f"error: the journal of the study, {tmp_path}/lost/journal.log, is gone; ")
     sentence = "error: a study's name consists of a-z, 0-9, _ and -, got '../smoke'\n"
     assert refused("--study", "../smoke", "--runs", runs) == (2, sentence)
 

@@ -19,6 +19,7 @@ TRIALS = [f"trial_{number:04d}" for number in range(5)]
 STATES = ["complete", "complete", "pruned", "complete", "fail"]
 METRICS = ["val/seg_miou", "val/cam_miou", "val/aux_cam_miou"]
 STEPS = 20
+GROUP = "tf-category-paginated-view"
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 
@@ -48,6 +49,13 @@ def study(synthetic_folder, tmp_path_factory):
     finally:
         cluster.down()
     return sweep
+
+
+@pytest.fixture(scope="module")
+def names(study):
+    """The trials' names in TensorBoard, by number."""
+    settings = [trial["parameters"].replace("  ", " ") for trial in study.status()["trials"]]
+    return [f"{number:04d} {setting}" for number, setting in enumerate(settings)]
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +116,19 @@ def test_the_study_had_what_the_others_look_for(study):
     assert study.causes(FAILED) == ["not finite"]
 
 
-def test_each_trial_is_a_run_with_each_step_once(board, browser, study):
+def test_each_trial_is_a_run_with_each_step_once(board, browser, names):
     ends = {"pruned": STEPS // 2, "fail": STEPS // 2, "complete": STEPS}
-    for trial, state in zip(TRIALS, STATES, strict=True):
+    for trial, state in zip(names, STATES, strict=True):
         steps = [step for _, step, _ in ask(board, "scalars/scalars", run=trial, tag="train/loss")]
         assert steps == list(range(1, ends[state] + 1)), trial
         evaluations = [step for _, step, _ in ask(board, "scalars/scalars", run=trial, tag="val/seg_miou")]
         assert evaluations == list(range(STEPS // 2, ends[state] + 1, STEPS // 2)), trial
     with opened(browser, board, "#scalars&_smoothingWeight=0") as page:
-        wait_for(lambda: sorted(texts(page, ".item-label-container span")) == TRIALS, 60)
+        wait_for(lambda: sorted(texts(page, ".item-label-container span")) == names, 60)
         lines = f"{FOUND} return found.map((chart) => chart.shadowRoot.querySelectorAll('path.line').length)"
         wait_for(lambda: set(page.execute_script(lines, "vz-line-chart2")) == {5}, 60)
+        groups = page.execute_script(f"{FOUND} return found.map((node) => node.category.name)", GROUP)
+        assert groups == ["", "train", "val", "~perf"]  # what was learned before how fast; the first is of the search
         picture(page, "scalars")
 
 
@@ -137,21 +147,21 @@ def test_the_board_answers_to_its_own_browser_alone(board, who, method, status):
     assert board.ask("data/runs", method=method, **who)[0] == status
 
 
-def test_pictures_of_trials_can_be_compared(board):
+def test_pictures_of_trials_can_be_compared(board, names):
     tags = ask(board, "images/tags")
-    shown = {trial: sorted(tags[trial]) for trial in TRIALS}
-    assert set(map(tuple, shown.values())) == {tuple(shown[TRIALS[UNDISTURBED]])}
-    for trial, state in zip(TRIALS, STATES, strict=True):
+    shown = {trial: sorted(tags[trial]) for trial in names}
+    assert set(map(tuple, shown.values())) == {tuple(shown[names[UNDISTURBED]])}
+    for trial, state in zip(names, STATES, strict=True):
         for tag in shown[trial]:
             steps = [image["step"] for image in ask(board, "images/images", run=trial, tag=tag, sample=0)]
             assert steps == ([STEPS // 2, STEPS] if state == "complete" else [STEPS // 2]), trial
 
 
-def test_hparams_has_what_was_searched_and_what_came_out(board, browser, study):
+def test_hparams_has_what_was_searched_and_what_came_out(board, browser, study, names):
     trials = study.status()["trials"]
     groups = {group["name"]: group for group in session_groups(board)}
-    assert sorted(groups) == TRIALS
-    for trial, name in zip(trials, TRIALS, strict=True):
+    assert sorted(groups) == names
+    for trial, name in zip(trials, names, strict=True):
         group, config = groups[name], Run(study.run_folder(trial["number"])).config()
         assert group["hparams"] == {
             "mask_ratio": config.mask_ratio,
@@ -166,12 +176,12 @@ def test_hparams_has_what_was_searched_and_what_came_out(board, browser, study):
         assert session["endTimeSecs"] > session["startTimeSecs"]
 
     with opened(browser, board, "#hparams") as page:
-        wait_for(lambda: len(rows(page)) == 5, 60)
-        for trial, row in zip(trials, sorted(rows(page)), strict=True):
+        wait_for(lambda: len(rows(page, names)) == 5, 60)
+        for trial, row in zip(trials, sorted(rows(page, names)), strict=True):
             parameters = groups[row[0]]["hparams"]
             numbers = [parameters[name] for name in ("1-momentum", "mask_ratio", "seed")]
             numbers += [trial["scores"][name] for name in METRICS]
-            assert (row[0], row[4]) == (TRIALS[trial["number"]], trial["state"])
+            assert (row[0], row[4]) == (names[trial["number"]], trial["state"])
             assert [float(row[i]) for i in (1, 2, 3, 5, 6, 7)] == pytest.approx(numbers, rel=1e-3)
         picture(page, "hparams_table")
         click_tab(page, "PARALLEL COORDINATES VIEW")
@@ -184,10 +194,10 @@ def test_hparams_has_what_was_searched_and_what_came_out(board, browser, study):
         picture(page, "hparams_parallel_coordinates")
 
 
-def rows(page):
+def rows(page, names):
     """The table of HParams without its head: a trial's name, parameters by name, and scores."""
     cells = [text for text in texts(page, "vaadin-grid-cell-content") if text]
-    starts = [i for i, text in enumerate(cells) if text in TRIALS]
+    starts = [i for i, text in enumerate(cells) if text in names]
     return [cells[i : i + 8] for i in starts if len(cells) >= i + 8]
 
 

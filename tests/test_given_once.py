@@ -1,0 +1,67 @@
+"""Several studies on a command line mean all of them; where one makes sense, a second is refused."""
+
+import pytest
+from studies import add_trial, new_study
+
+import analysis.board
+import analysis.dashboard
+import analysis.figures
+import analysis.load
+import fsr.train
+import launch.doctor
+import launch.status
+import launch.sweep
+from analysis.load import named
+from analysis.report import default_page
+from fsr.command import check_given_once
+from fsr.config import TrainConfig
+from fsr.errors import UserError
+from launch.plan import Options
+from launch.state.paths import StudyFolder
+
+
+@pytest.mark.parametrize(
+    "words", [["--study", "a", "b"], ["--study", "a", "--study", "b"], ["--study=a", "--study", "b", "a"]]
+)
+def test_both_ways_to_name_several_studies_mean_all(words, tmp_path):
+    for name in ("a", "b"):
+        add_trial(new_study(tmp_path / "runs", name)[1], 0.4)
+    analysis.load.main([*words, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)])
+    lines = (tmp_path / "trials.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["a", "b"]
+
+
+def test_a_name_is_needed_and_counts_once():
+    assert named((("a b", "c"), ("a",))) == ["a", "b", "c"]
+    for nothing in ((), ((),)):
+        with pytest.raises(UserError, match="name at least one study with --study"):
+            named(nothing)
+
+
+@pytest.mark.parametrize(
+    "command", [launch.status, launch.sweep, launch.doctor, analysis.board, analysis.dashboard], ids=lambda c: c.__name__
+)
+def test_a_second_study_is_refused_where_one_makes_sense(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(["--study", "a", "--study", "b"])
+    assert end.value.code == 2
+    assert "error: --study is given twice, a and b; it takes one value" in capsys.readouterr().err
+
+
+def test_a_flag_that_is_given_twice_is_refused_unless_it_takes_several():
+    check_given_once(TrainConfig, ["--lr", "1", "--weight-decay", "2", "--lr=1"])
+    check_given_once(Options, ["--sbatch", "mem=1G", "--sbatch", "qos=x"])
+    check_given_once(TrainConfig, ["voc"])
+    with pytest.raises(UserError, match="--data_folder is given twice, a and b; it takes one value"):
+        check_given_once(TrainConfig, ["--data-folder", "a", "--data_folder", "b"])
+    with pytest.raises(UserError, match=r"--uncertain is given twice, \.2 \.7 and \.2 \.8"):
+        check_given_once(TrainConfig, ["--uncertain", ".2", ".7", "--uncertain", ".2", ".8"])
+
+
+def test_a_page_of_several_studies_takes_no_single_ones_place(tmp_path):
+    folders = [StudyFolder(tmp_path / name) for name in ("a", "b")]
+    assert default_page(folders[:1]) == tmp_path / "a" / "report.html"
+    assert default_page(folders) == tmp_path / "report_a_b.html"
+    many = [StudyFolder(tmp_path / f"study_number_{number}") for number in range(40)]
+    assert len(default_page(many).name) < 60
+    assert default_page(many) != default_page(many[1:])
