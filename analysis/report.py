@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
             definition=definition_of(folder),
             search=load_search(folder.name, options.runs),
             target=target_of(folder),
-            facts=about[folder.name].to_dict(),
+            facts={str(name): value for name, value in about[folder.name].items()},
         )
         for folder in folders
     ]

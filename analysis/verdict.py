@@ -57,10 +57,10 @@ def judge(tables: Tables, study: str, definition: Definition, target: int | None
 
 def measured(tables: Tables, study: str, metric: str) -> pd.DataFrame:
     """The `ranking` without the settings whose score could not be measured."""
-    if metric not in tables.trials:
-        return pd.DataFrame()
-    ranked = ranking(tables, study, metric)
-    kept: pd.DataFrame = ranked[ranked["searched"].notna() | (ranked["seeds"] > 0)]
+    kept: pd.DataFrame = pd.DataFrame()
+    if metric in tables.trials:
+        ranked = ranking(tables, study, metric)
+        kept = ranked[ranked["searched"].notna() | (ranked["seeds"] > 0)]
     return kept
 
 
@@ -113,7 +113,7 @@ def _relative_change(before: Any, now: Any) -> float:
         return math.inf
     if before > 0 and now > 0:
         return abs(math.log(now / before))
-    return abs(now - before)
+    return float(abs(now - before))
 
 
 def nothing_finished(trials: pd.DataFrame, metric: str, space: Mapping[str, Any], target: int | None) -> Verdict:
@@ -189,7 +189,8 @@ def after_repeats(
     compared = others[others["difference"].notna()]
     seeds = int(repeated["seeds"].max())
     best_of_search = by_search(ranked)[0]
-    again = ("sweep", "--repeat", str(max(FRESH_SEEDS, seeds)), "--best", str(max(1, len(others))))
+    again: tuple[str, ...] = ("sweep", "--repeat", str(max(FRESH_SEEDS, seeds)), "--best", str(max(1, len(others))))
+    step: tuple[str, ...] | None
     coming = int((trials["state"].isin(["running", "waiting"]) & (trials["setting"] != trials["trial"])).sum())
     if best_of_search not in set(repeated["trial"]) and best_of_search != 0:
         limits = (f"The best of the search, trial {best_of_search}, has no fresh seeds yet.", *limits)

@@ -23,7 +23,8 @@ def test_notebooks_are_committed_without_outputs():
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_notebook_runs_by_itself_on_a_real_study(name, swept):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}})
+    options = {"kernel_name": "python3", "resources": {"metadata": {"path": str(FOLDER)}}}
+    client = NotebookClient(notebook, timeout=120, **options)
     with client.setup_kernel(env=os.environ | {"STUDY": "smoke", "RUNS": str(swept)}):
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)

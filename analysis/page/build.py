@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -95,7 +96,7 @@ def page_of(studies: Sequence[StudyOnPage], tables: Tables) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     files = resources.files(__package__)
     script = (files / "page.js").read_text()
-    library = vl_convert.javascript_bundle("window.drawPlot = vegaEmbed;")
+    library = plot_library()
     template = environment.from_string((files / "page.html").read_text())
     budget = PICTURE_BYTES // len(studies)
     return template.render(
@@ -109,6 +110,13 @@ def page_of(studies: Sequence[StudyOnPage], tables: Tables) -> str:
         # Nothing but these two scripts runs, whatever stands in the files that the page was made from.
         allowed=" ".join(_hash(code) for code in (library, script)),
     )
+
+
+@cache  # as it takes more than a second
+def plot_library() -> str:
+    """Vega, Vega-Lite and what puts them into a page, as one script without imports."""
+    library: str = vl_convert.javascript_bundle("window.drawPlot = vegaEmbed;")
+    return library
 
 
 def _hash(code: str) -> str:

@@ -49,7 +49,7 @@ class Chart:
         return self.spec | {
             "width": self.width,
             "layer": layers,
-            "padding": {"left": 22, "top": 5, "right": 24, "bottom": 5},
+            "padding": {"left": 22, "top": 5, "right": 45, "bottom": 5},
         }
 
 
@@ -57,9 +57,9 @@ def chart(
     title: str, layers: list[Spec], says: str, width: int = WIDE, note: str = "", least: int = 0, **more: Any
 ) -> Chart:
     """A plot of layers."""
-    axis = {"labelColor": INK, "titleColor": INK, "gridColor": "var(--line)", "domainColor": "var(--line)"}
+    axis: Spec = {"labelColor": INK, "titleColor": INK, "gridColor": "var(--line)", "domainColor": "var(--line)"}
     axis |= {"tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-    legend = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None}
+    legend: Spec = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "orient": "top", "title": None}
     config = {
         "font": "Arial, Helvetica, sans-serif",
         "background": None,

@@ -42,7 +42,8 @@ class Gallery:
     def of(cls, folder: StudyFolder, trials: Sequence[int], names: Named, budget: int) -> "Gallery":
         """Read those of these trials, in this order, as many as fit into `budget` bytes."""
         images: dict[str, list[Strip]] = {}
-        unread, spent = [], 0
+        unread: list[str] = []
+        spent = 0
         wanted = [int(trial) for trial in dict.fromkeys(trials)]
         for place, trial in enumerate(wanted):
             if place == PICTURED or spent > budget:

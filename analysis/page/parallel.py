@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.page.chart import FIRST, HOVER, INK, QUIET, SECOND, Chart, Named, Spec, chart, segments, tooltip, values
@@ -37,8 +36,8 @@ def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str
                 rows.append(told | {"axis": axis, "index": index, "place": place})
     best = max(1, round(len(shown) / 5))
     slider = {"input": "range", "min": 1, "max": len(shown), "step": 1, "name": "best trials in colour"}
-    x = {"field": "axis", "type": "nominal", "sort": axes, "title": None, "scale": {"padding": 0.3}}
-    x["axis"] = {"orient": "top", "labelAngle": 0, "grid": True, "domain": False, "ticks": False, "labelLimit": 120}
+    x: Spec = {"field": "axis", "type": "nominal", "sort": axes, "title": None, "scale": {"padding": 0.3}}
+    x["axis"] = {"orient": "top", "labelAngle": 0, "grid": True, "domain": False, "ticks": False, "labelLimit": 150}
     x["axis"] |= {"labelOverlap": False, "labelFontWeight": "bold", "labelPadding": 14}
     y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1]}}
     line = {"x": x, "y": y, "detail": {"field": "trial"}, "order": {"field": "index"}}
@@ -94,6 +93,7 @@ def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str
         height=280,
         params=params,
         least=100 * len(axes),
+        padding={"left": 5, "top": 5, "right": 45, "bottom": 5},
     )
 
 
@@ -107,10 +107,10 @@ def _along(
         places = {choice: 0.5 if len(choices) == 1 else n / (len(choices) - 1) for n, choice in enumerate(choices)}
         return column.map(places).astype(float), [(place, setting_text(choice)) for choice, place in places.items()]
     numbers = column.astype(float)
-    scaled = np.log(numbers) if distribution["log"] else numbers
+    scaled = numbers.map(math.log) if distribution["log"] else numbers
     low, high = scaled.min(), scaled.max()
     if low == high:
-        return scaled * 0 + 0.5, [(0.5, setting_text(float(numbers.iloc[0])))]
+        return scaled.mul(0).add(0.5), [(0.5, setting_text(float(numbers.iloc[0])))]
     middle = math.exp((low + high) / 2) if distribution["log"] else (low + high) / 2
     ends = [(0.0, f"{numbers.min():.3g}"), (0.5, f"{middle:.3g}"), (1.0, f"{numbers.max():.3g}")]
-    return (scaled - low) / (high - low), ends
+    return scaled.sub(low).div(high - low), ends

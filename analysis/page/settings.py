@@ -67,7 +67,7 @@ def _scores(ranked: pd.DataFrame, rows: list[Row], metric: str, y: Spec) -> Char
 
 def _differences(rows: list[Row], metric: str, baseline: str, y: Spec) -> Chart:
     title = "difference"
-    colour = {"field": "verdict", "type": "nominal", "legend": None}
+    colour: Spec = {"field": "verdict", "type": "nominal", "legend": None}
     colour["scale"] = {"domain": [*VERDICTS], "range": [*VERDICTS.values()]}
     found = {
         "y": y,
