@@ -62,10 +62,10 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
     file = source.annotation_file(split)
     try:
         content = json.loads(read_regular(file))
-        categories = _categories(content.get("categories") or [], file)
+        things, categories = content["annotations"], _categories(content.get("categories") or [], file)
         annotations = [
             (_whole(raw, "image_id", place), _annotation(raw, categories, place))
-            for raw, place in _each(content["annotations"], "annotation", file)
+            for raw, place in _each(things, "annotation", file)
         ]
         names, images = {}, {}
         for raw, place in _each(content["images"], "image", file):

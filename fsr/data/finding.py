@@ -3,6 +3,7 @@
 Standard error of these processes is theirs alone, for libjpeg prints there what it thinks of a picture.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -89,6 +90,7 @@ def _begin(source: Source, drawn_here: bool, parent: int) -> None:
     global _source, _drawn_here
     _source, _drawn_here = source, drawn_here
     end_with(parent)
+    gc.freeze()  # a collection here would copy, page by page, what the parent holds
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's matter
     catch_warnings()
 
