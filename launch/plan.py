@@ -19,8 +19,8 @@ from launch.state.paths import Definition, StudyFolder, new_identity
 from launch.state.storage import STORAGE_VARIABLE, absolute_url, check_url
 from launch.state.storage_url import secrets_of, without_password
 from launch.study import Study, load
-from launch.sweep_options import Options
 from launch.study_check import check_study
+from launch.sweep_options import Options
 from launch.worker.job_spec import JobSpec
 
 OPTIONS = ("dataset", "iterations", "seed", "the storage")  # what a call's options define, whatever the code
