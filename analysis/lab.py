@@ -21,6 +21,7 @@ from typing import Annotated
 
 from ipykernel.kernelspec import install
 
+from analysis.address import ssh_line
 from analysis.guard import HOST
 from analysis.load import RUNS, named, study_folder
 from fsr.bounds import PORT, Bounded
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["STUDY"] = " ".join(named(options.study))
     os.environ["RUNS"] = str(options.runs.absolute())
     check_port(options.port)
-    print(f"kernel {KERNEL} is in {register_kernel()}", flush=True)
+    print(f"kernel {KERNEL} is in {register_kernel()}\n{ssh_line(options.port)}", flush=True)
     flags = (*FLAGS, f"--ServerApp.port={options.port}", f"--ServerApp.root_dir={FOLDER}")
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *flags])
 
