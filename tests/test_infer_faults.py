@@ -153,7 +153,7 @@ def test_results_of_other_settings_are_not_continued(voc, checkpoint, tmp_path, 
 def test_a_full_disk_is_one_clear_error_and_the_same_command_resumes(voc, checkpoint, tmp_path, capsys):
     small = tmp_path / "small"
     small.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", small], capture_output=True)
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", small], capture_output=True)
     if mount.returncode:
         pytest.skip("mounting a small disk needs root")
     flags = ("--num_classes", 9, "--infer_set", "train", "--save_cam", "true")
