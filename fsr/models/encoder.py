@@ -100,7 +100,7 @@ def at_least(images: Tensor, side: int) -> Tensor:
 
 def plain_vit(name: str, **options: Any) -> VisionTransformer:
     """timm's ViT `name`. Raises UserError if there is none, or if it is not a plain ViT."""
-    if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
+    if not timm.models.is_model_in_modules(name, ["vision_transformer", "deit"]):
         raise UserError(f"backbone must be a plain ViT of timm such as vit_base_patch16_224, got {name}")
     if "num_heads" in options and "embed_dim" not in options:  # the configuration knows no backbone's own width
         with torch.device("meta"):  # allocates and draws nothing
