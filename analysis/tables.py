@@ -295,8 +295,8 @@ def quality_rows(file: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
                 raise DamagedError(f"{file} is damaged: {kind} of {network} has a fraction of {wrong}")
             yield "class_iou", len(classes), {"network": network, "kind": kind, "class": classes, **by_class}
             if thresholds:
-                columns = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
-                columns |= {"run_threshold": quality.get("threshold")}
+                columns: dict[str, Any] = {"network": network, "cam": kind, "threshold": thresholds, "miou": mious}
+                columns["run_threshold"] = quality.get("threshold")
                 yield "cam_quality", len(thresholds), columns
 
 
