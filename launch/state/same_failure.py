@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fsr.errors import UserError
 from fsr.files import write_atomically, write_json
 from fsr.json_file import UNREADABLE, read_json
+from fsr.next_command import next_command
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
@@ -21,22 +22,31 @@ from launch.state.trials import CODE, DONE
 
 SAME = 3  # failures that stop a study
 NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
-# What mends a failure, by what it says; the first row that fits counts.
-REMEDIES = (
+# What mends a failure, by what it says, and the command that does; the first row that fits counts.
+REMEDIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "No module named|ImportError",
-        "install what is missing in the workers' Python, or mend the code and add --renew-code",
+        "install what is missing in the workers' Python, or mend the code and add --renew_code",
+        (),
     ),
     (
         r"huggingface|offline|LocalEntryNotFound|MaxRetry|Failed to resolve|name resolution",
-        "put the weights where the nodes find them (`python -m fsr.pretrained fetch`, where there is a network)",
+        "put the weights where the nodes find them, from where there is a network",
+        ("pretrained", "fetch"),
     ),
     (
         "FileNotFoundError|NotADirectoryError|UnidentifiedImageError|No such file",
-        "look at the data folder (`python -m fsr.data.prepare` checks it)",
+        "look at the data folder",
+        ("prepare", "--help"),
     ),
-    ("", "mend what it names; where that is code, --renew-code lets the workers run the mended one"),
+    ("", "mend what it names; where that is code, --renew_code lets the workers run the mended one", ()),
 )
+
+
+def remedy(said: str) -> str:
+    """What mends a failure that said this."""
+    text, command = next((text, command) for words, text, command in REMEDIES if re.search(words, said))
+    return f"{text} ({next_command(*command)})" if command else text
 
 
 class StoppedError(UserError):
@@ -80,7 +90,7 @@ class SameFailure:
         whose = f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {', '.join(map(str, numbers))}"
         where = f" ({last.place})" if last.place else ""
         is_mistake = last.cause == "cancelled"  # whose sentence says what to do
-        mend = "mend that" if is_mistake else next(mend for words, mend in REMEDIES if re.search(words, last.detail))
+        mend = "mend that" if is_mistake else remedy(last.detail)
         traceback = "" if is_mistake else f" (traceback: {folder.run(number).folder}/error.txt)"
         return (
             f"{len(self.failures)} attempts on {whose} ended in the same way, and no trial has come further, so the "
