@@ -56,7 +56,7 @@ def complaint(capsys, *arguments: object) -> str:
         infer(*arguments)
     assert end.value.code == 2
     told = capsys.readouterr().err
-    lines = [line for line in told.splitlines() if not line.startswith("images of")]
+    lines = [line for line in told.splitlines() if not line.startswith(("images of", "note: "))]
     assert len(lines) == 1 and lines[0].startswith("error: "), told
     return lines[0]
 

@@ -32,7 +32,7 @@ COMMANDS = (
         "analysis.compare",
         "analysis.board",
     ),
-    *("analysis.dashboard", "analysis.figures", "analysis.gallery_options", "analysis.load"),
+    *("analysis.dashboard", "analysis.figures", "analysis.gallery_options", "analysis.lab", "analysis.load"),
 )
 
 

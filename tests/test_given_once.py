@@ -12,10 +12,11 @@ import launch.status
 import launch.sweep
 from analysis.load import named
 from analysis.report import default_page
-from fsr.command import check_given_once
+from fsr.command import read_words
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from launch.plan import Options
+from fsr.flags import flags_of
+from launch.sweep_options import Options
 from launch.state.paths import StudyFolder
 
 
@@ -31,8 +32,8 @@ def test_both_ways_to_name_several_studies_mean_all(words, tmp_path):
 
 
 def test_a_name_is_needed_and_counts_once():
-    assert named((("a b", "c"), ("a",))) == ["a", "b", "c"]
-    for nothing in ((), ((),)):
+    assert named(["a b", "c", "a"]) == ["a", "b", "c"]
+    for nothing in ((), ("",)):
         with pytest.raises(UserError, match="name at least one study with --study"):
             named(nothing)
 
@@ -46,23 +47,22 @@ def test_a_second_study_is_refused_where_one_makes_sense(command, capsys):
     with pytest.raises(SystemExit) as end:
         command.main(["--study", "a", "--study", "b"])
     assert end.value.code == 2
-    assert "error: --study is given twice, a and b; it takes one value" in capsys.readouterr().err
+    assert "error: --study is given twice, as a and b; give it once" in capsys.readouterr().err
 
 
 def test_a_flag_that_is_given_twice_is_refused_unless_it_takes_several():
-    check_given_once(TrainConfig, ["--lr", "1", "--weight-decay", "2", "--lr=1"])
-    check_given_once(Options, ["--sbatch", "mem=1G", "--sbatch", "qos=x"])
-    check_given_once(TrainConfig, ["voc"])
-    with pytest.raises(UserError, match="--data_folder is given twice, a and b; it takes one value"):
-        check_given_once(TrainConfig, ["--data-folder", "a", "--data_folder", "b"])
-    with pytest.raises(UserError, match=r"--uncertain is given twice, \.2 \.7 and \.2 \.8"):
-        check_given_once(TrainConfig, ["--uncertain", ".2", ".7", "--uncertain", ".2", ".8"])
+    read_words(flags_of(TrainConfig), ["--lr", "1", "--weight-decay", "2", "--lr=1"])
+    read_words(flags_of(Options), ["--sbatch", "mem=1G", "--sbatch", "qos=x"])
+    with pytest.raises(UserError, match="--data_folder is given twice, as a and b; give it once"):
+        read_words(flags_of(TrainConfig), ["--data-folder", "a", "--data_folder", "b"])
+    with pytest.raises(UserError, match=r"--uncertain is given twice, as \.2 \.7 and \.2 \.8"):
+        read_words(flags_of(TrainConfig), ["--uncertain", ".2", ".7", "--uncertain", ".2", ".8"])
 
 
 def test_a_page_of_several_studies_takes_no_single_ones_place(tmp_path):
     folders = [StudyFolder(tmp_path / name) for name in ("a", "b")]
     assert default_page(folders[:1]) == tmp_path / "a" / "report.html"
-    assert default_page(folders) == tmp_path / "report_a_b.html"
+    assert default_page(folders) == tmp_path / "report_a+b.html"
     many = [StudyFolder(tmp_path / f"study_number_{number}") for number in range(40)]
     assert len(default_page(many).name) < 60
     assert default_page(many) != default_page(many[1:])

@@ -39,7 +39,7 @@ def test_a_file_system_without_locks_is_one_sentence(tmp_path, monkeypatch, numb
     failing(monkeypatch, *[number] * 9)
     for take in ("acquire", "try_acquire"):
         lock = FileLock(tmp_path / "claim.lock")
-        with pytest.raises(UserError, match=r"claim\.lock cannot be locked .*doctor\.py --runs DIR tries them"):
+        with pytest.raises(UserError, match=r"claim\.lock cannot be locked .*fsr doctor --runs DIR tries them"):
             getattr(lock, take)()
         assert not lock.held
     assert open_files() == before

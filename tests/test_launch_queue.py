@@ -96,7 +96,7 @@ def test_a_silent_slurm_never_sends_a_sweep_to_the_login_node(slurm, monkeypatch
 
 @pytest.mark.parametrize("flags", ASKING)
 def test_who_asks_for_slurm_where_there_is_none_is_told(slurm, flags):
-    name = next(iter(flags)).replace("_", "-")
+    name = next(iter(flags))
     with pytest.raises(UserError, match=f"^--{name}.* asks for Slurm, and no Slurm answers here"):
         Resources(**flags).resolved()
 
