@@ -16,8 +16,8 @@ from fsr.command import read_words
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.flags import flags_of
-from launch.sweep_options import Options
 from launch.state.paths import StudyFolder
+from launch.sweep_options import Options
 
 
 @pytest.mark.parametrize(
