@@ -30,6 +30,7 @@ from launch.state.trials import CODE, ERROR, REPEATS, SEED, damage_of, summary_o
 
 ERRORS = ("precision", "recall", "false_positive", "false_negative")
 NONE = setting_text(None)  # a choice, where an empty cell says that a trial does not have the parameter
+UNKNOWN = "unknown"  # how an attempt ended that did not say so, or has not ended
 NO_COST = {f"{name}_h": 0.0 for name in COSTS}  # of an attempt that has not ended
 COLUMNS = {
     "trials": (
@@ -229,7 +230,7 @@ def trial_row(
         "iterations": base["iterations"],
         "steps_per_s": files.last("perf/steps_per_s") or summary.get("steps_per_s"),
         "attempts": len(attempts),
-        "causes": ", ".join(attempt.cause or "unknown" for attempt in attempts),
+        "causes": ", ".join(attempt.cause or UNKNOWN for attempt in attempts),
         "started": attempts[0].started if attempts else None,
         "ended": attempts[-1].ended if attempts else None,
         "seconds": sum(attempt.seconds for attempt in attempts if attempt.ended),

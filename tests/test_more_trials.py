@@ -1,10 +1,14 @@
 """What a finished sweep advises is what the same command then accepts."""
 
 import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from launch.plan import Options, plan
-from launch.show.messages import more_trials
+from launch.show.messages import more_trials, tried
 from launch.study import load
+
+SIZES = {"block_size": CategoricalDistribution((8, 16, 32))}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +23,14 @@ def test_a_study_that_has_no_more_settings_is_advised_no_more_trials(name, searc
     monkeypatch.setattr("sys.argv", ["sweep", "--study", name])
     study = load(name)
     base = study.base("synthetic", tmp_path, None, None)
-    assert more_trials(study, base, searched).endswith(advice)
+    assert more_trials(study, base, searched, searched).endswith(advice)
     if "--trials" in advice:
         trials = int(advice.split()[-1])
         assert plan(Options(study=name, dataset="synthetic", data_folder=tmp_path, trials=trials)).target == trials
+
+
+def test_settings_that_were_drawn_twice_are_not_all_settings(tmp_path):
+    study = load("block_size")
+    trials = [create_trial(params={"block_size": size}, distributions=SIZES, value=0.1) for size in (8, 16, 16, 8, 32)]
+    said = more_trials(study, study.base("synthetic", tmp_path, None, None), 5, tried(trials))
+    assert said.startswith("3 of the study's 5 settings were tried")

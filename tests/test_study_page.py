@@ -278,6 +278,8 @@ def test_a_study_of_every_state_is_shown_and_one_of_none_says_so(all_states, ope
     rows = browser.find_elements(By.CSS_SELECTOR, "#s0-trials tbody tr")
     states = [row.find_element(By.CSS_SELECTOR, "td:nth-child(2)").get_attribute("textContent") for row in rows]
     assert states == ["complete", "pruned", "fail", "running", "complete", "complete", "waiting"]
+    ends = [row.find_element(By.CSS_SELECTOR, "td:nth-child(6)").get_attribute("textContent") for row in rows]
+    assert ends[0] == "preempted, finished" and ends[3] == ""  # the running one's attempt has not ended
     assert "not finite: loss nan at step 7" in browser.execute_script(
         "return document.querySelector('#s0-trials').textContent"
     )

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from analysis.intervals import mean_and_interval
 from analysis.page.chart import Named
 from analysis.ranking import parameters
+from analysis.tables import UNKNOWN
 from fsr.setting_text import setting_text
 
 
@@ -69,13 +71,20 @@ def trial_rows(trials: pd.DataFrame, metric: str, names: Named) -> list[TrialRow
             seed=row["seed"],
             score=mean_and_interval(row[metric], math.nan) if metric in trials and pd.notna(row[metric]) else "–",
             steps=f"{row['step']:.0f} of {row['iterations']:.0f}" if pd.notna(row["step"]) else "",
-            ends=row["causes"] if pd.notna(row["causes"]) else "",
+            ends=ends_of(row),
             hours=f"{row[['useful_h', 'repeated_h', 'lost_h']].sum():.2f}",
             setting=names.row(row["trial"])["setting"],
             trouble="; ".join(str(row[name]) for name in ("error", "damage") if pd.notna(row[name])),
         )
         for _, row in trials.iterrows()
     ]
+
+
+def ends_of(row: "pd.Series[Any]") -> str:
+    """How the attempts of a trial ended; one that still works has not."""
+    ends = [] if pd.isna(row["causes"]) else row["causes"].split(", ")
+    working = row["state"] == "running" and ends[-1:] == [UNKNOWN]
+    return ", ".join(ends[:-1] if working else ends)
 
 
 def costs(trials: pd.DataFrame) -> str:

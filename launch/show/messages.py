@@ -9,7 +9,7 @@ from rich.console import Console
 from fsr.config import TrainConfig
 from fsr.next_command import next_command, study_words
 from launch.state.paths import StudyFolder, relative
-from launch.state.trials import DONE, best_trial, count, repeats_among
+from launch.state.trials import DONE, best_trial, count, repeats_among, search_trials
 from launch.study import Study
 
 NOTHING_SUBMITTED = "no job was submitted, as your account has no room for one; run the same command again later"
@@ -88,7 +88,7 @@ def tell_result(
     else:
         if best is not None and not repeats:
             say(console, f"small differences may be chance; with fresh seeds: {again('--repeat', '5')}")
-        say(console, more_trials(study, base, target - len(repeats)))
+        say(console, more_trials(study, base, target - len(repeats), tried(trials)))
 
 
 def again(flag: str | None = None, value: str = "") -> str:
@@ -100,10 +100,20 @@ def again(flag: str | None = None, value: str = "") -> str:
     return next_command("sweep", *typed, *([flag, value] if flag else []))
 
 
-def more_trials(study: Study, base: TrainConfig, searched: int) -> str:
-    """How to go on with a search of so many trials; where all settings were tried, no more trials are accepted."""
+def more_trials(study: Study, base: TrainConfig, searched: int, tried: int) -> str:
+    """How to go on with a search of so many trials, which tried so many different settings.
+
+    As many trials are accepted as the study has settings, though a sampler may draw one of them twice.
+    """
     size = study.size(base)
     wanted = searched + study.trials if size is None else min(searched + study.trials, size)
     if wanted > searched:
         return f"more trials: {again('--trials', str(wanted))}"
+    if size is not None and tried < size:
+        return f"{tried} of the study's {size} settings were tried, as some were drawn twice; it takes no more trials"
     return f"all {size} settings of the study have had their trial"
+
+
+def tried(trials: Sequence[FrozenTrial]) -> int:
+    """Number of different settings that the search has trained."""
+    return len({repr(sorted(trial.params.items())) for trial in search_trials(trials) if trial.state in DONE})
