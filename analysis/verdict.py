@@ -72,6 +72,11 @@ class Baseline:
     """The preset, where trial 0 has the base configuration's own values; else trial 0's setting."""
     params: Mapping[str, Any]
 
+    @property
+    def owner(self) -> str:
+        """Whose its values are: the preset's, or trial 0's."""
+        return "the preset's" if self.name == "the preset" else "trial 0's"
+
     @classmethod
     def of(cls, trials: pd.DataFrame, base: Mapping[str, Any]) -> "Baseline":
         """From the study's trials and the configuration that each starts from."""
@@ -101,6 +106,11 @@ def same(one: Any, other: Any) -> bool:
     if _is_number(one) and _is_number(other):
         return math.isclose(one, other, rel_tol=1e-9)
     return setting_text(one) == setting_text(other)
+
+
+def _quoted(value: Any) -> str:
+    """A value in a sentence: a text in quotes, so that it is not read as one of its words."""
+    return f'"{value}"' if isinstance(value, str) else setting_text(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -237,7 +247,7 @@ def found(first: "pd.Series[Any]", compared: pd.DataFrame, title: str, baseline:
     if len(names) == 1 and (compared["verdict"] == "not significant").all():
         name, own = names[0].removeprefix("param/"), baseline.params.get(names[0])
         fewest, widest = int(compared["pairs"].min()), compared["difference_half_width"].max()
-        against = f" from {baseline.name}'s {setting_text(own)}" if own is not None else ""
+        against = f" from {baseline.owner} {_quoted(own)}" if own is not None else ""
         finding = f"{name} makes no difference{against} that {plural(fewest, 'seed')} can show (±{widest:.3f} {title})."
         return "not significant", finding
     said = f"{difference:+.3f} ± {width:.3f} {title}"

@@ -19,6 +19,7 @@ SCORES = {"val/seg_miou": 0.41234, "val/cam_miou": 0.5}
 RUNNING = Row(number=3, state="running", parameters="mask_ratio 0.4", progress=Progress(step=40, steps_per_s=2.0))
 EVALUATED = replace(RUNNING, progress=Progress(step=50, evaluated=50, scores=SCORES, steps_per_s=2.0))
 WAITING = replace(EVALUATED, state="waiting", causes=("preempted",))
+ENDING = replace(WAITING, causes=("not finite",))
 COMPLETE = replace(EVALUATED, state="complete", seconds=185.0, value=0.41234)
 
 
@@ -60,6 +61,8 @@ def test_there_is_a_line_a_trial():
         (EVALUATED, COMPLETE, ["trial 3 complete after 3 min 05 s"]),
         (EVALUATED, replace(COMPLETE, state="fail", error="not finite"), ["trial 3 fail: not finite"]),
         (COMPLETE, COMPLETE, []),
+        (EVALUATED, ENDING, []),  # its worker has yet to tell the study
+        (ENDING, replace(COMPLETE, state="fail", error="not finite"), ["trial 3 fail: not finite"]),
     ],
 )
 def test_each_change_is_one_line(before, now, lines):

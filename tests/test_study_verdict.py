@@ -84,6 +84,14 @@ def test_one_parameter_without_an_effect_is_said_of_the_parameter_with_the_wides
     assert found.finding == f"{text} (±{max(widths):.3f} segmentation mIoU)."
 
 
+def test_a_text_is_quoted_and_belongs_to_trial_0_where_that_is_not_the_preset():
+    tried = [("nothing", 0.3, 0), ("bf16", 0.31, 0), ("nothing", 0.3, 1), ("bf16", 0.33, 1), ("nothing", 0.4, 2)]
+    tried.append(("bf16", 0.36, 2))
+    rows = [trial(n, score, setting=n % 2, seed=seed, changed=name) for n, (name, score, seed) in enumerate(tried)]
+    finding = verdict(*rows).finding
+    assert finding.startswith('changed makes no difference from trial 0\'s "nothing" that 2 seeds can show (±')
+
+
 def test_an_interval_that_includes_0_says_how_many_seeds_would_be_enough_if_they_can_be_trained():
     ours = repeats(0, 0.4, [0.3, 0.4, 0.35])
     promising = verdict(*search(0.3, 0.5), *ours, *repeats(1, 0.6, [0.33, 0.42, 0.35], 20))

@@ -95,8 +95,8 @@ def plain(value: Any) -> Any:
 
 
 def axis_of(name: str, title: str, **more: Any) -> Spec:
-    """An axis of numbers that need not begin at zero."""
-    ticks = {"tickCount": {"expr": TICKS}, "labelOverlap": True}
+    """An axis of numbers that need not begin at zero. Its labels are the numbers, where all are equal, too."""
+    ticks = {"tickCount": {"expr": TICKS}, "labelOverlap": True, "format": ".5~g"}
     return {"field": name, "type": "quantitative", "title": title, "scale": {"zero": False}, "axis": ticks} | more
 
 

@@ -26,7 +26,9 @@ def learning_chart(tables: Tables, study: str, metric: str, names: Named) -> Cha
     there = [state for state in STATES if state in {row["state"] for row in told}]
     colour = {"field": "state", "type": "nominal", "legend": {}}
     colour["scale"] = {"domain": there, "range": [STATES[state] for state in there]}
-    line = {"x": axis_of("step", "step"), "y": axis_of("score", title_of(metric)), "detail": {"field": "trial"}}
+    steps = axis_of("step", "step")
+    steps["axis"] |= {"tickMinStep": 1}
+    line = {"x": steps, "y": axis_of("score", title_of(metric)), "detail": {"field": "trial"}}
     pointed = {"param": "hover", "empty": False}
     layers = [
         {

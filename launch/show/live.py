@@ -14,6 +14,7 @@ from launch.show.picture import Standing, picture, worth
 from launch.show.table import Row, Rows, best_of, duration, score
 
 ENDED = ("complete", "pruned", "fail")
+FINAL = (("finished",), ("pruned",), ("not finite",))  # after which a worker only tells the study how the trial ended
 INTERVAL_S = 0.5
 UNBROKEN = 10_000  # cells of a line where nobody has to fit it into a terminal
 
@@ -105,11 +106,11 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
     name = f"trial {row.number}"
     if before is None:
         lines.append(f"{name} starts: {row.parameters}")
-    elif row.state == "waiting" and before.state != "waiting":
+    elif row.state == "waiting" and before.state != "waiting" and row.causes[-1:] not in FINAL:
         lines.append(
             f"{name} is interrupted at step {row.progress.step}: {row.causes[-1] if row.causes else 'unknown'}"
         )
-    elif before.state == "waiting" and row.state != "waiting":
+    elif before.state == "waiting" and row.state == "running":
         lines.append(f"{name} resumes at step {before.progress.step}: {row.parameters}")
     if row.progress.evaluated > (before.progress.evaluated if before else 0):
         scores = f"seg mIoU {score(row, SEG_MIOU)}, cam mIoU {score(row, CAM_MIOU)}"
