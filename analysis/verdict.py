@@ -81,7 +81,7 @@ class Baseline:
     def of(cls, trials: pd.DataFrame, base: Mapping[str, Any]) -> "Baseline":
         """From the study's trials and the configuration that each starts from."""
         params = {name: row[name] for _, row in trials[trials["trial"] == 0].iterrows() for name in parameters(trials)}
-        own = all(same(base.get(name.removeprefix("param/")), value) for name, value in params.items())
+        own = all(same(_value_in(base, name.removeprefix("param/")), value) for name, value in params.items())
         return cls("the preset" if own and params else "trial 0's setting", params)
 
     def changes(self, row: "pd.Series[Any]", most: int = SHOWN_CHANGES) -> str:
@@ -106,6 +106,12 @@ def same(one: Any, other: Any) -> bool:
     if _is_number(one) and _is_number(other):
         return math.isclose(one, other, rel_tol=1e-9)
     return setting_text(one) == setting_text(other)
+
+
+def _value_in(base: Mapping[str, Any], name: str) -> Any:
+    """A parameter's value in a configuration, also of one that is searched as 1 − NAME; None where it has no such."""
+    whole = base.get(name.removeprefix("1-"))
+    return 1 - whole if name.startswith("1-") and _is_number(whole) else base.get(name)
 
 
 def _quoted(value: Any) -> str:

@@ -92,6 +92,12 @@ def test_a_text_is_quoted_and_belongs_to_trial_0_where_that_is_not_the_preset():
     assert finding.startswith('changed makes no difference from trial 0\'s "nothing" that 2 seeds can show (±')
 
 
+def test_the_preset_is_known_by_what_is_searched_as_1_minus_a_field_too():
+    trials = [trial(n, score, **{"1-momentum": value}) for n, (score, value) in enumerate([(0.3, 0.02), (0.5, 0.05)])]
+    assert "from the preset" in verdict(*trials, base={"momentum": 0.98}).finding
+    assert "from trial 0's setting" in verdict(*trials, base={"momentum": 0.9}).finding
+
+
 def test_an_interval_that_includes_0_says_how_many_seeds_would_be_enough_if_they_can_be_trained():
     ours = repeats(0, 0.4, [0.3, 0.4, 0.35])
     promising = verdict(*search(0.3, 0.5), *ours, *repeats(1, 0.6, [0.33, 0.42, 0.35], 20))

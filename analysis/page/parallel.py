@@ -11,6 +11,8 @@ from analysis.tables import Tables
 from fsr.score_names import title_of
 from fsr.setting_text import setting_text
 
+LONGEST_TITLE = 150  # pixels of an axis' name
+
 
 def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str, names: Named) -> Chart | None:
     """Parallel coordinates: a line a trial of the search through its values and its score. None for no parameters."""
@@ -37,7 +39,14 @@ def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str
     best = max(1, round(len(shown) / 5))
     slider = {"input": "range", "min": 1, "max": len(shown), "step": 1, "name": "best trials in colour"}
     x: Spec = {"field": "axis", "type": "nominal", "sort": axes, "title": None, "scale": {"padding": 0.3}}
-    x["axis"] = {"orient": "top", "labelAngle": 0, "grid": True, "domain": False, "ticks": False, "labelLimit": 150}
+    x["axis"] = {
+        "orient": "top",
+        "labelAngle": 0,
+        "grid": True,
+        "domain": False,
+        "ticks": False,
+        "labelLimit": LONGEST_TITLE,
+    }
     x["axis"] |= {"labelOverlap": False, "labelFontWeight": "bold", "labelPadding": 14}
     y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1]}}
     line = {"x": x, "y": y, "detail": {"field": "trial"}, "order": {"field": "index"}}
@@ -92,7 +101,7 @@ def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str
         data=values(rows),
         height=280,
         params=params,
-        least=100 * len(axes),
+        least=min(LONGEST_TITLE, max(100, *(8 * len(axis) for axis in axes))) * len(axes),
         padding={"left": 5, "top": 5, "right": 45, "bottom": 5},
     )
 
