@@ -1,6 +1,7 @@
 """Parallel coordinates of a search."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -101,9 +102,16 @@ def parallel_chart(tables: Tables, study: str, ranked: pd.DataFrame, metric: str
         data=values(rows),
         height=280,
         params=params,
-        least=min(LONGEST_TITLE, max(100, *(8 * len(axis) for axis in axes))) * len(axes),
+        least=least_width(axes),
         padding={"left": 5, "top": 5, "right": 45, "bottom": 5},
     )
+
+
+def least_width(axes: list[str]) -> int:
+    """Pixels in which the names of no two axes beside each other touch."""
+    titles = [min(LONGEST_TITLE, 8 * len(axis)) for axis in axes]
+    step = max((one + other) / 2 + 12 for one, other in pairwise(titles))
+    return round(max(100, step) * (len(axes) + 0.3)) + 50
 
 
 def _along(
