@@ -108,18 +108,25 @@ def claim(
             Claim(session, trial, folder, base, {}, free[number], folder.run(number)).fail(reason)
 
         suspended = {}  # trials that are not given up before another one has shown whether they are to blame
+        last: set[int] = set()  # those that failed as others did: another setting tells more than another attempt
         for number in free:
             if trials[number].state == TrialState.RUNNING:
                 attempts = folder.attempt_log(number).attempts()
                 reason = given_up(that_count(folder, attempts))
-                if reason and failure and failure.suspected and signature(attempts[-1]) == failure.signature:
+                alike = failure is not None and bool(attempts) and signature(attempts[-1]) == failure.signature
+                if reason and alike and failure and failure.suspected:
                     suspended[number] = reason
                 elif reason:
                     give_up(number, reason)
+                elif alike:
+                    last.add(number)
         trials = session.get_trials(deepcopy=False)
         reachable = count(trials, *DONE) + busy >= target.trials
         choice = {number: lock for number, lock in free.items() if number not in suspended}
-        chosen = None if reachable else _next_number(trials, choice, target.limit)
+        others = {number: lock for number, lock in choice.items() if number not in last}
+        chosen = None if reachable else _next_number(trials, others, target.limit)
+        if chosen is None and not reachable:
+            chosen = _next_number(trials, choice, target.limit)
         if chosen is None and not busy:
             for number, reason in suspended.items():
                 give_up(number, reason)
