@@ -9,11 +9,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import cloudpickle
 import launch_stub
 import pytest
 from method_checkout import command_of, private_checkout, surroundings_of
 from slurm_cluster import MISSING, Cluster, Sweep, available
-from test_launch_claim import claim_for, data_folder, trials_of, with_target, work_on, worker  # noqa: F401
+from test_launch_claim import claim_for, data_folder, hold_a_claim, spawn, trials_of, with_target, work_on, worker  # noqa: F401
 
 from fsr.files import write_json
 from launch.state.attempts import Attempt
@@ -211,7 +212,10 @@ def test_a_setting_that_fails_where_another_is_sound_stops_nothing(worker, data_
 def test_the_study_is_not_stopped_while_another_setting_is_being_tried(worker, data_folder, monkeypatch):
     monkeypatch.setattr("launch.state.same_failure.LEAST_S", 1e6)  # on a machine however busy
     worker = with_target(with_code(worker), 4, 4)
-    sound = claim_for(worker)
+    holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))  # of trial 0
+    holder.start()
+    while not (worker.folder.folder / "held").exists():
+        time.sleep(0.01)
     sound_log = worker.folder.attempt_log(0)
     sound_log.begin("local", 0, "n1", 1)
     (data_folder / "error").write_text("no such setting")
@@ -225,8 +229,9 @@ def test_the_study_is_not_stopped_while_another_setting_is_being_tried(worker, d
     waiting.let_go()
     assert worker.folder.stop_reason() is None
     sound_log.end("exception", "RuntimeError: no such setting", worker.folder.attempt_log(1).attempts()[-1].place)
-    sound.let_go()
     assert claim_for(worker) == "stopped"
+    holder.kill()
+    holder.join()
 
 
 def surrounding(worker):
