@@ -323,16 +323,24 @@ def cluster(tmp_path_factory):
     started.down()
 
 
+ON_SLURM = {
+    "a missing module": ("import module_of_nobody  # noqa", "No module named 'module_of_nobody' (launch/worker/method.py:"),
+    "a mistake": ("from fsr.errors import UserError; raise UserError('no list train.txt')", "no list train.txt"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command_resumes(cluster, tmp_path):
+@pytest.mark.parametrize("kind", ON_SLURM)
+def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command_resumes(cluster, tmp_path, kind):
+    line, words = ON_SLURM[kind]
     text = (Path(__file__).parent / "slurm_stub.py").read_text()
     sweep = Sweep(cluster, tmp_path / "sweep", private=True)
-    (sweep.checkout / "launch" / "worker" / "method.py").write_text(broken(text))
+    (sweep.checkout / "launch" / "worker" / "method.py").write_text(broken(text, line))
     sweep.submit(trials=12, parallel=10)
     sweep.wait_for_no_jobs()
     status = sweep.status()
     print(status)
-    assert "No module named 'module_of_nobody' (launch/worker/method.py:" in status["stopped"]
+    assert words in status["stopped"]
     assert {trial["state"] for trial in status["trials"]} == {"waiting"}
     assert sum(len(sweep.attempts(number)) for number in range(12)) <= 8  # four work at once
     (sweep.checkout / "launch" / "worker" / "method.py").write_text(text)
@@ -340,9 +348,9 @@ def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command
     sweep.finish(12)
 
 
-def broken(text):
-    """The method with an import that fails when it trains."""
+def broken(text, line):
+    """The method with this line where it begins to train."""
     lines = text.splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.startswith("def train("))
     end = next(number for number in range(start, len(lines)) if lines[number].rstrip().endswith(":"))
-    return "".join([*lines[: end + 1], "    import module_of_nobody  # noqa\n\n", *lines[end + 1 :]])
+    return "".join([*lines[: end + 1], f"    {line}\n\n", *lines[end + 1 :]])
