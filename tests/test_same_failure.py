@@ -100,7 +100,8 @@ def test_a_trial_at_work_since_before_enough_had_failed_may_still_show_that_it_i
         [Tried(number, attempts) for number, attempts in enumerate([*three, [failed(seconds=None, started=now - 10)]])],
         0.0,
     )
-    assert failure.suspected and not failure.stops
+    assert failure.waits_for_more(failed()) and not failure.stops
+    assert not failure.waits_for_more(failed("KeyError: 3"))
 
 
 def test_what_an_earlier_code_version_did_speaks_for_no_later_one():
@@ -240,6 +241,18 @@ def surrounding(worker):
     from launch.worker.rendezvous import Rendezvous
 
     return StopRequest(), LocalEnvironment(), Rendezvous(worker.folder.locks)
+
+
+def test_who_had_failed_in_an_earlier_sweep_is_not_given_up_before_the_others_have_shown_theirs(worker, data_folder):
+    refuse(with_code(worker), data_folder)
+    claimed = claim_for(worker)
+    worker._train(claimed, *surrounding(worker))
+    claimed.let_go()
+    time.sleep(0.2)
+    write_json(worker.folder.target_file, {"trials": 8, "limit": 8, "since": time.time()})
+    assert work_on(worker) is Outcome.STOPPED
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"] * 3
+    assert [causes(worker, number) for number in range(3)] == [["exception"] * 2, ["exception"], ["exception"]]
 
 
 def test_the_only_trial_of_a_study_fails_as_ever(worker, data_folder):

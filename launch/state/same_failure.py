@@ -82,10 +82,9 @@ class SameFailure:
         """Whether these are enough to stop the study."""
         return len(self.failures) >= SAME and not self.open
 
-    @property
-    def suspected(self) -> bool:
-        """Whether one more would do, or is waited for, so that no trial is to be given up yet for these."""
-        return len(self.failures) >= SAME - 1 and not self.stops
+    def waits_for_more(self, attempt: Attempt) -> bool:
+        """Whether this attempt is one of them, and its trial not to be given up yet: others may fail so, too."""
+        return not self.stops and signature(attempt) == self.signature
 
     def sentence(self, folder: StudyFolder) -> str:
         """What happened in the study of this folder, and what mends it."""

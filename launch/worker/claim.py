@@ -20,7 +20,7 @@ from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
-from launch.state.same_failure import failure_of_all, signature, stop_study, that_count
+from launch.state.same_failure import failure_of_all, stop_study, that_count
 from launch.state.target import Target
 from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, count, damage_of, summary_of
 from launch.study import Settings, Study
@@ -113,8 +113,8 @@ def claim(
             if trials[number].state == TrialState.RUNNING:
                 attempts = folder.attempt_log(number).attempts()
                 reason = given_up(that_count(folder, attempts))
-                alike = failure is not None and bool(attempts) and signature(attempts[-1]) == failure.signature
-                if reason and alike and failure and failure.suspected:
+                alike = failure is not None and bool(attempts) and failure.waits_for_more(attempts[-1])
+                if reason and alike:
                     suspended[number] = reason
                 elif reason:
                     give_up(number, reason)
