@@ -34,6 +34,7 @@ from launch.state.journal import JOURNAL, parse_lines
 from launch.state.journal_repair import mend
 from launch.state.paths import IDENTITY, Definition, StudyFolder, new_identity
 from launch.state.retention import Retention
+from launch.state.same_failure import stops_of
 from launch.state.storage import load_launched, recorded_storage
 from launch.state.target import Target
 from launch.state.trials import SEED, damage_of, summary_of
@@ -233,6 +234,10 @@ def small_files(folder: StudyFolder) -> Iterator[Repair]:
         yield Repair(
             folder.keep_file, wrong, "all is kept until a sweep names --keep", as_file(asdict(Retention("all")))
         )
+    wrong = damage(partial(stops_of, folder))
+    if wrong:
+        remedy = "it is set aside: the attempts that stopped the study count against their trials"
+        yield Repair(folder.stopped_file, wrong, remedy)
     for spec, path in job_specs(folder):
         if spec is None:
             wrong = damage(partial(JobSpec.read, path)) or ""

@@ -6,9 +6,8 @@ import json
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_origin, get_type_hints
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
@@ -17,11 +16,11 @@ from typeguard import TypeCheckError, check_type
 from fsr.bounds import COUNT, WORKERS, check_bounds
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import UserError
-from fsr.json_file import typed
 from fsr.score_names import SEG_MIOU, TITLES, is_score
 from fsr.setting_text import stored
 from launch.state.paths import check_study_name
-from launch.study_errors import naming_line, nearest, place_of, shown_path, study_file
+from launch.study_errors import naming_line, place_of, shown_path, study_file
+from launch.study_settings import checked
 
 Settings = dict[str, Any]
 
@@ -98,7 +97,7 @@ class Study:
         """The configuration that every trial starts from. A shorter run is evaluated as often as a whole one."""
         preset = PRESETS[dataset]
         preset_config = preset() if data_folder is None else preset(data_folder)
-        settings = self._checked(self.settings, "settings")
+        settings = checked(self.settings, "settings", self.suggest, self.file)
         config = self.configured(preset_config, settings, "settings", self.suggest)
         if iterations is not None:
             eval_every = max(1, config.eval_every * iterations // config.iterations)
@@ -130,7 +129,7 @@ class Study:
         """
         with naming_line(self.file):
             settings = self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
-        return self._checked(settings, "suggest")
+        return checked(settings, "suggest", self.suggest, self.file)
 
     def known_params(self, base: TrainConfig) -> list[Settings]:
         """What `known` says, as the study's storage has it. Raises UserError as `settings_of` does."""
@@ -160,32 +159,6 @@ class Study:
     def file(self) -> Path:
         """Where it is defined."""
         return study_file(self.name)
-
-    def _checked(self, settings: Any, said: str) -> Settings:
-        """The settings, each of its field's kind. Raises UserError for other fields and kinds."""
-        if not isinstance(settings, dict):
-            got = "nothing: its last line must return them" if settings is None else f"{settings!r:.100}"
-            raise UserError(
-                f"{place_of(self.suggest, 'return', self.file)}: {said} must give the fields that it changes as a "
-                f"dict, got {got}"
-            )
-        kinds, checked = kinds_of_fields(), {}
-        for name, value in settings.items():
-            if name not in kinds:
-                raise UserError(
-                    f"{place_of(self.suggest, str(name), self.file)}: {said} changes {name}, which is no field of a "
-                    f"training configuration; {nearest(str(name), list(kinds))}"
-                )
-            try:
-                checked[name] = typed(
-                    Path(value) if kinds[name] is Path and isinstance(value, str) else value, kinds[name]
-                )
-            except (TypeCheckError, TypeError):
-                raise UserError(
-                    f"{place_of(self.suggest, name, self.file)}: {said} gives {name} the value {value!r:.60} "
-                    f"({type(value).__name__}); it must be {_in_words(kinds[name])}"
-                ) from None
-        return checked
 
     def first_settings(self, base: TrainConfig) -> Settings:
         """What trial 0 changes of the base configuration."""
@@ -224,19 +197,6 @@ def together(*parts: Study) -> dict[str, Any]:
         return [{name: value for part in parts for name, value in part.known(base)[0].items()}]
 
     return {"suggest": suggest, "known": known}
-
-
-@cache
-def kinds_of_fields() -> dict[str, Any]:
-    """What each field of a training configuration may hold, as types."""
-    return get_type_hints(TrainConfig)
-
-
-def _in_words(kind: Any) -> str:
-    """A type as people say it: one of a, b; float; float or None."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace(" | ", " or ")
 
 
 def load(name: str) -> Study:

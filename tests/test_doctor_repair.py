@@ -229,7 +229,7 @@ def test_a_result_of_another_trial_is_not_believed(folder):
     assert folder.run(1).result()["val/seg_miou"] == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("name", ["target.json", "keep.json", "local/submission_0001.json"])
+@pytest.mark.parametrize("name", ["target.json", "keep.json", "stopped.json", "local/submission_0001.json"])
 def test_what_the_next_sweep_writes_anew_is_set_aside(folder, name):
     (folder.folder / name).write_bytes(b"{")
     assert told(folder)[0]

@@ -9,16 +9,28 @@ import subprocess
 import time
 from pathlib import Path
 
+import cloudpickle
 import launch_stub
 import pytest
 from method_checkout import command_of, private_checkout, surroundings_of
 from slurm_cluster import MISSING, Cluster, Sweep, available
-from test_launch_claim import claim_for, data_folder, trials_of, with_target, work_on, worker  # noqa: F401
+from test_launch_claim import claim_for, data_folder, hold_a_claim, spawn, trials_of, with_target, work_on, worker  # noqa: F401
 
 from fsr.files import write_json
 from launch.state.attempts import Attempt
 from launch.state.paths import StudyFolder
-from launch.state.same_failure import SAME, SameFailure, Stopped, Tried, same_failure, signature, stop_study, that_count
+from launch.state.progress import Progress
+from launch.state.same_failure import (
+    SAME,
+    SameFailure,
+    Stopped,
+    Tried,
+    same_failure,
+    signature,
+    stop_study,
+    that_count,
+    what_came,
+)
 from launch.worker.protocol import Outcome
 
 TYPE_ERROR = "TypeError: f() takes 1 argument"
@@ -68,9 +80,37 @@ TABLE = {
     "another is further": (found([failed()], [failed()], [failed()], [failed(seconds=None)], step=50), 0),
     "another works for longer": (found([failed()], [failed()], [failed()], [failed(seconds=None, started=1.0)]), 0),
     "another has just begun": (found([failed()], [failed()], [failed()], [failed(seconds=None, started=time.time())]), 3),
+    "another starts where it was": (found([failed()], [failed()], [failed()], [failed("", "", "preempted", 50, first_step=50)]), 3),
     "before this sweep": (found([failed()], [failed()], [failed()], since=101.0), 0),
     "some before this sweep": (found([failed()], [failed()], [failed(started=200.0)], since=101.0), 1),
 }  # fmt: skip
+
+
+def is_open(*trials):
+    return same_failure([Tried(number, attempts) for number, attempts in enumerate(trials)], 0.0).open
+
+
+def test_a_trial_at_work_since_before_enough_had_failed_may_still_show_that_it_is_sound():
+    now = time.time()
+    three = [[failed(started=now - 25)] for _ in range(3)]
+    assert is_open(*three, [failed(seconds=None, started=now - 10)])
+    assert not is_open(*three, [failed(seconds=None, started=now - 1)])  # else there would always be one
+    assert not is_open(*three[:2], [*three[2], failed(seconds=None, started=now - 10)])  # its setting has failed
+    failure = same_failure(
+        [Tried(number, attempts) for number, attempts in enumerate([*three, [failed(seconds=None, started=now - 10)]])],
+        0.0,
+    )
+    assert failure.waits_for_more(failed()) and not failure.stops
+    assert not failure.waits_for_more(failed("KeyError: 3"))
+
+
+def test_what_an_earlier_code_version_did_speaks_for_no_later_one():
+    old = failed("", "", "preempted", reached=2000)
+    new = failed(started=300.0)
+    was = Progress(step=2000, evaluated=2000)
+    assert what_came(0, [old, new], was, 200.0) == Tried(0, [new])
+    assert what_came(0, [old, new], was, 0.0) == Tried(0, [old, new], 2000, True)
+    assert what_came(0, [old, new], Progress(step=2100, evaluated=2000), 200.0) == Tried(0, [new], 2100)
 
 
 @pytest.mark.parametrize("kind", TABLE)
@@ -85,7 +125,7 @@ def test_the_sentence_says_what_happened_and_what_mends_it():
     assert failure.sentence(StudyFolder(Path("/runs/smoke"))) == (
         "3 attempts on trials 0, 3 ended in the same way, and no trial has come further, so the study was stopped: "
         "ModuleNotFoundError: No module named 'x' (fsr/train.py:88); install what is missing in the workers' Python, "
-        "or mend the code and add --renew-code, then run the same command again: every trial is tried anew, and none "
+        "or mend the code and add --renew_code, then run the same command again: every trial is tried anew, and none "
         "of these attempts counts (traceback: /runs/smoke/trial_0003/error.txt)"
     )
 
@@ -93,9 +133,9 @@ def test_the_sentence_says_what_happened_and_what_mends_it():
 @pytest.mark.parametrize(
     "detail, remedy",
     [
-        ("OSError: We couldn't connect to 'https://huggingface.co'", "fsr.pretrained fetch"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: 'a.jpg'", "fsr.data.prepare"),
-        ("TypeError: f() takes 1 argument", "--renew-code"),
+        ("OSError: We couldn't connect to 'https://huggingface.co'", "pretrained fetch"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'a.jpg'", "prepare --help"),
+        ("TypeError: f() takes 1 argument", "--renew_code"),
     ],
 )
 def test_each_kind_of_failure_has_its_remedy(detail, remedy):
@@ -118,10 +158,10 @@ def with_code(worker):
 
 def test_three_same_failures_stop_the_study_and_no_trial_has_failed(worker, data_folder):
     assert work_on(refuse(with_code(worker), data_folder)) is Outcome.STOPPED
-    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING", "RUNNING"]
-    assert [causes(worker, number) for number in (0, 1)] == [["exception"] * 2, ["exception"]]
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"] * 3
+    assert [causes(worker, number) for number in range(3)] == [["exception"]] * 3  # three settings tell more than one
     reason = worker.folder.stop_reason()
-    assert reason.startswith("3 attempts on trials 0, 1 ended in the same way, and no trial has come further, so")
+    assert reason.startswith("3 attempts on trials 0, 1, 2 ended in the same way, and no trial has come further, so")
     assert "RuntimeError: no module (tests/launch_stub.py:" in reason
 
     (data_folder / "error").unlink()
@@ -145,18 +185,54 @@ def test_a_stopped_study_has_a_clean_slate_also_for_budgets(worker, data_folder)
 
 
 def test_a_setting_that_fails_where_another_is_sound_stops_nothing(worker, data_folder):
-    worker = with_target(with_code(worker), 3, 3)
+    worker = with_target(with_code(worker), 4, 4)
     (data_folder / "error").write_text("no such setting")
-    for _ in range(2):  # trial 0 fails twice, and waits for what another one shows
+    for _ in range(2):  # two settings fail, and wait for what another one shows
         claimed = claim_for(worker)
         worker._train(claimed, *surrounding(worker))
         claimed.let_go()
-    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"]
+    assert [causes(worker, number) for number in (0, 1)] == [["exception"]] * 2
+    sound = claim_for(worker)
+    assert sound.trial.number == 2
+    (data_folder / "error").unlink()
+    worker._train(sound, *surrounding(worker))
+    sound.let_go()
+    assert trials_of(worker)[2].state.name == "COMPLETE"
+    (data_folder / "error").write_text("no such setting")
+    for _ in range(2):
+        again = claim_for(worker)
+        worker._train(again, *surrounding(worker))
+        again.let_go()
     (data_folder / "error").unlink()
     assert work_on(worker) is Outcome.DONE
-    assert [trial.state.name for trial in trials_of(worker)] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.state.name for trial in trials_of(worker)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert worker.folder.stop_reason() is None
     assert trials_of(worker)[0].user_attrs["error"] == "exception 2 times: RuntimeError: no such setting"
+
+
+def test_the_study_is_not_stopped_while_another_setting_is_being_tried(worker, data_folder, monkeypatch):
+    monkeypatch.setattr("launch.state.same_failure.LEAST_S", 1e6)  # on a machine however busy
+    worker = with_target(with_code(worker), 4, 4)
+    holder = spawn.Process(target=hold_a_claim, args=(cloudpickle.dumps(worker),))  # of trial 0
+    holder.start()
+    while not (worker.folder.folder / "held").exists():
+        time.sleep(0.01)
+    sound_log = worker.folder.attempt_log(0)
+    sound_log.begin("local", 0, "n1", 1)
+    (data_folder / "error").write_text("no such setting")
+    for _ in range(3):
+        claimed = claim_for(worker)
+        worker._train(claimed, *surrounding(worker))
+        claimed.let_go()
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"] * 4
+    waiting = claim_for(worker)
+    assert not isinstance(waiting, str), waiting  # it is tried again, and nothing is stopped
+    waiting.let_go()
+    assert worker.folder.stop_reason() is None
+    sound_log.end("exception", "RuntimeError: no such setting", worker.folder.attempt_log(1).attempts()[-1].place)
+    assert claim_for(worker) == "stopped"
+    holder.kill()
+    holder.join()
 
 
 def surrounding(worker):
@@ -165,6 +241,18 @@ def surrounding(worker):
     from launch.worker.rendezvous import Rendezvous
 
     return StopRequest(), LocalEnvironment(), Rendezvous(worker.folder.locks)
+
+
+def test_who_had_failed_in_an_earlier_sweep_is_not_given_up_before_the_others_have_shown_theirs(worker, data_folder):
+    refuse(with_code(worker), data_folder)
+    claimed = claim_for(worker)
+    worker._train(claimed, *surrounding(worker))
+    claimed.let_go()
+    time.sleep(0.2)
+    write_json(worker.folder.target_file, {"trials": 8, "limit": 8, "since": time.time()})
+    assert work_on(worker) is Outcome.STOPPED
+    assert [trial.state.name for trial in trials_of(worker)] == ["RUNNING"] * 3
+    assert [causes(worker, number) for number in range(3)] == [["exception"] * 2, ["exception"], ["exception"]]
 
 
 def test_the_only_trial_of_a_study_fails_as_ever(worker, data_folder):
@@ -205,8 +293,8 @@ def test_what_stopped_a_study_counts_against_no_budget(worker):
 BREAKS = {
     "an exception": ("raise TypeError('wrong call of step 3')", "TypeError: wrong call of step 3 (launch/worker/method.py:"),
     "a missing module": ("import module_of_nobody", "No module named 'module_of_nobody' (launch/worker/method.py:"),
-    "weights that cannot be fetched": ("raise OSError('We cannot connect to huggingface.co')", "fsr.pretrained fetch"),
-    "data of another kind": ("open(config.data_folder / 'image.jpg')", "fsr.data.prepare"),
+    "weights that cannot be fetched": ("raise OSError('We cannot connect to huggingface.co')", "pretrained fetch"),
+    "data of another kind": ("open(config.data_folder / 'image.jpg')", "prepare --help"),
     "a mistake": ("from fsr.errors import UserError\n    raise UserError('no list train.txt')", "no list train.txt"),
 }  # fmt: skip
 
@@ -248,16 +336,24 @@ def cluster(tmp_path_factory):
     started.down()
 
 
+ON_SLURM = {
+    "a missing module": ("import module_of_nobody  # noqa", "No module named 'module_of_nobody' (launch/worker/method.py:"),
+    "a mistake": ("from fsr.errors import UserError; raise UserError('no list train.txt')", "no list train.txt"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command_resumes(cluster, tmp_path):
+@pytest.mark.parametrize("kind", ON_SLURM)
+def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command_resumes(cluster, tmp_path, kind):
+    line, words = ON_SLURM[kind]
     text = (Path(__file__).parent / "slurm_stub.py").read_text()
     sweep = Sweep(cluster, tmp_path / "sweep", private=True)
-    (sweep.checkout / "launch" / "worker" / "method.py").write_text(broken(text))
+    (sweep.checkout / "launch" / "worker" / "method.py").write_text(broken(text, line))
     sweep.submit(trials=12, parallel=10)
     sweep.wait_for_no_jobs()
     status = sweep.status()
     print(status)
-    assert "No module named 'module_of_nobody' (launch/worker/method.py:" in status["stopped"]
+    assert words in status["stopped"]
     assert {trial["state"] for trial in status["trials"]} == {"waiting"}
     assert sum(len(sweep.attempts(number)) for number in range(12)) <= 8  # four work at once
     (sweep.checkout / "launch" / "worker" / "method.py").write_text(text)
@@ -265,9 +361,9 @@ def test_on_slurm_the_third_same_failure_cancels_what_waits_and_the_same_command
     sweep.finish(12)
 
 
-def broken(text):
-    """The method with an import that fails when it trains."""
+def broken(text, line):
+    """The method with this line where it begins to train."""
     lines = text.splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.startswith("def train("))
     end = next(number for number in range(start, len(lines)) if lines[number].rstrip().endswith(":"))
-    return "".join([*lines[: end + 1], "    import module_of_nobody  # noqa\n\n", *lines[end + 1 :]])
+    return "".join([*lines[: end + 1], f"    {line}\n\n", *lines[end + 1 :]])

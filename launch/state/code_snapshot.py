@@ -4,6 +4,7 @@ A changed checkout neither breaks a study nor changes what it means. `--renew_co
 """
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -63,6 +64,13 @@ class CodeFolder:
                 f"{self.versions_file} is damaged: {next(iter(wrong), 'nothing'):.60} is no code version"
             )
         return versions
+
+    def renewed(self) -> float:
+        """When the last version was taken (Unix seconds); infinite before the first."""
+        try:
+            return self.versions_file.stat().st_mtime
+        except FileNotFoundError:
+            return math.inf
 
     def snapshot(self, version: str) -> Path:
         """The folder of a code version, from which its workers import."""

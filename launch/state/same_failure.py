@@ -21,6 +21,8 @@ from launch.state.progress import Progress
 from launch.state.trials import CODE, DONE
 
 SAME = 3  # failures that stop a study
+SLOWER = 1.5  # a trial at work for so many times longer than failures took has come further than they did
+LEAST_S = 1.0  # that failures of less than a moment are taken to have lasted
 NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 # What mends a failure, by what it says, and the command that does; the first row that fits counts.
 REMEDIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -60,9 +62,9 @@ class Tried:
     number: int
     attempts: Sequence[Attempt]
     step: int = 0
-    """The last step of its records."""
+    """The last step of its records; 0 if this code version has added none."""
     evaluated: bool = False
-    """Whether it has come through an evaluation."""
+    """Whether it has come through an evaluation, with this code version."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,18 @@ class SameFailure:
 
     signature: str
     failures: Sequence[tuple[int, Attempt]]
-    """Each with the number of its trial."""
+    """Each with the number of its trial, in the order in which they ended."""
+    open: bool = False
+    """Whether a trial at work may still show that its setting is sound."""
 
     @property
     def stops(self) -> bool:
-        """Whether there are enough of them to stop the study."""
-        return len(self.failures) >= SAME
+        """Whether these are enough to stop the study."""
+        return len(self.failures) >= SAME and not self.open
 
-    @property
-    def suspected(self) -> bool:
-        """Whether one more would do, so that no trial is to be given up yet for these."""
-        return len(self.failures) == SAME - 1
+    def waits_for_more(self, attempt: Attempt) -> bool:
+        """Whether this attempt is one of them, and its trial not to be given up yet: others may fail so, too."""
+        return not self.stops and signature(attempt) == self.signature
 
     def sentence(self, folder: StudyFolder) -> str:
         """What happened in the study of this folder, and what mends it."""
@@ -120,7 +123,8 @@ def same_failure(tried: Sequence[Tried], since: float) -> SameFailure | None:
     """The failure that most attempts since then (Unix seconds) had in common.
 
     None if there is none, or if any trial has come further than they did: it was evaluated, took a later step, or is
-    still at work after a longer time than each of them took.
+    still at work after a longer time than each of them took. It is open while another trial is at work that had begun
+    when enough of them had failed, and has not had that time yet.
     """
     groups: dict[str, list[tuple[int, Attempt]]] = {}
     for trial in tried:
@@ -131,14 +135,24 @@ def same_failure(tried: Sequence[Tried], since: float) -> SameFailure | None:
     if not groups or any(trial.evaluated for trial in tried):
         return None
     found, failures = max(groups.items(), key=lambda group: len(group[1]))
+    failures.sort(key=lambda failure: failure[1].ended or failure[1].started)
     furthest = max(attempt.reached or 0 for _, attempt in failures)
-    longest = max(attempt.seconds for _, attempt in failures)
+    patience = SLOWER * max(LEAST_S, *(attempt.seconds for _, attempt in failures))
+    enough = failures[:SAME][-1][1].ended or 0.0
+    failed, is_open = {number for number, _ in failures}, False
     for trial in tried:
-        at_work = any(attempt.ended is None and attempt.seconds > longest for attempt in trial.attempts)
-        reached = max([trial.step, *(attempt.reached or 0 for attempt in trial.attempts)])
-        if at_work or reached > furthest:
+        reached = max([trial.step, *(attempt.reached or 0 for attempt in trial.attempts if _went_on(attempt))])
+        at_work = [attempt for attempt in trial.attempts if attempt.ended is None]
+        if reached > furthest or any(attempt.seconds > patience for attempt in at_work):
             return None
-    return SameFailure(found, sorted(failures, key=lambda failure: failure[1].ended or failure[1].started))
+        # Of a trial that has failed so, another attempt shows nothing new.
+        is_open = is_open or (trial.number not in failed and any(attempt.started <= enough for attempt in at_work))
+    return SameFailure(found, failures, is_open)
+
+
+def _went_on(attempt: Attempt) -> bool:
+    """Whether an attempt took a step: one that resumes starts where another had come to."""
+    return attempt.first_step is not None and (attempt.reached or 0) > attempt.first_step
 
 
 def failure_of_all(folder: StudyFolder, trials: Sequence[FrozenTrial], code: str, since: float) -> SameFailure | None:
@@ -146,14 +160,23 @@ def failure_of_all(folder: StudyFolder, trials: Sequence[FrozenTrial], code: str
     own = [trial for trial in trials if trial.user_attrs.get(CODE, [])[-1:] == [code]]
     if any(trial.state in DONE for trial in own):
         return None
-    tried = []
+    renewed, tried = min(since, folder.code.renewed()), []
     for trial in own:
         if trial.state in (TrialState.RUNNING, TrialState.FAIL):
             with suppress(*UNREADABLE):  # whoever works on it says what is damaged; it is no evidence here
                 progress = Progress.of(folder.run(trial.number))
                 attempts = folder.attempt_log(trial.number).attempts()
-                tried.append(Tried(trial.number, attempts, progress.step, progress.evaluated > 0))
+                is_new = trial.user_attrs[CODE] == [code]
+                tried.append(what_came(trial.number, attempts, progress, 0.0 if is_new else renewed))
     return same_failure(tried, since)
+
+
+def what_came(number: int, attempts: Sequence[Attempt], progress: Progress, since: float) -> Tried:
+    """What has come of a trial since then (Unix seconds): what earlier code versions did speaks for no later one."""
+    before = max((attempt.reached or 0 for attempt in attempts if attempt.started < since), default=0)
+    step = progress.step if progress.step > before else 0
+    own = [attempt for attempt in attempts if attempt.started >= since]
+    return Tried(number, own, step, progress.evaluated > before)
 
 
 def stops_of(folder: StudyFolder) -> list[Stopped]:

@@ -20,7 +20,7 @@ from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
-from launch.state.same_failure import failure_of_all, signature, stop_study, that_count
+from launch.state.same_failure import failure_of_all, stop_study, that_count
 from launch.state.target import Target
 from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, count, damage_of, summary_of
 from launch.study import Settings, Study
@@ -108,18 +108,25 @@ def claim(
             Claim(session, trial, folder, base, {}, free[number], folder.run(number)).fail(reason)
 
         suspended = {}  # trials that are not given up before another one has shown whether they are to blame
+        last: set[int] = set()  # those that failed as others did: another setting tells more than another attempt
         for number in free:
             if trials[number].state == TrialState.RUNNING:
                 attempts = folder.attempt_log(number).attempts()
                 reason = given_up(that_count(folder, attempts))
-                if reason and failure and failure.suspected and signature(attempts[-1]) == failure.signature:
+                alike = failure is not None and bool(attempts) and failure.waits_for_more(attempts[-1])
+                if reason and alike:
                     suspended[number] = reason
                 elif reason:
                     give_up(number, reason)
+                elif alike:
+                    last.add(number)
         trials = session.get_trials(deepcopy=False)
         reachable = count(trials, *DONE) + busy >= target.trials
         choice = {number: lock for number, lock in free.items() if number not in suspended}
-        chosen = None if reachable else _next_number(trials, choice, target.limit)
+        others = {number: lock for number, lock in choice.items() if number not in last}
+        chosen = None if reachable else _next_number(trials, others, target.limit)
+        if chosen is None and not reachable:
+            chosen = _next_number(trials, choice, target.limit)
         if chosen is None and not busy:
             for number, reason in suspended.items():
                 give_up(number, reason)

@@ -18,6 +18,7 @@ from launch.slurm import bad_nodes
 from launch.slurm.environment import Environment, SlurmEnvironment
 from launch.slurm.queue import cancel_waiting
 from launch.slurm.requeue_rules import given_up
+from launch.state.attempts import Attempt
 from launch.state.full_disk import disk_is_full, wait_for_space
 from launch.state.paths import StudyFolder
 from launch.state.same_failure import failure_of_all, that_count
@@ -145,18 +146,18 @@ class StudyWorker:
             attempts = claimed.attempt_log.attempts()
             bad_nodes.report(self.folder, trial.number, attempts[-1])
             reason = given_up(that_count(self.folder, attempts))
-            if reason and not self._may_be_common(claimed.study):
+            if reason and not self._may_be_common(claimed.study, attempts[-1]):
                 claimed.fail(reason)
             on_bad_node = attempts[-1].cause == "node" and environment.node in bad_nodes.bad_nodes(self.folder)
             if on_bad_node and environment.job == "local":
                 raise UserError(f"this machine is broken, and no queue leads to another: {attempts[-1].detail}")
         return end != "broken"
 
-    def _may_be_common(self, study: optuna.Study) -> bool:
-        """Whether the first attempts failed in the same way so far: the next claim then says what becomes of them."""
+    def _may_be_common(self, study: optuna.Study, last: Attempt) -> bool:
+        """Whether the first attempts failed as this one did, so far: the next claim then says what becomes of them."""
         trials = study.get_trials(deepcopy=False)
         failure = failure_of_all(self.folder, trials, self.code, Target.of(self.folder).since)
-        return failure is not None and (failure.suspected or failure.stops)
+        return failure is not None and (failure.stops or failure.waits_for_more(last))
 
     def _score(self, scores: Mapping[str, Any], when: str) -> float:
         """The score by which trials are compared.
