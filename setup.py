@@ -27,7 +27,8 @@ ARCHITECTURES = "7.5;8.0;9.0+PTX"
 # shall see the same lattice. On x86-64 csrc/simplices.cpp sees to it, and the other loops may be fused.
 CONTRACT = "fast" if platform.machine() == "x86_64" else "off"
 # Messages of assertions name their file: by its place in the sources or in torch, not by where this machine has these.
-PREFIXES = {Path(__file__).resolve().parent: ".", Path(torch.__file__).resolve().parent: "torch"}
+TORCH = Path(torch.__file__).parent  # which may be reached by a link to the environment
+PREFIXES = {Path(__file__).resolve().parent: ".", TORCH: "torch", TORCH.resolve(): "torch"}
 PLACES = [f"-ffile-prefix-map={folder}={name}" for folder, name in PREFIXES.items()]
 CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fopenmp", f"-ffp-contract={CONTRACT}", "-fvisibility=hidden", "-Wno-psabi"]
 CXX_FLAGS += PLACES

@@ -236,13 +236,16 @@ def load_trained(
         state, config, class_names = plain_state(content, path), _config_of(carried, path), carried["class_names"]
         _check_told(told, f"checkpoint {path} carries its configuration, which tells")
         if weights not in (None, carried["weights"]):
-            raise UserError(f"checkpoint {path} holds the {carried['weights']} alone, not the {weights} (--weights)")
+            raise UserError(
+                f"checkpoint {path} holds the {carried['weights']} alone, not the {weights}; "
+                "a run's best.pt or checkpoint.pt holds both"
+            )
     else:
         state, class_names = plain_state(content, path), []
         if weights is not None:
             raise UserError(
-                f"checkpoint {path} holds one network, not a run's student and teacher "
-                f"(--weights {weights} must be left out)"
+                f"checkpoint {path} holds one network, and nothing tells whether it is the {weights}; "
+                "a run's best.pt or checkpoint.pt tells it"
             )
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")

@@ -256,9 +256,10 @@ def open_run(config: TrainConfig, run: Run) -> Source:
             run.check(config)
             require_weights(config)
             if not run.has_checkpoint():
+                trained_on, evaluated_on = source.items(config.train_set), source.items(config.val_set)
                 try:
-                    check_files(source, config.train_set, source.items(config.train_set), with_masks=False)
-                    check_files(source, config.val_set, source.items(config.val_set), with_masks=True)
+                    check_files(source, config.train_set, trained_on, with_masks=False)
+                    check_files(source, config.val_set, evaluated_on, with_masks=True)
                 except UserError as error:  # which images a run learns from, its lists say
                     without = f"`{source.remedy} --skip_bad` makes lists without bad files"
                     raise type(error)(f"{error}; {without}") from None

@@ -10,6 +10,8 @@ from tiny import source_of
 from fsr.config import synthetic
 from fsr.data.check import check_files
 from fsr.errors import UserError
+from fsr.run import Run
+from fsr.train import open_run
 
 
 @pytest.fixture
@@ -71,3 +73,10 @@ def test_masks_are_looked_at_only_where_they_are_read(source):
     assert sentence(source) == (
         f"mask {masks[2]} is 100 x 90 pixels, its image 128 x 128 (and 1 more bad files in train)"
     )
+
+
+def test_a_run_that_finds_no_list_shows_one_command(source, tmp_path):
+    (source.list_folder / "val.txt").unlink()
+    with pytest.raises(UserError) as raised:
+        open_run(synthetic(tmp_path / "data"), Run(tmp_path / "run"))
+    assert str(raised.value) == f"list {source.list_folder / 'val.txt'} is missing; make it with `{source.remedy}`"

@@ -10,6 +10,7 @@ from data_answers import LISTS, answer, listed, root_of
 from PIL import Image
 
 from fsr.data.coco import CocoSource
+from fsr.data.list_places import writable_list_folder
 from fsr.data.prepare import main
 from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
@@ -230,3 +231,15 @@ def test_classes_of_ones_own_are_named_or_read(folder, capsys):
         open_source("voc", folder, None, 21)
     (root / "classes.txt").write_text("crack\ncrack\n")
     assert "must have each class once" in answer(capsys, "voc", folder)
+
+
+def test_where_neither_the_set_nor_the_cache_can_be_written_both_are_named_with_the_flag(tmp_path, monkeypatch):
+    (tmp_path / "VOC2012").mkdir()
+    for place in ("VOC2012/ImageSets", "cache"):
+        (tmp_path / place).write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UserError) as raised:
+        writable_list_folder(tmp_path / "VOC2012")
+    told = str(raised.value)
+    assert all(str(tmp_path / place) in told for place in ("VOC2012/ImageSets", "cache"))
+    assert told.endswith("(or give a --list_folder)")

@@ -11,19 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKED = (
-    "fsr/",
-    "launch/",
-    "sweeps/",
-    "analysis/",
-    "tests/",
-    "csrc/",
-    "docs/",
-    "benchmarks/",
-    "Makefile",
-    "constraints",
-)
-NOTEBOOKS = {f"analysis/{file.name}" for file in (ROOT / "analysis").glob("*.ipynb")}
+PACKAGES = ("fsr/", "launch/", "sweeps/", "analysis/")  # with their notebooks and the parts of their pages
+PACKED = (*PACKAGES, "tests/", "csrc/", "docs/", "benchmarks/", "Makefile", "setup.", "pyproject.toml", "constraints")
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
 
@@ -36,7 +25,7 @@ def build(sources, what, out):
 
 
 @pytest.mark.slow
-def test_the_sdist_builds_a_wheel_with_the_notebooks_and_without_paths(tmp_path):
+def test_the_sdist_builds_a_wheel_with_notebooks_and_pages_and_without_paths(tmp_path):
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     files = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     for name in files:
@@ -51,7 +40,8 @@ def test_the_sdist_builds_a_wheel_with_the_notebooks_and_without_paths(tmp_path)
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     wheel = build(unpacked, "build_wheel", tmp_path)
     with zipfile.ZipFile(wheel) as archive:
-        assert set(archive.namelist()) >= NOTEBOOKS
+        lacking = {name for name in needed if name.startswith(PACKAGES)} - set(archive.namelist())
+        assert not lacking, sorted(lacking)
         places = [str(place).encode() for place in (tmp_path, ROOT, Path(sys.prefix))]
         telling = [name for name in archive.namelist() if any(place in archive.read(name) for place in places)]
         assert any("_C" in name for name in archive.namelist())

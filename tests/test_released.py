@@ -82,7 +82,7 @@ def test_missing_unknown_and_misshapen_tensors_are_listed_in_one_error(network, 
 def test_what_is_no_checkpoint_of_this_method_is_refused(network, tmp_path):
     assert "lacks encoder.cls_token" in refusal({"fc.weight": torch.zeros(2, 2)}, tmp_path)
     assert "is neither" in refusal({"epoch": 3, "state": [1, 2]}, tmp_path)
-    assert "--weights teacher must be left out" in refusal(network.state_dict(), tmp_path, weights="teacher")
+    assert "nothing tells whether it is the teacher" in refusal(network.state_dict(), tmp_path, weights="teacher")
 
 
 def test_nothing_but_tensors_is_unpickled(tmp_path):

@@ -25,7 +25,10 @@ def writable_list_folder(root: Path) -> Path:
     except UserError as error:
         if cached is None or beside.is_dir():  # lists that are there would be read, not the new ones
             raise UserError(f"{error} (or give a --list_folder)") from None
-        check_folder(cached, "--list_folder")
+        try:
+            check_folder(cached, "the cache's")
+        except UserError as of_cache:
+            raise UserError(f"lists have no place: {error}; {of_cache} (or give a --list_folder)") from None
         print(f"{beside} cannot be written: lists and masks go to {cached}, where all commands of yours look for them")
         return cached
     return beside

@@ -20,6 +20,6 @@ def open_source(dataset: Dataset, data_folder: Path, list_folder: Path | None, n
     has_images = (data_folder / "VOCdevkit").is_dir() or (data_folder / "JPEGImages").is_dir()
     if dataset == "synthetic" and not has_images:
         command = next_command("synthetic", data_folder)
-        raise UnreadableError(f"{data_folder} holds no synthetic set; make it with `{command}`")
+        raise UnreadableError(f"data folder {data_folder} holds no synthetic set; make it with `{command}`")
     kind = CocoSource if dataset == "coco" else VocSource
     return kind(data_folder, list_folder, num_classes)

@@ -41,7 +41,7 @@ class InferConfig:
     dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
     """Layout of the data set, and which classes it has."""
     checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
-    """A run's best.pt (or checkpoint.pt), what fsr.export wrote, or a bare state dict as the released code saves it."""
+    """A run's best.pt (or checkpoint.pt), what `fsr export` wrote, or a bare state dict, as the released code saves."""
     data_folder: Path
     """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself."""
     list_folder: Path | None = None

@@ -18,6 +18,7 @@ from fsr.models.encoder import Encoder
 from fsr.models.network import Network
 from fsr.models.pretrained import load_pretrained
 from fsr.pretrained import require_weights
+from fsr.released import UNTOLD
 
 NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nobody listens
 
@@ -55,13 +56,14 @@ def wrapped(how: str) -> Callable[[Place], Answer]:
 
     def ask(place: Place) -> Answer:
         torch.save(WRAPPED[how](Network(RUN_CONFIG).state_dict()), place.folder / "student.pth")
-        return tried(lambda: load_network(place.folder / "student.pth", dataset="voc") and "loaded")
+        told = {name: getattr(RUN_CONFIG, name) for name in UNTOLD}
+        return tried(lambda: load_network(place.folder / "student.pth", dataset="voc", told=told) and "loaded")
 
     return ask
 
 
 def away_from_home(with_config: bool) -> Callable[[Place], Answer]:
-    """A run's checkpoint.pt in another folder, with its config.json or without."""
+    """A run's checkpoint.pt in another folder, with its config.json or without, which it needs no more."""
 
     def ask(place: Place) -> Answer:
         place.prepare()
@@ -78,7 +80,7 @@ def away_from_home(with_config: bool) -> Callable[[Place], Answer]:
 SITUATIONS = [
     *(Situation(4, name, pretrained(make), "") for name, make in LOADS.items()),
     *(Situation(4, name, pretrained(make), wanted[0], True) for name, (make, wanted) in REFUSED.items()),
-    Situation(12, "a run of the preset voc", offline(lambda: require_weights(voc())), "fsr.pretrained fetch voc", True),
+    Situation(12, "a run of the preset voc", offline(lambda: require_weights(voc())), "fsr pretrained fetch voc", True),
     Situation(
         12,
         "another backbone",
@@ -90,6 +92,6 @@ SITUATIONS = [
         12, "no weights wanted", offline(lambda: require_weights(dataclasses.replace(voc(), pretrained="none"))), ""
     ),
     *(Situation(15, f"{name}", wrapped(name), "loaded") for name in WRAPPED),
-    Situation(15, "checkpoint.pt without its folder", away_from_home(False), "config.json", True),
+    Situation(15, "checkpoint.pt without its folder", away_from_home(False), "loaded"),
     Situation(15, "checkpoint.pt with its config.json", away_from_home(True), "loaded"),
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from situations.runs import same_run
 from situations.situation import Answer, Check, Place, Situation, Verdict, either, refused, works
-from situations.words import EXPORT, INFERENCE, LAUNCHED_TRAIN, PREPARE, RESUME, SWEEP, SYNTHETIC, TRAIN
+from situations.words import EXPORT, INFERENCE, LAUNCHED_TRAIN, PREPARE, RESUME, SWEEP, SYNTHETIC, TRAIN, changed
 
 KIND = "crowded"
 # The first is still at work when the second comes.
@@ -12,9 +12,8 @@ SECOND = (
     '"$@" >/dev/null 2>&1 & first=$!; for i in $(seq 200); do [ -e "SIGN" ] && break; sleep 0.3; done; '
     '"$@"; code=$?; kill -KILL $first; wait; exit $code'
 )
-BOTH = '"$@" >/dev/null 2>&1 & first=$!; "$@"; code=$?; wait $first || code=$?; exit $code'
+BOTH = '"$@" >/dev/null & first=$!; "$@"; code=$?; wait $first || code=$?; exit $code'
 SMALL = 'unshare --mount bash -c \'mount -t tmpfs -o size=SIZE none /dev/shm; exec "$@"\' bash "$@"'
-LONG = ("--iterations", "100000")
 
 
 def runs_already(name: str) -> Check:
@@ -38,8 +37,9 @@ def situations() -> list[Situation]:
         return SECOND.replace("SIGN", sign)
 
     of_run, of_trial = second("{out}/config.json"), second("{runs}/smoke/trial_0002/config.json")
-    add("a second train in one folder", [*TRAIN, *LONG], runs_already("{out}"), of_run)
-    add("a second launch train in one folder", [*LAUNCHED_TRAIN, *LONG], runs_already("{out}"), of_run)
+    for name, words in {"train": TRAIN, "launch train": LAUNCHED_TRAIN}.items():
+        long = changed(words, "--iterations", "100000")
+        add(f"a second {name} in one folder", long, runs_already("{out}"), of_run)
     add("a second sweep of one study", [*SWEEP, "--trials", "40"], runs_already("{runs}"), of_trial, needs=["runs"])
     add(
         "two trains that resume one run",
@@ -54,7 +54,7 @@ def situations() -> list[Situation]:
     add("two that prepare one data set", PREPARE, works(), BOTH, needs=["data"])
     for size in ("4k", "64k", "1m"):
         small = SMALL.replace("SIZE", size)
-        workers = ["--workers", "2"]
-        add(f"train with {size} of shared memory", [*TRAIN, *workers], either(refused("shm"), works()), small)
-        add(f"infer with {size} of shared memory", [*INFERENCE, *workers], either(refused("shm"), works()), small)
+        for name, words in {"train": TRAIN, "infer": INFERENCE}.items():
+            with_workers = changed(words, "--workers", "2")
+            add(f"{name} with {size} of shared memory", with_workers, either(refused("shm"), works()), small)
     return found

@@ -20,6 +20,7 @@ from situations.words import (
     SYNTHETIC,
     TINY,
     TRAIN,
+    changed,
 )
 
 KIND = "bad flag"
@@ -292,12 +293,6 @@ CLUSTER_FILES = {
 }
 
 
-def without(words: tuple[str, ...], name: str) -> list[str]:
-    """A command line without a flag and its one value: none may be given twice."""
-    places = [place for place, word in enumerate(words) if word == name]
-    return [word for place, word in enumerate(words) if not {place, place - 1} & set(places)]
-
-
 def flag(command: str, words: tuple[str, ...], bad: tuple[str, ...], **options: object) -> Situation:
     """A command with a flag and a value that is to be refused."""
     name, value, *said = bad
@@ -310,7 +305,7 @@ def flag(command: str, words: tuple[str, ...], bad: tuple[str, ...], **options: 
     return Situation(
         name=f"{command} {name} {value!r}",
         kind=KIND,
-        words=[*without(words, name), name, *values],
+        words=changed(words, name, *values),
         expects=refused(*must),
         **options,
     )
@@ -329,7 +324,7 @@ def situations() -> list[Situation]:
             Situation(
                 name=f"train --{name} {value}",
                 kind="absurd value",
-                words=[*without(TRAIN, f"--{name}"), f"--{name}", *value.split(" ")],
+                words=changed(TRAIN, f"--{name}", *value.split(" ")),
                 expects=absurd(name),
                 limits={"RLIMIT_AS": 8 << 30},
                 interrupt_s=12 if name in ("iterations", "pictures") else None,
@@ -339,7 +334,7 @@ def situations() -> list[Situation]:
     too_many = Situation(
         name="train --workers 1000000000",
         kind="absurd value",
-        words=[*without(TRAIN, "--workers"), "--workers", "1000000000"],
+        words=changed(TRAIN, "--workers", "1000000000"),
         expects=refused("workers"),
         user=4007,
         limits={"RLIMIT_NPROC": 40},  # or it would be the machine's end

@@ -6,7 +6,7 @@ from situations.damage import DAMAGES
 from situations.readers import damage
 from situations.runs import change_json, together
 from situations.situation import Answer, Check, Place, Situation, Verdict, either, works
-from situations.words import TINY
+from situations.words import TINY, changed
 
 KIND = "several ranks"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fsr.train")
@@ -47,9 +47,9 @@ def situations() -> list[Situation]:
 
     for flag, value in BAD:
         name = value if flag in ("--data_folder", "--pretrained", "--train_set") else flag.lstrip("-")
-        add(f"torchrun {flag} {value}", [*NEW, flag, value], once(name))
+        add(f"torchrun {flag} {value}", changed(NEW, flag, value), once(name))
     add("torchrun with more ranks than micro-batches", RESUME, once("ranks"), needs=["half"])
-    more = [*NEW, "--run_folder", "{half}"]
+    more = changed(NEW, "--run_folder", "{half}")
     of_two = change_json("{half}/config.json", ranks=2)
     add("torchrun in another run's folder", more, once("{half}"), needs=["half"], untouched=["{half}/checkpoint.pt"])
     for how in ("empty", "a folder"):

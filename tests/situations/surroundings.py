@@ -23,6 +23,7 @@ from situations.words import (
     SWEEP,
     SYNTHETIC,
     TRAIN,
+    changed,
 )
 
 USER, NOBODY = 4001, 987_654
@@ -265,9 +266,9 @@ def situations() -> list[Situation]:
     for command, moments in CTRL_C.items():
         words = (COMMANDS | OTHERS)[command]
         if command == "train":
-            words = (*words, "--iterations", "100000")
+            words = changed(words, "--iterations", "100000")
         if command == "synthetic":
-            words = (*words, "--images", "3000")
+            words = changed(words, "--images", "3000")
         if command == "sweep":
             words = (*words[:-1], "30")
         for moment in moments:

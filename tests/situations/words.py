@@ -1,5 +1,7 @@
 """The commands of the project, as words that a situation adds to."""
 
+from collections.abc import Sequence
+
 from situations.stock import INFER, SEARCH
 
 STUDY = ("--study", "smoke", "--runs", "{runs}")
@@ -33,3 +35,9 @@ RESUME = ("-m", "fsr.train", "synthetic", *TINY, "--run_folder", "{half}")
 AGAIN = ("-m", "fsr.train", "synthetic", *TINY, "--run_folder", "{run}")
 LAUNCHED_TRAIN = ("{checkout}/launch/train.py", "synthetic", *TINY, "--run_folder", "{out}", "--cluster", "local")
 LAUNCHED_RESUME = ("{checkout}/launch/train.py", "synthetic", *TINY, "--run_folder", "{half}", "--cluster", "local")
+
+
+def changed(words: Sequence[str], flag: str, *values: str) -> list[str]:
+    """A command line with other values of a flag, which may not be given twice, in the place of its one value."""
+    places = {place for place, word in enumerate(words) if word == flag}
+    return [*(word for place, word in enumerate(words) if not {place, place - 1} & places), flag, *values]
