@@ -120,7 +120,7 @@ def test_every_command_works_on_such_a_study(tmp_path):
     study = ("--study", "options", "--runs", runs)
     sweep = ("launch.sweep", *study, "--data_folder", tmp_path / "data", "--cluster", "local")
     assert "searched: cls_attends, precision, backbone, use_aa, fsr_iters, uncertain" in said(*sweep, "--dry-run")
-    assert "3 complete" in said(*sweep) + said("launch.status", *study)
+    assert "3 of 3 trials" in said(*sweep) + said("launch.status", *study)
     assert "seed 1" in said(*sweep, "--repeat", 2)
     trials = json.loads(said("launch.status", *study, "--json"))["trials"]
     assert trials[0]["parameters"] == (
