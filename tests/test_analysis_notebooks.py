@@ -20,6 +20,7 @@ def test_notebooks_are_committed_without_outputs():
             assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_notebook_runs_by_itself_on_a_real_study(name, swept):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)

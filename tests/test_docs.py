@@ -335,7 +335,17 @@ def run_page(page: str, slow: bool, data: Path, tmp_path: Path) -> None:
         assert answer.returncode == 0, f"{page}, block of line {block.line} ended with {answer.returncode}:\n{said}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page, slow=False)])
+AT_ONCE = {"docs/training.md", "docs/studies.md", "docs/cluster.md"}  # the others take longer, and are slow
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page in AT_ONCE else pytest.mark.slow)
+        for page in PAGES
+        if runnable(page, slow=False)
+    ],
+)
 def test_the_commands_of_a_page_run(page, synthetic_folder, tmp_path):
     run_page(page, False, synthetic_folder, tmp_path)
 

@@ -59,6 +59,11 @@ def test_there_is_a_line_a_trial():
         (EVALUATED, WAITING, ["trial 3 is interrupted at step 50: preempted"]),
         (WAITING, EVALUATED, ["trial 3 resumes at step 50: mask_ratio 0.4"]),
         (EVALUATED, COMPLETE, ["trial 3 complete after 3 min 05 s"]),
+        (  # all between two looks
+            WAITING,
+            replace(COMPLETE, causes=(*WAITING.causes, "finished")),
+            ["trial 3 resumes at step 50: mask_ratio 0.4", "trial 3 complete after 3 min 05 s"],
+        ),
         (EVALUATED, replace(COMPLETE, state="fail", error="not finite"), ["trial 3 fail: not finite"]),
         (COMPLETE, COMPLETE, []),
         (EVALUATED, ENDING, []),  # its worker has yet to tell the study

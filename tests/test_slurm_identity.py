@@ -97,6 +97,7 @@ def test_a_newer_checkout_is_said_and_taken_on_request_while_jobs_keep_what_they
     assert ["colour" in spec["config"] for spec in specs] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_is_gone_is_said_and_loses_nothing(mine):
     mine.submit(trials=1, parallel=1)
     mine.wait_for_step(0, 6)

@@ -159,6 +159,7 @@ def test_pictures_of_trials_can_be_compared(board, names):
             assert steps == ([STEPS // 2, STEPS] if state == "complete" else [STEPS // 2]), trial
 
 
+@pytest.mark.slow
 def test_hparams_has_what_was_searched_and_what_came_out(board, browser, study, names):
     trials = study.status()["trials"]
     groups = {group["name"]: group for group in session_groups(board)}

@@ -110,7 +110,7 @@ def changes(before: Row | None, row: Row, iterations: int) -> list[str]:
         lines.append(
             f"{name} is interrupted at step {row.progress.step}: {row.causes[-1] if row.causes else 'unknown'}"
         )
-    elif before.state == "waiting" and row.state == "running":
+    elif before.state == "waiting" and (row.state == "running" or len(row.causes) > len(before.causes)):
         lines.append(f"{name} resumes at step {before.progress.step}: {row.parameters}")
     if row.progress.evaluated > (before.progress.evaluated if before else 0):
         scores = f"seg mIoU {score(row, SEG_MIOU)}, cam mIoU {score(row, CAM_MIOU)}"
