@@ -39,6 +39,7 @@ def test_all_run_on_a_study_with_a_trial_in_every_state(all_states, monkeypatch)
     assert sum(isinstance(part, Figure) for part in shown) >= 8
 
 
+@pytest.mark.slow
 def test_figures_are_pictures_of_each_study(swept, tmp_path, capsys):
     figures(["--study", "smoke", "--runs", str(swept), "--out", str(tmp_path)])
     for name in ("ranking_smoke.png", "effects_smoke.png"):
