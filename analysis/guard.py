@@ -87,6 +87,12 @@ class Handler(WSGIRequestHandler):
         """Nothing."""
 
 
+def no_port(port: int, error: OSError | OverflowError) -> UserError:
+    """The sentence that tells why a port cannot be had."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError(f"port {port}: {reason}; name another with --port, or PORT= for make")
+
+
 class Server(ThreadingMixIn, WSGIServer):
     """Serves a guarded application on a port of this machine. Raises UserError if the port cannot be had.
 
@@ -100,8 +106,7 @@ class Server(ThreadingMixIn, WSGIServer):
         try:
             super().__init__((HOST, port), Handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UserError(f"port {port}: {reason}; name another with --port, or PORT= for make") from None
+            raise no_port(port, error) from None
         self._guard = guard
         self.set_app(guard)
 

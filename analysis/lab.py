@@ -22,11 +22,11 @@ from typing import Annotated
 from ipykernel.kernelspec import install
 
 from analysis.address import ssh_line
-from analysis.guard import HOST
+from analysis.guard import HOST, no_port
 from analysis.load import RUNS, named, study_folder
 from fsr.bounds import PORT, Bounded
 from fsr.command import parse_flags
-from fsr.errors import UserError, reports_user_errors
+from fsr.errors import reports_user_errors
 
 KERNEL = "fsr"  # as the notebooks name it
 FOLDER = Path(__file__).parent
@@ -78,7 +78,7 @@ def check_port(port: int) -> None:
         try:
             tried.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"port {port}: {error.strerror}; name another with --port, or PORT= for make") from None
+            raise no_port(port, error) from None
 
 
 @reports_user_errors

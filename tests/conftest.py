@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,30 @@ def coco(tmp_path_factory) -> Path:
     for split in ("train2014", "val2014"):
         resize_some(folder / "COCO", f"JPEGImages/{split}", f"SegmentationClass/{split}")
     return folder
+
+
+@pytest.fixture
+def own_voc(synthetic_folder, tmp_path) -> Path:
+    """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
+    shutil.copytree(synthetic_folder, tmp_path / "voc")
+    shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
+    return tmp_path / "voc"
+
+
+@pytest.fixture(scope="session")
+def coco_of_six(tmp_path_factory) -> Path:
+    """A set in COCO's layout: 6 training images, 2 of val. Do not change it."""
+    folder = tmp_path_factory.mktemp("people") / "coco"
+    synthesise(folder, "coco", images=6, seed=1)
+    return folder
+
+
+@pytest.fixture
+def own_coco(coco_of_six, tmp_path) -> Path:
+    """The same, which a test may change, without its prepared lists."""
+    shutil.copytree(coco_of_six, tmp_path / "coco")
+    shutil.rmtree(tmp_path / "coco/COCO/ImageSets")
+    return tmp_path / "coco"
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """Pictures that are small or damaged: resized in the network, named and left out."""
 
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,34 +23,26 @@ from fsr.inference.multi_scale import multi_scale_inference
 from fsr.models.network import Network
 
 
-@pytest.fixture
-def folder(synthetic_folder, tmp_path) -> Path:
-    """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
-    shutil.copytree(synthetic_folder, tmp_path / "voc")
-    shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
-    return tmp_path / "voc"
-
-
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (1000, 3)])
-def test_pictures_smaller_than_a_patch_are_resized_up_to_it(folder, tmp_path, capsys, size):
-    root = root_of(folder)
+def test_pictures_smaller_than_a_patch_are_resized_up_to_it(own_voc, tmp_path, capsys, size):
+    root = root_of(own_voc)
     for name in listed(root, "val"):
         Image.new("RGB", size, (9, 99, 200)).save(root / f"JPEGImages/{name}.jpg")
         (root / f"SegmentationClass/{name}.png").write_bytes(palette_png(np.full(size[::-1], 1, np.uint8)))
         xml = root / f"Annotations/{name}.xml"
         xml.write_text("<annotation><object><name>aeroplane</name></object></annotation>")
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert "2 images have a side below 16 pixels, a patch at the smallest scale, and are resized up" in said
-    config = tiny_config(folder)
+    config = tiny_config(own_voc)
     network = Network(config).eval()
-    source = open_source("synthetic", folder, None, 9)
+    source = open_source("synthetic", own_voc, None, 9)
     scores = evaluate({"student": network}, config, source, torch.device("cpu")).scores
     assert scores["val/seg_pixel_accuracy"] is not None
     images = torch.zeros(1, 3, size[1], size[0])
     fused = multi_scale_inference(network, images, None, (1.0, 0.25))
     assert fused.logits.shape == (1, 9, size[1], size[0])
     main_of_infer = InferConfig(
-        dataset="synthetic", checkpoint=save_checkpoint(tmp_path / "best.pt", config), data_folder=folder, workers=0
+        dataset="synthetic", checkpoint=save_checkpoint(tmp_path / "best.pt", config), data_folder=own_voc, workers=0
     )
     assert infer(main_of_infer) == "finished"
 
@@ -69,23 +59,23 @@ def halves(content: bytes) -> dict[str, bytes]:
     }
 
 
-def test_damaged_pictures_that_decode_are_named_and_left_out(folder, capsys):
-    source = VocSource(folder)
+def test_damaged_pictures_that_decode_are_named_and_left_out(own_voc, capsys):
+    source = VocSource(own_voc)
     names = listed(source.root, "train")
     sound = {name: source.image_file(name, "train").read_bytes() for name in names}
     for name, damaged in zip(names, halves(sound[names[0]]).values(), strict=False):
         source.image_file(name, "train").write_bytes(damaged)
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     for name in names[:4]:
         assert f"image {source.image_file(name, 'train')} is damaged: " in said or f"{name}.jpg cannot be read" in said
     assert "4 bad files in" in said and not source.list_folder.exists()
-    said = answer(capsys, "voc", folder, "--skip_bad")
+    said = answer(capsys, "voc", own_voc, "--skip_bad")
     assert f"train: 4 images are left out: {', '.join(names[:4])}" in said and "error" not in said
     assert [item.name for item in source.items("train")] == names[4:]
     assert len(source.items("train_aug")) == 20 and len(source.items("val")) == 2
     told = f"train: 4 images are left out because of bad files: {', '.join(names[:4])}"
-    assert VocSource(folder).left_out("train") == f"{told} ({source.list_folder}/prepared.json)"
-    assert VocSource(folder).left_out("val") is None
+    assert VocSource(own_voc).left_out("train") == f"{told} ({source.list_folder}/prepared.json)"
+    assert VocSource(own_voc).left_out("val") is None
 
 
 FORMS = {

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,33 +12,8 @@ from fsr.data.coco import CocoSource
 from fsr.data.list_places import writable_list_folder
 from fsr.data.prepare import main
 from fsr.data.source import open_source
-from fsr.data.synthetic import synthesise
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.errors import UserError
-
-
-@pytest.fixture
-def folder(synthetic_folder, tmp_path) -> Path:
-    """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
-    shutil.copytree(synthetic_folder, tmp_path / "voc")
-    shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
-    return tmp_path / "voc"
-
-
-@pytest.fixture(scope="session")
-def made_coco(tmp_path_factory) -> Path:
-    """A set in COCO's layout: 6 training images, 2 of val. Do not change it."""
-    folder = tmp_path_factory.mktemp("people") / "coco"
-    synthesise(folder, "coco", images=6, seed=1)
-    return folder
-
-
-@pytest.fixture
-def coco(made_coco, tmp_path) -> Path:
-    """The same, which a test may change, without its prepared lists."""
-    shutil.copytree(made_coco, tmp_path / "coco")
-    shutil.rmtree(tmp_path / "coco/COCO/ImageSets")
-    return tmp_path / "coco"
 
 
 def without_augmented(root):
@@ -103,12 +77,12 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("situation", LAYOUTS)
-def test_layouts_of_voc(folder, capsys, situation):
+def test_layouts_of_voc(own_voc, capsys, situation):
     change, wanted = LAYOUTS[situation]
-    change(root_of(folder))
-    said = answer(capsys, "voc", folder)
+    change(root_of(own_voc))
+    said = answer(capsys, "voc", own_voc)
     assert wanted in said and "error" not in said
-    source = open_source("voc", folder, None, 21)
+    source = open_source("voc", own_voc, None, 21)
     assert len(source.items("train")) == 24 and all(item.classes for item in source.items("train"))
     if "no list train_aug" not in said:
         for item in source.items("train_aug"):
@@ -119,10 +93,10 @@ def test_layouts_of_voc(folder, capsys, situation):
             source.items("train_aug")
 
 
-def test_sbd_without_scipy_is_one_sentence(folder, capsys, monkeypatch):
-    matlab(root_of(folder))
+def test_sbd_without_scipy_is_one_sentence(own_voc, capsys, monkeypatch):
+    matlab(root_of(own_voc))
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert ".mat is in MATLAB's format: install SciPy (pip install scipy), which reads it, or write its" in said
 
 
@@ -135,10 +109,10 @@ YEARS = ("train2014", "val2014")
 
 @pytest.mark.parametrize("given", ["data folder", "folder of the set"])
 @pytest.mark.parametrize("situation", COCO_LAYOUTS)
-def test_layouts_of_coco(coco, capsys, situation, given):
-    COCO_LAYOUTS[situation](coco / "COCO")
-    (coco / "COCO").rename(coco / "coco")
-    place = coco if given == "data folder" else coco / "coco"
+def test_layouts_of_coco(own_coco, capsys, situation, given):
+    COCO_LAYOUTS[situation](own_coco / "COCO")
+    (own_coco / "COCO").rename(own_coco / "coco")
+    place = own_coco if given == "data folder" else own_coco / "coco"
     said = answer(capsys, "coco", place)
     assert "train: 6 images" in said and "error" not in said
     source = CocoSource(place)
@@ -160,50 +134,50 @@ def contents(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
 
-def test_a_read_only_data_set_has_its_lists_and_masks_in_the_cache(coco, tmp_path, capsys, monkeypatch):
+def test_a_read_only_data_set_has_its_lists_and_masks_in_the_cache(own_coco, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.rmtree(coco / "COCO/SegmentationClass")
-    before = contents(coco)
-    as_nobody(monkeypatch, coco)
-    said = answer(capsys, "coco", coco, "--write_masks")
+    shutil.rmtree(own_coco / "COCO/SegmentationClass")
+    before = contents(own_coco)
+    as_nobody(monkeypatch, own_coco)
+    said = answer(capsys, "coco", own_coco, "--write_masks")
     (place,) = (tmp_path / "cache/fsr/lists").iterdir()
     assert f"COCO/ImageSets/fsr cannot be written: lists and masks go to {place}" in said and "error" not in said
     assert f"6 masks written to {place}/SegmentationClass/train2014" in said
-    assert contents(coco) == before
-    source = CocoSource(coco)
+    assert contents(own_coco) == before
+    source = CocoSource(own_coco)
     assert len(source.items("train")) == 6
     assert source.ground_truth(source.items("val")[0].name, "val", (128, 128)).any()
 
 
-def test_list_folder_takes_the_masks_of_a_read_only_data_set_too(coco, tmp_path, capsys, monkeypatch):
-    shutil.rmtree(coco / "COCO/SegmentationClass")
-    as_nobody(monkeypatch, coco)
-    said = answer(capsys, "coco", coco, "--write_masks", "--list_folder", tmp_path / "lists")
+def test_list_folder_takes_the_masks_of_a_read_only_data_set_too(own_coco, tmp_path, capsys, monkeypatch):
+    shutil.rmtree(own_coco / "COCO/SegmentationClass")
+    as_nobody(monkeypatch, own_coco)
+    said = answer(capsys, "coco", own_coco, "--write_masks", "--list_folder", tmp_path / "lists")
     assert f"2 masks written to {tmp_path}/lists/SegmentationClass/val2014" in said and "error" not in said
-    source = CocoSource(coco, tmp_path / "lists")
+    source = CocoSource(own_coco, tmp_path / "lists")
     assert source.ground_truth(source.items("val")[0].name, "val", (128, 128)).any()
 
 
-def test_lists_remember_where_masks_lie(folder, tmp_path, capsys):
-    root = root_of(folder)
+def test_lists_remember_where_masks_lie(own_voc, tmp_path, capsys):
+    root = root_of(own_voc)
     (root / "SegmentationClassAug").rename(tmp_path / "elsewhere")
     lists = ["--list_folder", tmp_path / "lists"]
-    said = answer(capsys, "voc", folder, "--mask_folder", tmp_path / "elsewhere", *lists)
+    said = answer(capsys, "voc", own_voc, "--mask_folder", tmp_path / "elsewhere", *lists)
     assert "train_aug: 24 images" in said and "error" not in said
-    source = VocSource(folder, tmp_path / "lists")
+    source = VocSource(own_voc, tmp_path / "lists")
     name = source.items("train_aug")[0].name
     assert source.mask_file(name, "train_aug") == tmp_path / f"elsewhere/{name}.png"
     assert source.mask_file(name, "train") == root / f"SegmentationClass/{name}.png"
-    assert "train_aug: 24 images" in answer(capsys, "voc", folder, *lists)  # which need not name it again
+    assert "train_aug: 24 images" in answer(capsys, "voc", own_voc, *lists)  # which need not name it again
     (tmp_path / "lists/prepared.json").write_text("{")
-    assert "prepared.json is damaged: it is not JSON" in answer(capsys, "voc", folder, *lists)
+    assert "prepared.json is damaged: it is not JSON" in answer(capsys, "voc", own_voc, *lists)
 
 
-def test_a_read_only_data_set_with_lists_is_refused_before_a_file_is_decoded(folder, capsys, monkeypatch):
-    main(["voc", str(folder)])
-    as_nobody(monkeypatch, folder)
+def test_a_read_only_data_set_with_lists_is_refused_before_a_file_is_decoded(own_voc, capsys, monkeypatch):
+    main(["voc", str(own_voc)])
+    as_nobody(monkeypatch, own_voc)
     monkeypatch.setattr("fsr.data.prepare.examine", None)
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert said.endswith("ImageSets/fsr cannot be written: Read-only file system (or give a --list_folder)\n")
 
 
@@ -218,19 +192,19 @@ def rename_classes(root, names):
 OWN = ("crack", "rust", "hole", "dent", "leak", "stain", "burn", "dirt")
 
 
-def test_classes_of_ones_own_are_named_or_read(folder, capsys):
-    root = root_of(folder)
+def test_classes_of_ones_own_are_named_or_read(own_voc, capsys):
+    root = root_of(own_voc)
     rename_classes(root, OWN)
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert f"classes of your own ({', '.join(map(repr, sorted(OWN)))}) have to stand in {root}/classes.txt" in said
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in OWN))
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert "error" not in said
-    assert open_source("voc", folder, None, 9).class_names == ("background", *OWN)
+    assert open_source("voc", own_voc, None, 9).class_names == ("background", *OWN)
     with pytest.raises(UserError, match=r"num_classes must be at most 9 for .*/classes.txt, got 21"):
-        open_source("voc", folder, None, 21)
+        open_source("voc", own_voc, None, 21)
     (root / "classes.txt").write_text("crack\ncrack\n")
-    assert "must have each class once" in answer(capsys, "voc", folder)
+    assert "must have each class once" in answer(capsys, "voc", own_voc)
 
 
 def test_where_neither_the_set_nor_the_cache_can_be_written_both_are_named_with_the_flag(tmp_path, monkeypatch):

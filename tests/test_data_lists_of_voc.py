@@ -1,36 +1,7 @@
 """Lists of VOC and COCO that are short, share images or have another number of them."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 from data_answers import answer, listed, root_of, write_listed
-
-from fsr.data.synthetic import synthesise
-
-
-@pytest.fixture
-def folder(synthetic_folder, tmp_path) -> Path:
-    """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
-    shutil.copytree(synthetic_folder, tmp_path / "voc")
-    shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
-    return tmp_path / "voc"
-
-
-@pytest.fixture(scope="session")
-def made_coco(tmp_path_factory) -> Path:
-    """A set in COCO's layout: 6 training images, 2 of val. Do not change it."""
-    folder = tmp_path_factory.mktemp("people") / "coco"
-    synthesise(folder, "coco", images=6, seed=1)
-    return folder
-
-
-@pytest.fixture
-def coco(made_coco, tmp_path) -> Path:
-    """The same, which a test may change, without its prepared lists."""
-    shutil.copytree(made_coco, tmp_path / "coco")
-    shutil.rmtree(tmp_path / "coco/COCO/ImageSets")
-    return tmp_path / "coco"
 
 
 def shorten_val(root):
@@ -69,18 +40,18 @@ VOC_LISTS = {
 
 
 @pytest.mark.parametrize("situation", VOC_LISTS)
-def test_lists_of_voc(folder, capsys, situation):
+def test_lists_of_voc(own_voc, capsys, situation):
     change, wanted = VOC_LISTS[situation]
-    change(root_of(folder))
-    said = answer(capsys, "voc", folder)
+    change(root_of(own_voc))
+    said = answer(capsys, "voc", own_voc)
     assert wanted in said
-    assert ("error" in said) != (folder / "VOCdevkit/VOC2012/ImageSets/fsr/train.txt").exists()
-    written = root_of(folder) / "ImageSets/fsr/train_aug.txt"
+    assert ("error" in said) != (own_voc / "VOCdevkit/VOC2012/ImageSets/fsr/train.txt").exists()
+    written = root_of(own_voc) / "ImageSets/fsr/train_aug.txt"
     assert not written.exists() or "2012_000025" not in written.read_text()
 
 
-def test_counts_of_coco_are_compared(coco, capsys):
-    assert "but COCO" not in answer(capsys, "coco", coco)
-    (coco / "COCO/synthetic.json").unlink()
-    said = answer(capsys, "coco", coco)
+def test_counts_of_coco_are_compared(own_coco, capsys):
+    assert "but COCO" not in answer(capsys, "coco", own_coco)
+    (own_coco / "COCO/synthetic.json").unlink()
+    said = answer(capsys, "coco", own_coco)
     assert "train has 6 images, but COCO 82081: is its list whole?\nval has 2 images, but COCO 40137" in said

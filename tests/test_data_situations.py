@@ -7,12 +7,12 @@ import shutil
 import sys
 
 import pytest
-from data_situations import exporters, layouts, pictures, truth, weights
+from data_situations import exporters, layouts, lists, pictures, truth, weights
 from data_situations.place import ROWS, Place, Situation
 
 from fsr.data.synthetic import synthesise
 
-FILES = (truth, weights, pictures, exporters, layouts)
+FILES = (truth, weights, pictures, exporters, lists, layouts)
 SITUATIONS: list[Situation] = [situation for file in FILES for situation in file.SITUATIONS]
 
 

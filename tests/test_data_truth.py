@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +14,6 @@ from fsr.data.truth import Truth, wrong_truth
 from fsr.data.voc import CLASS_NAMES, VocSource
 from fsr.data.voc_labels import voc_classes
 from fsr.errors import UserError
-
-
-@pytest.fixture
-def folder(synthetic_folder, tmp_path) -> Path:
-    """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
-    shutil.copytree(synthetic_folder, tmp_path / "voc")
-    shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
-    return tmp_path / "voc"
 
 
 def renumbered(classes):
@@ -76,14 +67,14 @@ READ = {
 
 @pytest.mark.parametrize("with_xml", [True, False], ids=["XML", "no XML"])
 @pytest.mark.parametrize("situation", READ)
-def test_masks_that_say_the_same_in_another_form(folder, synthetic_folder, capsys, situation, with_xml):
+def test_masks_that_say_the_same_in_another_form(own_voc, synthetic_folder, capsys, situation, with_xml):
     change, wanted = READ[situation]
-    every_mask(root_of(folder), change)
+    every_mask(root_of(own_voc), change)
     if not with_xml:
-        shutil.rmtree(root_of(folder) / "Annotations")
-    said = answer(capsys, "voc", folder)
+        shutil.rmtree(root_of(own_voc) / "Annotations")
+    said = answer(capsys, "voc", own_voc)
     assert wanted in said and "error" not in said
-    changed, plain = VocSource(folder), VocSource(synthetic_folder)
+    changed, plain = VocSource(own_voc), VocSource(synthetic_folder)
     for split in ("train", "val"):
         assert changed.items(split) == plain.items(split)
         for item in plain.items(split):
@@ -108,24 +99,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize("situation", WRONG)
-def test_sets_of_masks_that_cannot_be_the_ground_truth(folder, capsys, situation):
+def test_sets_of_masks_that_cannot_be_the_ground_truth(own_voc, capsys, situation):
     change, with_xml, wanted = WRONG[situation]
-    every_mask(root_of(folder), change)
+    every_mask(root_of(own_voc), change)
     if not with_xml:
-        shutil.rmtree(root_of(folder) / "Annotations")
-    said = answer(capsys, "voc", folder)
+        shutil.rmtree(root_of(own_voc) / "Annotations")
+    said = answer(capsys, "voc", own_voc)
     assert wanted in said and said.splitlines()[-1].startswith("error: ")
-    assert not (root_of(folder) / "ImageSets/fsr").exists()
+    assert not (root_of(own_voc) / "ImageSets/fsr").exists()
 
 
-def test_masks_under_each_others_names(folder, capsys):
-    root = root_of(folder)
+def test_masks_under_each_others_names(own_voc, capsys):
+    root = root_of(own_voc)
     names = listed(root, "train")
     masks = {name: (root / f"SegmentationClass/{name}.png").read_bytes() for name in names}
     for name, other in zip(names, names[1:] + names[:1], strict=True):
         for place in ("SegmentationClass", "SegmentationClassAug"):
             (root / place / f"{name}.png").write_bytes(masks[other])
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert "masks of train contradict the annotations of their images" in said
 
 
@@ -182,8 +173,8 @@ def test_single_masks(tmp_path, capsys, situation):
         assert np.array_equal(read_mask(file, None, 21), wanted)
 
 
-def test_truth_of_train_and_val_is_vocs_own_and_of_train_aug_sbds(folder):
-    source = VocSource(folder)
+def test_truth_of_train_and_val_is_vocs_own_and_of_train_aug_sbds(own_voc):
+    source = VocSource(own_voc)
     name = listed(source.root, "train")[0]
     own, augmented = (source.root / place / f"{name}.png" for place in ("SegmentationClass", "SegmentationClassAug"))
     assert [source.mask_file(name, split) for split in ("train", "val", "train_aug")] == [own, own, augmented]
@@ -195,8 +186,8 @@ def test_truth_of_train_and_val_is_vocs_own_and_of_train_aug_sbds(folder):
 
 
 @pytest.mark.parametrize("place", ["Annotations", "SegmentationClass"])
-def test_a_link_to_nothing_is_named_and_nothing_else_is_read_in_its_place(folder, place):
-    source = VocSource(folder)
+def test_a_link_to_nothing_is_named_and_nothing_else_is_read_in_its_place(own_voc, place):
+    source = VocSource(own_voc)
     name = listed(source.root, "train")[0]
     (file,) = (source.root / place).glob(f"{name}.*")
     file.unlink()
@@ -205,17 +196,17 @@ def test_a_link_to_nothing_is_named_and_nothing_else_is_read_in_its_place(folder
         source.ground_truth(name, "train", None) if place == "SegmentationClass" else voc_classes(source, name, None)
 
 
-def test_a_folder_of_sbd_alone_lacks_some_masks(folder, capsys):
-    root = root_of(folder)
+def test_a_folder_of_sbd_alone_lacks_some_masks(own_voc, capsys):
+    root = root_of(own_voc)
     lacking = listed(root, "train")[:3]
     for name in lacking:
         (root / f"SegmentationClassAug/{name}.png").unlink()
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert "error" not in said and "train_aug: 24 images" in said and "without masks" not in said
     for name in lacking:
         (root / f"SegmentationClass/{name}.png").unlink()
-    said = answer(capsys, "voc", folder)
+    said = answer(capsys, "voc", own_voc)
     assert "train: 3 images without masks (needed only for an evaluation on this set)" in said
     assert "error" not in said and "train_aug: 24 images" in said
     (root / f"Annotations/{lacking[0]}.xml").unlink()
-    assert f"{lacking[0]}.jpg has neither annotation nor mask: nothing labels it" in answer(capsys, "voc", folder)
+    assert f"{lacking[0]}.jpg has neither annotation nor mask: nothing labels it" in answer(capsys, "voc", own_voc)
