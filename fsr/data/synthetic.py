@@ -1,7 +1,8 @@
 """Makes the synthetic data set: `fsr synthetic DIR`.
 
-It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first eight classes, so that everything that reads
-those reads it unchanged. Equal seeds give equal bytes (with equal versions of NumPy and Pillow).
+It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first classes, so that everything that reads those
+reads it unchanged: 8 in the segmentation split, 20 in the pretraining split (fsr/data/looks.py). Equal seeds give equal
+bytes (with equal versions of NumPy and Pillow).
 """
 
 if __name__ == "__main__":
@@ -12,13 +13,15 @@ if __name__ == "__main__":
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 import tyro
+from typing_extensions import NotRequired, TypedDict
 
 from fsr.bounds import COUNT, SEED, check_bounds
 from fsr.command import call
 from fsr.data.coco import CocoSource
+from fsr.data.looks import PRETRAINING, SEGMENTATION
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
@@ -32,6 +35,7 @@ from fsr.writable import check_folder
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
+_SPLITS = {"segmentation": SEGMENTATION, "pretraining": PRETRAINING}
 
 
 def synthesise(
@@ -39,22 +43,27 @@ def synthesise(
     format: Literal["voc", "coco"] = "voc",
     images: Annotated[int, COUNT] = 2000,
     seed: Annotated[int, SEED] = 0,
+    split: Literal["segmentation", "pretraining"] = "segmentation",
 ) -> None:
-    """Make a data set of 128-pixel pictures with 8 classes, its ground truth and its lists.
+    """Make a data set of 128-pixel pictures, its ground truth and its lists.
 
     Examples:
         data/synthetic
         data/tiny --format coco --images 24 --seed 1
+        data/pretraining --split pretraining --images 20000
 
     Args:
         data_folder: Folder that will hold VOCdevkit/VOC2012 or COCO.
         format: Layout on disk.
         images: Training images; a tenth as many, at least 2, are added for validation.
         seed: Equal seeds give equal files.
+        split: segmentation has the 8 classes of the preset synthetic; pretraining has 20 others, of other shapes,
+            patterns and hues, for an encoder that is to be trained before (fsr pretrain).
     """
     check_bounds(synthesise, {"images": images, "seed": seed}, "--")
     root = data_folder / ("VOCdevkit/VOC2012" if format == "voc" else "COCO")
-    settings: dict[str, int] = {"images": images, "seed": seed, "design": _DESIGN}
+    settings: dict[str, Any] = {"images": images, "seed": seed, "design": _DESIGN}
+    settings |= {} if split == "segmentation" else {"split": split}
     if _is_finished(root, settings):
         print(f"{root} already holds this set")
         return
@@ -70,17 +79,18 @@ def synthesise(
         lock.release()
 
 
-def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], settings: dict[str, int]) -> None:
+def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], settings: dict[str, Any]) -> None:
     """Make the set in `root`; what a killed run left unfinished there is removed first. The lock must be held."""
     if root.exists() and any(root.iterdir()):
         shutil.rmtree(root)
     images, seed = settings["images"], settings["seed"]
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
-    writer = VocWriter(root) if format == "voc" else CocoWriter(root)
+    split = _SPLITS[settings.get("split", "segmentation")]
+    writer = VocWriter(root) if format == "voc" else CocoWriter(root, len(split.looks))
     total = images + max(2, images // 10)
     for index in with_progress(range(total), total, "drawing images"):
-        writer.write(draw_scene(seed, index), index, "train" if index < images else "val")
+        writer.write(draw_scene(seed, index, split), index, "train" if index < images else "val")
     writer.finish()
     if format == "voc":
         prepare_voc(VocSource(data_folder), just_drawn=True)
@@ -94,9 +104,10 @@ class _Marker(TypedDict):
     seed: int
     design: int
     finished: bool
+    split: NotRequired[Literal["pretraining"]]
 
 
-def _is_finished(root: Path, settings: dict[str, int]) -> bool:
+def _is_finished(root: Path, settings: dict[str, Any]) -> bool:
     """Whether `root` holds the whole set; not so if a killed run left it unfinished.
 
     Raises UserError if it holds anything else, or its marker is damaged.
@@ -111,7 +122,7 @@ def _is_finished(root: Path, settings: dict[str, int]) -> bool:
     marked = read_json(marker, _Marker)
     if not marked["finished"]:
         return False
-    found = {"images": marked["images"], "seed": marked["seed"], "design": marked["design"]}
+    found = {name: value for name, value in marked.items() if name != "finished"}
     if found != settings:
         raise UserError(
             f"{root} holds a synthetic set of {_in_words(found)}, not {_in_words(settings)}; "

@@ -10,12 +10,12 @@ from PIL import Image
 
 from fsr.data.coco import CATEGORIES
 from fsr.data.palette import palette_png
-from fsr.data.scenes import CLASSES, SIDE, Scene
+from fsr.data.scenes import SIDE, Scene
 from fsr.data.voc import CLASS_NAMES
 
 
 class VocWriter:
-    """Writes scenes in VOC's layout below `root`; the classes bear the names of VOC's first eight."""
+    """Writes scenes in VOC's layout below `root`; the classes bear the names of VOC's first."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,10 +42,11 @@ class VocWriter:
 
 
 class CocoWriter:
-    """Writes scenes in COCO's layout below `root`; the classes are COCO's first eight categories."""
+    """Writes scenes in COCO's layout below `root`; the classes are COCO's first `classes` categories."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, classes: int) -> None:
         self.root = root
+        self.classes = classes
         self.images: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
         self.annotations: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
         for split in self.images:
@@ -77,7 +78,7 @@ class CocoWriter:
         """Write the annotations of both sets."""
         folder = self.root / "annotations"
         folder.mkdir()
-        categories = [{"id": id_, "name": name} for id_, name in list(CATEGORIES.items())[:CLASSES]]
+        categories = [{"id": id_, "name": name} for id_, name in list(CATEGORIES.items())[: self.classes]]
         for split, images in self.images.items():
             content = {"images": images, "annotations": self.annotations[split], "categories": categories}
             (folder / f"instances_{split}2014.json").write_text(json.dumps(content))
