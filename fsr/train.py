@@ -342,15 +342,25 @@ def backward(
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`fsr train`: train one run. On SIGINT, SIGTERM and SIGHUP it saves a checkpoint and ends.
+    """`fsr train`: train one run."""
+    words = sys.argv[1:] if arguments is None else arguments
+    run = train_to_the_end(lambda: read_command(words))
+    if run:
+        result = run.result() or {}
+        print(f"finished: segmentation mIoU {score_text(result[SEG_MIOU], 4)}; all scores in {run.result_file}")
 
-    Under torchrun all ranks end alike, and rank 0 alone says how.
+
+def train_to_the_end(read: Callable[[], tuple[TrainConfig, Path]]) -> Run | None:
+    """Train the run that `read` names, configuration and folder; exit unless it finishes. Rank 0 gets the run.
+
+    On SIGINT, SIGTERM and SIGHUP it saves a checkpoint and ends. Under torchrun all ranks end alike, and rank 0 alone
+    says how.
     """
     received = received_signals()
     distributed.join()
     first = distributed.rank() == 0
     try:
-        config, run_folder = read_command(sys.argv[1:] if arguments is None else arguments)
+        config, run_folder = read()
         run = Run(run_folder)
         outcome = train(config, run, stop_requested=lambda: bool(received))
     except UserError:
@@ -367,9 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if first:
             print(f"stopped; the same command resumes from {run.checkpoint_file}", file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))
-    if first:
-        result = run.result() or {}
-        print(f"finished: segmentation mIoU {score_text(result[SEG_MIOU], 4)}; all scores in {run.result_file}")
+    return run if first else None
 
 
 def read_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:

@@ -27,6 +27,7 @@ COMMANDS = {
         "prepare": ("fsr.data.prepare", "check a data set; write its lists and labels"),
         "synthetic": ("fsr.data.synthetic", "draw the synthetic data set"),
         "pretrained": ("fsr.pretrained", "fetch pretrained weights, where there is a network"),
+        "pretrain": ("fsr.pretrain", "train the start of the synthetic set, --pretrained synthetic"),
         "doctor": ("launch.doctor", "what this cluster does to jobs; repair a damaged study"),
     },
 }

@@ -31,7 +31,7 @@ _USELESS = re.compile(
     r"(heads?|head_dist|fc|fc_norm|pre_logits|classifier|last_layer|attn_pool"
     r"|mask_token|masked_embed|decoder\w*|predictor|projector|dist_token)(\..*)?"
 )
-_OWN = ("mask_token", "cls_blocks.")  # only a run of this program has trained them
+OWN = ("mask_token", "cls_blocks.")  # only a run of this program has trained them
 
 
 def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
@@ -75,7 +75,7 @@ def encoder_weights(content: object, encoder: "Encoder", path: Path, backbone: s
             f"and are {_kinds(tensors)}"
         )
     is_own = "cls_blocks.0.norm1.weight" in state
-    wanted = [name for name in own if is_own or not name.startswith(_OWN)]
+    wanted = [name for name in own if is_own or not name.startswith(OWN)]
     unused = [name for name in state if name not in wanted]
     problems = {
         "lack {}": [name for name in wanted if name not in state],
