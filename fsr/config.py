@@ -32,6 +32,7 @@ Config = TypeVar("Config")
 
 # Where the data lies and how it is loaded: fields that may change while the run stays the same.
 PLACES = ("data_folder", "list_folder", "workers")
+STARTS = ("timm", "none", "synthetic")  # what `pretrained` may be beside a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ class TrainConfig:
     backbone: str = "vit_base_patch16_224"
     """Any plain ViT of timm, by name."""
     pretrained: str = "timm"
-    """`timm` (from Hugging Face's cache or hub), `none`, or a local file: timm's, DINO's, MAE's or a run's."""
+    """`timm` (from Hugging Face's cache or hub), `none`, `synthetic` (the preset synthetic's, which comes with this
+    program), or a local file: timm's, DINO's, MAE's or a run's."""
     patch_size: Annotated[int, SIDE] = 16
     """Side of a patch in pixels."""
     embed_dim: Annotated[int | None, WIDTH] = None
@@ -318,7 +320,7 @@ class TrainConfig:
     def from_anywhere(self) -> "TrainConfig":
         """The same with absolute paths: jobs do not work in the folder of their caller."""
         lists = self.list_folder.absolute() if self.list_folder else None
-        is_file = self.pretrained not in ("timm", "none")
+        is_file = self.pretrained not in STARTS
         pretrained = str(Path(self.pretrained).absolute()) if is_file else self.pretrained
         return dataclasses.replace(
             self, data_folder=self.data_folder.absolute(), list_folder=lists, pretrained=pretrained

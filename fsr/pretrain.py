@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fsr.bounds import COUNT, SEED, check_bounds
+from fsr.bounds import COUNT, SEED, Bounded
 from fsr.command import parse_flags
 from fsr.config import TrainConfig, synthetic
 from fsr.data.looks import PRETRAINING
@@ -51,15 +51,15 @@ def pretraining(data_folder: Path = Path("data/pretraining")) -> TrainConfig:
         w_reg=0.0,
         use_mim=False,
         cam_scales=(1.0,),
-        iterations=3_600,
-        eval_every=3_600,
+        iterations=4_000,
+        eval_every=4_000,
         log_every=50,
         save_every=200,
     )
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Bounded):
     """Train an encoder on the pretraining split of a data set, which is drawn first, and save it for --pretrained.
 
     It stands in encoder.safetensors of the run's folder, in float16. The same command resumes a run.
@@ -78,9 +78,6 @@ class Options:
     data_seed: Annotated[int, SEED] = 0
     """Of the pictures."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=pretraining)
-
-    def __post_init__(self) -> None:
-        check_bounds(type(self), {"images": self.images, "data_seed": self.data_seed}, "--")
 
 
 def pretrain(options: Options) -> Path | None:
@@ -128,6 +125,7 @@ def write_encoder(run: Run, options: Options) -> Path:
         "commit": str(last["git_commit"]),
         "versions": ", ".join(f"{name} {version}" for name, version in last["versions"].items()),
         "machine": f"{platform.machine()}, {last['device']}",
+        "heads": str(network.encoder.heads),
         "seed": str(config.seed),
         "data": f"pretraining split, {options.images} images, seed {options.data_seed}",
         "config": json.dumps(without_places(config)),

@@ -1,6 +1,7 @@
 """Fetches pretrained weights: `fsr pretrained fetch voc`, where there is a network, for nodes without one.
 
-They lie in Hugging Face's cache (`HF_HOME`), where timm has put them, too. Training reads them from there.
+They lie in Hugging Face's cache (`HF_HOME`), where timm has put them, too. Training reads them from there. Those of the
+preset synthetic, which `fsr pretrain synthetic` made, come with the program.
 """
 
 if __name__ == "__main__":
@@ -20,13 +21,14 @@ import tyro
 from huggingface_hub import constants
 
 from fsr.command import call
-from fsr.config import PRESETS, TrainConfig
+from fsr.config import PRESETS, STARTS, TrainConfig
 from fsr.errors import UnreadableError, UserError, reports_user_errors
 from fsr.next_command import next_command
 
 # Within these seconds the hub has to answer a run or a sweep, or there is no network; somebody who fetches has time.
 QUICK_S, PATIENT_S = 4.0, 30.0
 _FILE = "model.safetensors"
+SYNTHETIC = Path(__file__).with_name("pretrained_synthetic.safetensors")
 
 
 def hub_file(backbone: str) -> tuple[str, str | None, str]:
@@ -50,18 +52,27 @@ def cached_file(backbone: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def weights_file(config: TrainConfig) -> Path | None:
+    """The file that `config.pretrained` names, be it there or not; None for `none`, and where timm's is missing."""
+    named = {"none": None, "synthetic": SYNTHETIC}
+    if config.pretrained == "timm":
+        return cached_file(config.backbone)
+    return named[config.pretrained] if config.pretrained in named else Path(config.pretrained)
+
+
 def require_weights(config: TrainConfig) -> None:
     """Return when the pretrained weights that `config` names are on this machine; timm's are fetched if they can be.
 
     Raises UserError if they are not there, in a few seconds where there is no network.
     """
-    if config.pretrained == "timm" and cached_file(config.backbone) is None:
+    file = weights_file(config)
+    if config.pretrained == "timm" and file is None:
         try:
             fetch_weights(config.backbone, QUICK_S)
         except UserError as error:
             raise UnreadableError(how_to_fetch(config, str(error))) from error
-    elif config.pretrained not in ("timm", "none") and not Path(config.pretrained).exists():
-        raise UnreadableError(f"pretrained must be timm, none or a file, and {config.pretrained} does not exist")
+    elif file is not None and not file.exists():
+        raise UnreadableError(f"pretrained must be {', '.join(STARTS)} or a file, and {file} does not exist")
 
 
 def how_to_fetch(config: TrainConfig, reason: str) -> str:

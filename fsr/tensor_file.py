@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from fsr.errors import unreadable
@@ -70,6 +71,15 @@ def read_tensors(path: Path, what: str, device: torch.device | str = "cpu") -> t
             if is_safetensors:
                 return load_file(path, str(device)), False
             return torch.load(path, map_location=device, weights_only=True), has_checksum
+
+
+def told_in(path: Path) -> dict[str, str]:
+    """What a file that `read_tensors` has read tells beside its tensors, in safetensors' format; else nothing."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        return {}
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from launch.sweep_options import Options
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     *(
+        "fsr.pretrain",
         "launch.infer_options",
         "launch.status",
         "launch.doctor",

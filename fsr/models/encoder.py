@@ -143,14 +143,14 @@ class Encoder(nn.Module):
         self.drop_path = config.drop_path
         self.class_has_position = not vit.no_embed_class  # in the position tables of this backbone
         self.attends_unmasked = config.cls_attends == "unmasked"
-        heads = attention_of(vit.blocks[0]).num_heads
+        self.heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
         # Without masking nothing ever reads the mask token, and DDP wants a gradient for whatever it trains.
         self.mask_token = nn.Parameter(torch.zeros(1, self.dim), requires_grad=config.use_mim)
         self.patch_embed = vit.patch_embed
         self.blocks = vit.blocks
-        self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, heads) for _ in range(config.cls_depth))
+        self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, self.heads) for _ in range(config.cls_depth))
         self.patch_block: Callable[[Block, Tensor, Kept], Tensor] = patch_block
         self.norm = nn.LayerNorm(self.dim, eps=1e-6)
 

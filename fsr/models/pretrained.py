@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsr import distributed
-from fsr.config import TrainConfig
+from fsr.config import STARTS, TrainConfig
 from fsr.errors import UnreadableError, UserError
 from fsr.finite import not_finite
 from fsr.foreign_tensors import State, flat_tensors, network_in
-from fsr.pretrained import cached_file, fetch_command, how_to_fetch
-from fsr.tensor_file import read_tensors
+from fsr.pretrained import fetch_command, how_to_fetch, weights_file
+from fsr.tensor_file import read_tensors, told_in
 
 if TYPE_CHECKING:
     from fsr.models.encoder import Encoder
@@ -43,11 +43,11 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
     """
     if config.pretrained == "none":
         return
-    path = cached_file(config.backbone) if config.pretrained == "timm" else Path(config.pretrained)
+    path = weights_file(config)
     if path is None:
         raise UnreadableError(how_to_fetch(config, "they are not there"))
     if not path.exists():
-        raise UnreadableError(f"pretrained must be timm, none or a file, and {path} does not exist")
+        raise UnreadableError(f"pretrained must be {', '.join(STARTS)} or a file, and {path} does not exist")
     try:
         content, _ = read_tensors(path, WHAT)
     except UserError as error:
@@ -55,6 +55,9 @@ def load_pretrained(encoder: "Encoder", config: TrainConfig) -> None:
             raise
         raise UserError(f"{error}; {fetch_command(config)} fetches it again") from error
     weights, notes = encoder_weights(content, encoder, path, config.backbone)
+    heads = told_in(path).get("heads", str(encoder.heads))  # which no tensor's shape tells
+    if heads != str(encoder.heads):
+        raise UserError(f"{WHAT} {path} have {heads} heads, but backbone {config.backbone} wants {encoder.heads}")
     encoder.load_state_dict(weights, strict=False)
     if notes and distributed.rank() == 0:
         _tell(f"note: of {WHAT} {path} these have no use here: {notes}")
