@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from fsr import pretrain
 from fsr.bounds import Bounds, bounds_of, check_bounds
 from fsr.cam import multi_scale_cams
 from fsr.config import PRESETS, TrainConfig, voc
@@ -25,7 +26,6 @@ from launch.sweep_options import Options
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     *(
-        "fsr.pretrain",
         "launch.infer_options",
         "launch.status",
         "launch.doctor",
@@ -40,7 +40,7 @@ COMMANDS = (
 def kinds():
     """Everything whose fields are flags, or that a study's file fills in."""
     options = [importlib.import_module(name).Options for name in COMMANDS]
-    return [TrainConfig, InferConfig, Resources, Options, Study, synthetic.synthesise, *options]
+    return [TrainConfig, InferConfig, Resources, Options, Study, synthetic.synthesise, pretrain.Options, *options]
 
 
 def numeric_fields(kind):
