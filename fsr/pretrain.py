@@ -89,6 +89,7 @@ def pretrain(options: Options) -> Path | None:
 
     config = options.config
     check_folder(options.run_folder, "--run_folder")
+    Run(options.run_folder).check(config)
     synthesise(config.data_folder, images=options.images, seed=options.data_seed, split="pretraining")
     run = train_to_the_end(lambda: (config, options.run_folder))
     return None if run is None else write_encoder(run, options)

@@ -20,6 +20,7 @@ INFERENCE = (*RUNS_INFER, "--output_folder", "{out}")
 LAUNCHED_INFER = ("{checkout}/launch/infer.py", *INFERENCE[2:], "--cluster", "local")
 EXPORT = ("-m", "fsr.export", "{run}/best.pt", "{out}")
 SYNTHETIC = ("-m", "fsr.data.synthetic", "{out}", "--images", "2")
+PRETRAIN = ("-m", "fsr.pretrain", "synthetic", "--run_folder", "{out}", "--images", "2", "--data_folder", "{here}/p")
 PREPARE = ("-m", "fsr.data.prepare", "voc", "{data}")
 PREPARE_COCO = ("-m", "fsr.data.prepare", "coco", "{coco}")
 # The smallest run (tests/tiny.py).
