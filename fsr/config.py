@@ -87,6 +87,9 @@ class TrainConfig:
     """Cross-attention blocks that aggregate the patches into the class token."""
     cls_attends: Literal["all", "unmasked"] = "all"
     """Patches that the class token of the masked view sees: `all` as released, `unmasked` as the abstract says."""
+    cls_aggregation: Literal["attention", "average", "max"] = "attention"
+    """How patches become the class token: `attention` by the cross-attention blocks, or pooled: the `average` or the
+    `max` of the last features, channel by channel."""
     decoder_width: Annotated[int, WIDTH] = 512
     """Channels of the LargeFOV decoder."""
     decoder_dilation: Annotated[int, SIDE] = 5
@@ -145,6 +148,8 @@ class TrainConfig:
     """Fraction of the blocks that are masked, in (0, 1]."""
     uncertain: Annotated[tuple[float, float], FRACTION] = (0.2, 0.7)
     """CAM values strictly between these are uncertain; such blocks are masked first."""
+    uncertain_from: Annotated[float, FRACTION] = 0.2
+    """Fraction of the run from which uncertain blocks go first; before it, and always at 1, masks are random."""
     block_uncertainty: Literal["pixel", "area"] = "pixel"
     """A block is uncertain by its top-left `pixel` as released, or if at least half its `area` is."""
 
@@ -237,6 +242,9 @@ class TrainConfig:
             check(field, low <= high, "two rising numbers")
         timm_or_blur = self.use_aa or self.use_gauss
         check("augment", self.augment == "workers" or not timm_or_blur, "workers where use_aa or use_gauss is on")
+        patches = (self.crop_size // self.patch_size) ** 2
+        rule = f"all where a mask leaves nothing to see (mask_ratio {self.mask_ratio}, block_size {self.block_size})"
+        check("cls_attends", self.cls_attends == "all" or self.masked_patches < patches, rule)
         check("cam_scales", len(self.cam_scales) > 0, "one or more numbers")
         check(
             "block_size",
@@ -292,8 +300,9 @@ class TrainConfig:
         return self.iterations if self.fsr_iters is None else self.fsr_iters
 
     def masks_at_random(self, step: int) -> bool:
-        """Whether the mask of step `step` (from 0) ignores the CAM: the first fifth of the run."""
-        return step + 1 <= self.iterations // 5
+        """Whether the mask of step `step` (from 0) ignores the CAM: before `uncertain_from`."""
+        # Rounded down as released, but for what a float lacks: 0.29 of 100 steps are 29, not 28.999999999999996.
+        return step + 1 <= math.floor(round(self.uncertain_from * self.iterations, 6))
 
     def loss_weights(self, step: int) -> dict[str, float]:
         """Weight of every loss term at step `step`, counted from 0."""

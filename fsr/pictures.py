@@ -27,7 +27,7 @@ TITLE_HEIGHT, TITLE_WIDTH = 14, 72  # pixels that a column's name needs
 def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device: torch.device) -> Tensor:
     """The columns for one image side by side, [3, S, 7 S] in [0, 1]; the image is resized to the crop's size S.
 
-    The mask is the one that training would put on this view: blocks with an uncertain aux CAM first.
+    The mask is the one that the end of training would put on this view.
     """
     training = network.training
     network.eval()
@@ -39,7 +39,9 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     classes, present = own_classes(labels)
     cam, aux_cam = multi_scale_cams(network, view, config.cam_scales, classes=classes)
     noise = torch.rand(1, (config.crop_size // config.block_size) ** 2, generator=torch.Generator().manual_seed(0))
-    mask = block_mask(noise.to(device), uncertain_blocks(aux_cam, present, config), config)
+    at_random = config.masks_at_random(config.iterations - 1)
+    uncertain = None if at_random else uncertain_blocks(aux_cam, present, config)
+    mask = block_mask(noise.to(device), uncertain, config)
     mask = F.interpolate(mask[None].float(), size=size, mode="nearest")[0]
     logits = network.decoder(network.encoder(view).top)
     logits = resize(logits, size)

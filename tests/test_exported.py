@@ -113,7 +113,7 @@ class Noting:
 
 # What a network of this program is made of besides what a bare state dict tells or is asked for: of no matter in
 # evaluation mode, without a mask and with weights of its own.
-TRAINING = {"drop_path", "cls_attends", "use_mim", "weight_init", "pretrained"}
+TRAINING = {"drop_path", "cls_attends", "cls_aggregation", "use_mim", "weight_init", "pretrained"}
 SHAPES = {"patch_size", "embed_dim", "depth", "cls_depth", "num_classes", "crop_size", "decoder_width", "out_dim"}
 SHAPES |= {"projector_hidden", "projector_bottleneck", "backbone"}
 

@@ -46,10 +46,30 @@ def test_losses_start_where_the_paper_says():
     assert voc().warmup_steps == coco().warmup_steps == 1_500
 
 
-@given(st.integers(1, 100_000), st.integers(0, 100_000))
+@given(st.integers(1, 10**9), st.integers(0, 10**9))
 def test_masks_are_random_for_exactly_the_first_fifth(iterations, step):
     config = dataclasses.replace(voc(), iterations=iterations)
     assert config.masks_at_random(step) == (step < iterations // 5)
+
+
+@pytest.mark.parametrize("iterations", [*range(1, 60), *range(5_000, 100_001, 5_000), *range(10**9 - 9, 10**9 + 1)])
+def test_the_first_fifth_ends_where_the_released_one_does(iterations):
+    config, fifth = dataclasses.replace(voc(), iterations=iterations), iterations // 5
+    assert not config.masks_at_random(fifth) and (fifth == 0 or config.masks_at_random(fifth - 1))
+
+
+@given(st.integers(1, 10**6), st.integers(0, 100))
+def test_masks_are_random_before_any_percent_of_the_run(iterations, percent):
+    config = dataclasses.replace(voc(), iterations=iterations, uncertain_from=percent / 100)
+    steps = iterations * percent // 100
+    assert not config.masks_at_random(steps) or percent == 100
+    assert steps == 0 or config.masks_at_random(steps - 1)
+
+
+@given(st.integers(1, 10**9))
+def test_masks_are_always_random_at_1_and_never_at_0(iterations):
+    always, never = (dataclasses.replace(voc(), iterations=iterations, uncertain_from=at) for at in (1.0, 0.0))
+    assert always.masks_at_random(iterations - 1) and not never.masks_at_random(0)
 
 
 def test_self_reinforcement_goes_from_fsr_from_to_fsr_iters():

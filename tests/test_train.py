@@ -280,6 +280,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(
             "block_uncertainty": "area",
             "cls_attends": "unmasked",
         },
+        {"cls_aggregation": "max", "cls_attends": "unmasked", "uncertain_from": 1.0},
         {"precision": "bf16"},
         pytest.param({"compile": True}, marks=pytest.mark.slow),
         {"cls_lr_factor": 10.0, "fsr_iters": 2, "cls_depth": 1},

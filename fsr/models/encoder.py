@@ -90,6 +90,21 @@ def weighted(branch: Tensor, kept: Kept, which: int) -> Tensor:
     return branch if kept is None else branch * kept[which]
 
 
+def average(patches: Tensor, visible: Tensor | None) -> Tensor:
+    """The mean [B, 1, D] of patches [B, n, D], or of the `visible` [B, n] (bool) among them."""
+    if visible is None:
+        return patches.mean(1, keepdim=True)
+    seen = visible[:, :, None]  # [B, n, 1]
+    return (patches * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True)
+
+
+def largest(patches: Tensor, visible: Tensor | None) -> Tensor:
+    """The maximum [B, 1, D] of each channel of patches [B, n, D], or of the `visible` [B, n] (bool) among them."""
+    if visible is not None:
+        patches = patches.masked_fill(~visible[:, :, None], -torch.inf)
+    return patches.amax(1, keepdim=True)
+
+
 def at_least(images: Tensor, side: int) -> Tensor:
     """Images [B, 3, H, W], of which those that are too small for one patch are resized up to it."""
     height, width = images.shape[-2:]
@@ -143,6 +158,7 @@ class Encoder(nn.Module):
         self.drop_path = config.drop_path
         self.class_has_position = not vit.no_embed_class  # in the position tables of this backbone
         self.attends_unmasked = config.cls_attends == "unmasked"
+        self.aggregation = config.cls_aggregation
         self.heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
@@ -151,6 +167,10 @@ class Encoder(nn.Module):
         self.patch_embed = vit.patch_embed
         self.blocks = vit.blocks
         self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, self.heads) for _ in range(config.cls_depth))
+        # Nothing reads these where patches are pooled. They stay, so that the names are the released ones, and so that
+        # equal seeds start with equal weights.
+        for unread in (self.cls_token, *self.cls_blocks.parameters()) if self.aggregation != "attention" else ():
+            unread.requires_grad_(False)
         self.patch_block: Callable[[Block, Tensor, Kept], Tensor] = patch_block
         self.norm = nn.LayerNorm(self.dim, eps=1e-6)
 
@@ -213,10 +233,15 @@ class Encoder(nn.Module):
     def class_token(self, last: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalised class token [B, D] of images from their last features [B, n, D]; `mask` as in `forward`."""
         visible = ~mask.flatten(1) if self.attends_unmasked and mask is not None else None
-        cls = self.cls_token.expand(len(last), -1, -1)
-        kept = self._draw(self.drop_path, len(self.cls_blocks), last)
-        for block, factors in zip(self.cls_blocks, kept, strict=True):
-            cls = block(cls, last, visible, factors)
+        if self.aggregation == "attention":
+            cls = self.cls_token.expand(len(last), -1, -1)
+            kept = self._draw(self.drop_path, len(self.cls_blocks), last)
+            for block, factors in zip(self.cls_blocks, kept, strict=True):
+                cls = block(cls, last, visible, factors)
+        elif self.aggregation == "average":
+            cls = average(last, visible)
+        else:
+            cls = largest(last, visible)
         normalised: Tensor = self.norm(cls)
         return normalised[:, 0]
 
