@@ -134,8 +134,8 @@ class TrainConfig:
     threshold_rule: Literal["fixed", "cosine", "mixture"] = "fixed"
     """How the two thresholds go along the run: `fixed`; `cosine`, the high one falls from high_threshold_start (DuPL);
     or `mixture`, both follow the CAMs of the last 100 steps (CoSA)."""
-    high_threshold_start: Annotated[float, FRACTION] = 0.7
-    """High threshold of the rule `cosine` in the first tenth of the run."""
+    high_threshold_start: Annotated[float | None, FRACTION] = None
+    """High threshold of the rule `cosine` in the first tenth of the run; by default .15 above high_threshold."""
     pseudo_label_from: Literal["student", "teacher"] = "student"
     """Network whose CAMs of view 1 become pseudo and affinity labels: the `student` as released, or the `teacher`."""
     cam_source: Literal["aux", "top", "aux_then_top"] = "aux"
@@ -244,8 +244,8 @@ class TrainConfig:
         )
         check(
             "high_threshold_start",
-            self.threshold_rule != "cosine" or self.high_threshold_start > self.high_threshold,
-            f"above high_threshold {self.high_threshold}, to which the rule cosine goes down",
+            self.high_threshold_start is None or self.high_threshold_start >= self.high_threshold,
+            f"at least high_threshold {self.high_threshold}, to which it falls",
         )
         check("uncertain", self.uncertain[0] < self.uncertain[1], "two rising numbers")
         for field in ("crop_area", "local_crop_area"):

@@ -72,7 +72,8 @@ def step_losses(
     classes, present = batch.present()
 
     with autocast, targets_of(network, config):
-        mask = view2_mask(network, batch, noise, step, config)
+        by_cam = config.use_mim and not config.masks_at_random(step)
+        mask = view2_mask(noise, view2_cam(network, batch, step, config) if by_cam else None, present, config)
     with autocast, targets_of(teacher, config):
         target = teacher.targets(batch.view1, batch.view2)
         swaps = weights.get("swap", 0) > 0
@@ -148,20 +149,20 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
         network.train(training)
 
 
-def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config: TrainConfig) -> Tensor:
-    """Mask of view 2, [B, n, n] (bool): random in the first fifth of the run, after it uncertain blocks first."""
+def view2_cam(network: Network, batch: Batch, step: int, config: TrainConfig) -> Tensor:
+    """The CAM of view 2 that masks come from, [B, W, S, S], of the W classes of `Batch.present`."""
+    classes, _ = batch.present()
+    if config.cam_source_at(step) == "top":
+        return multi_scale_cams(network, batch.view2, config.cam_scales, classes=classes)[0]
+    return multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
+
+
+def view2_mask(noise: Tensor, cam: Tensor | None, present: Tensor, config: TrainConfig) -> Tensor:
+    """Mask of view 2, [B, n, n] (bool): blocks where its CAM is uncertain first, or at random where there is none."""
     if not config.use_mim:
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
-    uncertain = None
-    if not config.masks_at_random(step):
-        classes, present = batch.present()
-        if config.cam_source_at(step) == "top":
-            cam, _ = multi_scale_cams(network, batch.view2, config.cam_scales, classes=classes)
-        else:
-            cam = multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
-        uncertain = uncertain_blocks(cam, present, config)
-    return block_mask(noise, uncertain, config)
+    return block_mask(noise, None if cam is None else uncertain_blocks(cam, present, config), config)
 
 
 def pseudo_label_of(

@@ -15,31 +15,32 @@ from fsr.schedules import falling_threshold
 STEPS = 100  # whose CAMs are remembered
 BINS = 100  # of a CAM's value in [0, 1]
 ROUNDS = 5  # of EM a step
-LEAST_DEVIATION = 0.05  # of a component: else one of them shrinks to the spike of CAMs that are 0
+LEAST_DEVIATION = 0.02  # of a component, two bins
 
 
 def thresholds_of(step: int, config: TrainConfig) -> tuple[float, float]:
     """Low and high threshold of step `step` (from 0) as far as the configuration alone tells them."""
-    high = config.high_threshold
+    high, start = config.high_threshold, config.high_threshold_start
     if config.threshold_rule == "cosine":
-        high = falling_threshold(step, config.iterations, config.high_threshold_start, high)
+        high = falling_threshold(step, config.iterations, min(high + 0.15, 1.0) if start is None else start, high)
     return config.low_threshold, high
 
 
 class ThresholdMixture(nn.Module):
     """Thresholds from a mixture of three normal distributions on the largest CAM values of the last 100 steps (CoSA).
 
-    Each place of the patch grid of each view 1 counts with its largest CAM value of a present class, in [0, 1]. Once a
-    step the mixture takes five rounds of EM from where it was. Its components, by rising mean, are background,
-    ambiguous and foreground: the low threshold is where the ambiguous component becomes likelier than the background,
-    the high one where the foreground becomes likelier than the ambiguous one. The first step has the configuration's.
+    Each place of the patch grid of each view 1 counts with its largest CAM value of a present class, in [0, 1]. Values
+    below .01 do not count: there the ReLU cut, and one component would shrink to that spike. Once a step the mixture
+    takes five rounds of EM from where it was. Its components, by rising mean, are background, ambiguous and foreground:
+    the low threshold is where the ambiguous component becomes likelier than the background, the high one where the
+    foreground becomes likelier than the ambiguous one. The first step has the configuration's.
 
-    Source: CoSA searches its threshold by the likelihood of a Gaussian mixture on the CAMs that a queue remembers
-    ("Dynamic threshold"). That the mixture has three components and the queue 100 batches is known of its released
-    settings; that values are counted on the patch grid, the rounds and the least deviation of .05 are ours. We are not
-    sure whether the paper's text has two components and one threshold.
+    Source: CoSA lets the confidence threshold follow a Gaussian mixture on remembered CAMs ("dynamic threshold"), of
+    that we are sure. Three components, a threshold at either end of the middle one and a memory of 100 batches are what
+    is told of its released code; the paper's text may have two components and one threshold. The patch grid, the
+    values that do not count, the rounds and the boundary as the point of equal density are ours.
 
-    A step is all its micro-batches on all processes, and counts are whole numbers, so the thresholds depend on the
+    A batch is a step: all its micro-batches on all processes. Counts are whole numbers, so the thresholds depend on the
     CAMs alone, however many processes share them.
     """
 
@@ -70,13 +71,8 @@ class ThresholdMixture(nn.Module):
         """Take what was seen in step `step` (from 0), on all processes, into the mixture, and set the thresholds."""
         self.counts[step % len(self.counts)] = distributed.total(self._seen)
         self._seen.zero_()
-        values = (torch.arange(BINS, device=self.counts.device) + 0.5) / BINS
-        mixture = fitted(
-            Mixture(*self.mixture),
-            values,
-            self.counts.double().sum(0),
-            rounds=ROUNDS,
-            least_variance=LEAST_DEVIATION**2,
-        )
+        values = (torch.arange(1, BINS, device=self.counts.device) + 0.5) / BINS
+        counts = self.counts[:, 1:].double().sum(0)
+        mixture = fitted(Mixture(*self.mixture), values, counts, rounds=ROUNDS, least_variance=LEAST_DEVIATION**2)
         self.mixture.copy_(torch.stack(mixture))
         self.thresholds.copy_(boundaries(mixture))
