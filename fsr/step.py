@@ -76,17 +76,17 @@ def step_losses(
         mask = view2_mask(noise, view2_cam(network, batch, step, config) if by_cam else None, present, config)
     with autocast, targets_of(teacher, config):
         target = teacher.targets(batch.view1, batch.view2)
-        swaps = weights.get("swap", 0) > 0
-        assigned = teacher.decoder(target.features) if swaps else None
+        assigned = teacher.decoder(target.features) if weights.get("swap") else None
     with autocast:
         out: StudentOutput = student(
             batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches
         )
-    labeller, seen = teacher, (target.features, target.aux_features)
+    # The own pass is one of the CAM's six, unless the student's drop path is not wanted there.
+    seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
     if config.pseudo_label_from == "student":
-        # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
         own = out.features.detach(), out.aux_features.detach()
-        labeller, seen = network, own if config.drop_path_in_targets or config.drop_path == 0 else None
+        seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
+    labeller = network if config.pseudo_label_from == "student" else teacher
     with autocast, targets_of(labeller, config):
         cam, aux_cam = multi_scale_cams(labeller, batch.view1, config.cam_scales, seen=seen, classes=classes)
 

@@ -127,8 +127,10 @@ def test_losses_are_recorded_as_before_where_no_option_adds_one():
 
 @pytest.mark.parametrize(
     "pseudo_label_from, cam_source, step",
-    [("student", "aux", 49), ("teacher", "aux", 49), ("student", "top", 10)]
-    + [("teacher", "aux_then_top", 24), ("teacher", "aux_then_top", 25)],
+    [
+        *[("student", "aux", 49), ("teacher", "aux", 49), ("student", "top", 10)],
+        *[("teacher", "aux_then_top", 24), ("teacher", "aux_then_top", 25)],
+    ],
 )
 def test_labels_and_masks_come_from_the_network_and_the_cam_that_are_named(pseudo_label_from, cam_source, step):
     case = Step(pseudo_label_from=pseudo_label_from, cam_source=cam_source)
@@ -144,7 +146,7 @@ def test_labels_and_masks_come_from_the_network_and_the_cam_that_are_named(pseud
     expected = plain.segmentation_loss(out["segmentation"], pseudo_label)
     assert losses["seg"].item() == pytest.approx(float(expected), rel=1e-4)
     cam = plain.cams(case.student, view2, config.cam_scales)[not uses_top]
-    classes, present = case.batch.present()
+    _, present = case.batch.present()
     mask = view2_mask(case.noise, view2_cam(case.student, case.batch, step, config), present, config)
     assert torch.equal(mask, plain.block_mask(cam, labels, case.noise, step, config))
 
