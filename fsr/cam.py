@@ -116,7 +116,7 @@ def named(label: Tensor, classes: Tensor) -> Tensor:
     return ids.gather(1, (label * known).flatten(1)).view_as(label).where(known, label)
 
 
-def training_label(cam: Tensor, labels: Tensor, low: float, high: float) -> Tensor:
+def training_label(cam: Tensor, labels: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Label map [B, H, W]: the strongest class above `high`, background up to `low`, ignored between."""
     value, label = strongest_class(cam, labels)
     label[value <= high] = IGNORED

@@ -26,10 +26,10 @@ from fsr.optim import build_optimizer
 from fsr.released import UNTOLD, architecture, carried_by, check_tensors, plain_state
 from fsr.run import Run, missing_checkpoint
 from fsr.tensor_file import read_tensors, write_tensors
+from fsr.thresholds import ThresholdMixture, thresholds_of
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
-LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
 NOT_MEASURED = -1.0  # as a best score
 VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
@@ -58,14 +58,24 @@ class TrainState:
         self.optimizer = build_optimizer(self.student, config)
         self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp)
         self.reinforcement.to(device)
-        self.guard = FiniteGuard(self.optimizer, LOSSES, device)
+        self.mixture: ThresholdMixture | None = None
+        if config.threshold_rule == "mixture":
+            self.mixture = ThresholdMixture(config.low_threshold, config.high_threshold).to(device)
+        self.guard = FiniteGuard(self.optimizer, config.losses, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
         self.scores: dict[str, float | None] = {}  # of that evaluation
         self.best = NOT_MEASURED  # best SEG_MIOU (fsr.score_names)
         self.seconds = 0.0  # time spent in this run, all attempts together
-        self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
+        self.loss_sums = torch.zeros(len(config.losses), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
+
+    def thresholds(self) -> Tensor:
+        """Low and high threshold of the labels of the next step, [2], without waiting for a GPU."""
+        if self.mixture:
+            return self.mixture.thresholds
+        own = thresholds_of(self.step, self.config)
+        return torch.stack([torch.full((), threshold, device=self.loss_sums.device) for threshold in own])
 
     def snapshot(self) -> Callable[[Run], None]:
         """Copy the whole state to host memory and return a function that writes the copy as a run's checkpoint."""
@@ -93,7 +103,8 @@ class TrainState:
 
     def _content(self) -> dict[str, Any]:
         """What a checkpoint holds, not copied."""
-        parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
+        names = [*PARTS, *(["mixture"] if self.mixture else [])]
+        parts = {name: dict(getattr(self, name).state_dict()) for name in names}
         told = {"config": self.config.to_json(), "class_names": self.class_names}
         return parts | {name: getattr(self, name) for name in VALUES} | told
 
@@ -150,6 +161,8 @@ class TrainState:
     def _take(self, content: Content) -> None:
         for name in ("student", "teacher", "reinforcement"):
             getattr(self, name).load_state_dict(content[name])
+        if self.mixture:
+            self.mixture.load_state_dict(content["mixture"])
         pairs = zip(self.optimizer.state_dict()["param_groups"], content["optimizer"]["param_groups"], strict=True)
         settings = [own | {"lr": saved["lr"]} for own, saved in pairs]  # all others are the configuration's
         self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})

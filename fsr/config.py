@@ -136,6 +136,15 @@ class TrainConfig:
     """CAM up to this is background in pseudo labels; between the two is ignored."""
     bkg_threshold: Annotated[float, FRACTION] = 0.5
     """CAM up to this is background in evaluation."""
+    threshold_rule: Literal["fixed", "cosine", "mixture"] = "fixed"
+    """How the two thresholds go along the run: `fixed`; `cosine`, the high one falls from high_threshold_start (DuPL);
+    or `mixture`, both follow the CAMs of the last 100 steps (CoSA)."""
+    high_threshold_start: Annotated[float | None, FRACTION] = None
+    """High threshold of the rule `cosine` in the first tenth of the run; by default .15 above high_threshold."""
+    pseudo_label_from: Literal["student", "teacher"] = "student"
+    """Network whose CAMs of view 1 become pseudo and affinity labels: the `student` as released, or the `teacher`."""
+    cam_source: Literal["aux", "top", "aux_then_top"] = "aux"
+    """CAM of affinity labels and masks: `aux` as released, `top`, or `aux_then_top` with top in the second half."""
     image_levels: Literal["truncate", "round"] = "truncate"
     """How the refinement takes the view back to 8 bits: `truncate` as released, `round` is the sounder choice."""
 
@@ -164,6 +173,8 @@ class TrainConfig:
     """Weight of the segmentation loss."""
     w_reg: Annotated[float, FACTOR] = 0.05
     """Weight of the dense energy loss."""
+    w_swap: Annotated[float, FACTOR] = 0.0
+    """Weight of the swapped assignment: the CAM learns from the teacher's segmentation; .05 in CoSA."""
     fsr_from: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Fraction of the run from which class and patch self-reinforcement count."""
     aff_from: Annotated[float, FRACTION_BELOW_1] = 0.0
@@ -172,6 +183,8 @@ class TrainConfig:
     """Fraction of the run from which the segmentation loss counts."""
     reg_from: Annotated[float, FRACTION_BELOW_1] = 0.1
     """Fraction of the run from which the energy loss counts."""
+    swap_from: Annotated[float, FRACTION_BELOW_1] = 0.4
+    """Fraction of the run from which the swapped assignment counts; never before the segmentation loss does."""
     student_temp: Annotated[float, POSITIVE] = 0.1
     """Temperature of the student's softmax."""
     teacher_temp: Annotated[tuple[float, float], POSITIVE] = (0.04, 0.07)
@@ -235,6 +248,11 @@ class TrainConfig:
         check("crop_size", self.crop_size % self.patch_size == 0, f"a multiple of the patch size {self.patch_size}")
         check(
             "low_threshold", self.low_threshold <= self.high_threshold, f"at most high_threshold {self.high_threshold}"
+        )
+        check(
+            "high_threshold_start",
+            self.high_threshold_start is None or self.high_threshold_start >= self.high_threshold,
+            f"at least high_threshold {self.high_threshold}, to which it falls",
         )
         check("uncertain", self.uncertain[0] < self.uncertain[1], "two rising numbers")
         for field in ("crop_area", "local_crop_area"):
@@ -304,14 +322,25 @@ class TrainConfig:
         # Rounded down as released, but for what a float lacks: 0.29 of 100 steps are 29, not 28.999999999999996.
         return step + 1 <= math.floor(round(self.uncertain_from * self.iterations, 6))
 
+    def cam_source_at(self, step: int) -> Literal["aux", "top"]:
+        """The CAM of affinity labels and masks in step `step` (from 0)."""
+        if self.cam_source == "aux_then_top":
+            return "top" if step + 1 > self.iterations // 2 else "aux"
+        return self.cam_source
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses that the run records: the weighted sum, and its terms."""
+        return ("loss", *self.loss_weights(0))
+
     def loss_weights(self, step: int) -> dict[str, float]:
-        """Weight of every loss term at step `step`, counted from 0."""
+        """Weight of every loss term at step `step`, counted from 0. A term that is an option is there if it is on."""
 
         def since(fraction: float) -> bool:
             return step + 1 > round(fraction * self.iterations)
 
         reinforced = since(self.fsr_from) and step < self.self_reinforcement_steps
-        return {
+        weights = {
             "cls_top": 1.0,
             "cls_aux": 1.0,
             "class": self.w_class * reinforced,
@@ -320,6 +349,9 @@ class TrainConfig:
             "seg": self.w_seg * since(self.seg_from),
             "reg": self.w_reg * since(self.reg_from),
         }
+        if self.w_swap:
+            weights["swap"] = self.w_swap * since(max(self.swap_from, self.seg_from))
+        return weights
 
     @property
     def cores(self) -> int:

@@ -28,11 +28,11 @@ def block_mask(noise: Tensor, uncertain: Tensor | None, config: TrainConfig) -> 
     return grid.repeat_interleave(patches, dim=1).repeat_interleave(patches, dim=2)
 
 
-def uncertain_blocks(aux_cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+def uncertain_blocks(cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
     """Blocks whose CAM [B, K, S, S] of the present classes is neither clearly on nor off, [B, blocks] (bool)."""
     low, high = config.uncertain
     side = config.crop_size // config.block_size
-    value, _ = strongest_class(aux_cam, labels)
+    value, _ = strongest_class(cam, labels)
     if config.block_uncertainty == "pixel":
         value = F.interpolate(value[:, None], size=(side, side), mode="nearest")
         return ((value > low) & (value < high)).flatten(1)

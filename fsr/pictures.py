@@ -19,16 +19,29 @@ from fsr.models.network import Network
 from fsr.picture_columns import COLUMNS
 from fsr.resize import resize
 from fsr.step import pseudo_label_of
+from fsr.thresholds import thresholds_of
 
 TITLE_HEIGHT, TITLE_WIDTH = 14, 72  # pixels that a column's name needs
 
 
 @torch.no_grad()
-def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device: torch.device) -> Tensor:
+def draw(
+    network: Network,
+    sample: EvaluationImage,
+    config: TrainConfig,
+    device: torch.device,
+    step: int | None = None,
+    thresholds: Tensor | None = None,
+) -> Tensor:
     """The columns for one image side by side, [3, S, 7 S] in [0, 1]; the image is resized to the crop's size S.
 
-    The mask is the one that the end of training would put on this view.
+    Mask and pseudo label are those that training would make of this view in step `step`, by default the last, with its
+    low and high `thresholds` [2], by default as far as the configuration tells them: blocks with an uncertain CAM are
+    masked first, unless masks are random to the end. Where training takes pseudo labels from the teacher, the network's
+    own are drawn.
     """
+    step = config.iterations - 1 if step is None else step
+    low, high = thresholds_of(step, config) if thresholds is None else thresholds
     training = network.training
     network.eval()
     _, image, ground_truth, labels = sample
@@ -39,8 +52,9 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
     classes, present = own_classes(labels)
     cam, aux_cam = multi_scale_cams(network, view, config.cam_scales, classes=classes)
     noise = torch.rand(1, (config.crop_size // config.block_size) ** 2, generator=torch.Generator().manual_seed(0))
+    source = cam if config.cam_source_at(step) == "top" else aux_cam
     at_random = config.masks_at_random(config.iterations - 1)
-    uncertain = None if at_random else uncertain_blocks(aux_cam, present, config)
+    uncertain = None if at_random else uncertain_blocks(source, present, config)
     mask = block_mask(noise.to(device), uncertain, config)
     mask = F.interpolate(mask[None].float(), size=size, mode="nearest")[0]
     logits = network.decoder(network.encoder(view).top)
@@ -51,7 +65,7 @@ def draw(network: Network, sample: EvaluationImage, config: TrainConfig, device:
         heat(picture, strongest_class(cam, present)[0][0]),
         heat(picture, strongest_class(aux_cam, present)[0][0]),
         picture * (1 - 0.8 * mask),
-        colours(named(pseudo_label_of(view, cam, present, config), classes)[0]),
+        colours(named(pseudo_label_of(view, cam, present, config, low, high), classes)[0]),
         colours(logits.argmax(1)[0]),
         colours(ground_truth),
     )

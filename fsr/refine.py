@@ -32,7 +32,9 @@ def refine(image: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refined_pseudo_label(image: Tensor, cam: Tensor, labels: Tensor, high: float, low: float) -> Tensor:
+def refined_pseudo_label(
+    image: Tensor, cam: Tensor, labels: Tensor, high: float | Tensor, low: float | Tensor
+) -> Tensor:
     """Pseudo label [B, S, S] of an image [B, 3, S, S] in [0, 1] with CAM [B, K, S, S] and labels [B, K].
 
     The CAM competes with a constant background, once `high` and once `low`, refined at half resolution: foreground
@@ -44,8 +46,8 @@ def refined_pseudo_label(image: Tensor, cam: Tensor, labels: Tensor, high: float
     cam = resize(cam * labels[:, :, None, None], half)
     cam = cam.masked_fill(labels[:, :, None, None] == 0, -torch.inf)  # only the present classes compete
 
-    def against(background: float) -> Tensor:
-        return torch.cat([torch.full_like(image[:, :1], background), cam], dim=1).softmax(dim=1)
+    def against(background: float | Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(image[:, :1]) + background, cam], dim=1).softmax(dim=1)
 
     both = refine(image, torch.cat([against(high), against(low)], dim=1))
     both = resize(both, (size[0], size[1]))

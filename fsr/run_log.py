@@ -10,7 +10,7 @@ import torch
 
 from fsr import distributed
 from fsr.arithmetic import computed_in
-from fsr.checkpoint import LOSSES, NOT_MEASURED, TrainState, save_best
+from fsr.checkpoint import NOT_MEASURED, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
@@ -46,12 +46,14 @@ class RunLog:
         self.progress.step(state.step)
         if state.step % self.config.log_every:
             return
-        means = dict(zip(LOSSES, (state.loss_sums / state.summed_steps).tolist(), strict=True))
+        means = dict(zip(self.config.losses, (state.loss_sums / state.summed_steps).tolist(), strict=True))
         state.loss_sums.zero_()
         state.summed_steps = 0
         rate = self.progress.record(state.step, means)
         values = {f"train/{name}": mean for name, mean in means.items()}
         values["train/lr"] = state.optimizer.param_groups[0]["lr"]
+        if self.config.threshold_rule != "fixed":
+            values |= zip(("train/low_threshold", "train/high_threshold"), state.thresholds().tolist(), strict=True)
         now = time.monotonic()
         stalled = prefetcher.waited_s() / (now - self.recorded)
         self.recorded = now
@@ -71,7 +73,7 @@ class RunLog:
         self._scalars(state.step, state.scores)
         images = evaluation_images(config, self.source, config.val_set, 0, 1)
         for sample in itertools.islice(images, config.pictures):
-            picture = draw(state.student, sample, config, self.device)
+            picture = draw(state.student, sample, config, self.device, state.step, state.thresholds())
             self.board.image(f"validation/{sample[0]}", with_titles(picture), state.step)
         shown = (CAM_MIOU, AUX_CAM_MIOU, SEG_MIOU, TEACHER_SEG_MIOU)
         scores = "  ".join(f"{name.removeprefix(PREFIX)} {score_text(state.scores[name])}" for name in shown)

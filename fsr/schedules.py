@@ -1,4 +1,4 @@
-"""What changes along the run: learning rate, teacher momentum, teacher temperature. Steps count from 0."""
+"""What changes along the run: learning rate, teacher momentum and temperature, high threshold. Steps count from 0."""
 
 import math
 
@@ -13,6 +13,17 @@ def lr_factor(step: int, warmup: int, iterations: int, start: float = 0.1) -> fl
 def teacher_momentum(step: int, start: float, steps: int) -> float:
     """EMA momentum of the teacher: from `start` to 1 along half a cosine, then 1."""
     return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def falling_threshold(step: int, iterations: int, start: float, end: float) -> float:
+    """High threshold of CAMs: `start` for a tenth of the run, then half a cosine to `end` (DuPL, CVPR 2024).
+
+    In the paper τ(t) = τ(0) − ½ (τ(0) − τ(T)) (1 − cos(π t / T)). That t counts from the end of the first tenth is our
+    reading: up to there only the classifier learns in the paper.
+    """
+    first = iterations // 10
+    passed = max(step - first, 0) / (iterations - first)
+    return start - 0.5 * (start - end) * (1 - math.cos(math.pi * passed))
 
 
 def teacher_temperature(step: int, warmup: int, start: float, end: float) -> float:

@@ -10,18 +10,20 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fsr.arithmetic import forward_only
-from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, training_label
+from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, strongest_class, training_label
 from fsr.config import TrainConfig
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.swapped_assignment import swapped_assignment_loss
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network, StudentOutput
 from fsr.refine import refined_pseudo_label
 from fsr.resize import resize
 from fsr.schedules import teacher_temperature
+from fsr.thresholds import ThresholdMixture, thresholds_of
 
 
 class Batch(NamedTuple):
@@ -54,11 +56,14 @@ def step_losses(
     step: int,
     config: TrainConfig,
     temperature: Tensor | None = None,
+    thresholds: Tensor | None = None,
+    mixture: ThresholdMixture | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 
-    `noise` [B, blocks] is the draw for the mask; `temperature` the teacher's, by default that of the step. The
-    reinforcement's centres are not updated yet.
+    `noise` [B, blocks] is the draw for the mask; `temperature` the teacher's and `thresholds` the labels' low and high
+    one [2], by default those of the step. The reinforcement's centres and the mixture of the thresholds see the batch;
+    they are not updated yet.
     """
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
@@ -67,29 +72,38 @@ def step_losses(
     classes, present = batch.present()
 
     with autocast, targets_of(network, config):
-        mask = view2_mask(network, batch, noise, step, config)
+        by_cam = config.use_mim and not config.masks_at_random(step)
+        mask = view2_mask(noise, view2_cam(network, batch, step, config) if by_cam else None, present, config)
     with autocast, targets_of(teacher, config):
-        teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
+        target = teacher.targets(batch.view1, batch.view2)
+        assigned = teacher.decoder(target.features) if weights.get("swap") else None
     with autocast:
         out: StudentOutput = student(
             batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches
         )
-    with autocast, targets_of(network, config):
-        # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
+    # The own pass is one of the CAM's six, unless the student's drop path is not wanted there.
+    seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
+    if config.pseudo_label_from == "student":
         own = out.features.detach(), out.aux_features.detach()
         seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
-        cam, aux_cam = multi_scale_cams(network, batch.view1, config.cam_scales, seen=seen, classes=classes)
+    labeller = network if config.pseudo_label_from == "student" else teacher
+    with autocast, targets_of(labeller, config):
+        cam, aux_cam = multi_scale_cams(labeller, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
-    pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config), classes)
-    grid = resize(aux_cam, (out.features.shape[-2], out.features.shape[-1]))
-    affinity_label = training_label(grid, present, config.low_threshold, config.high_threshold)
+    low, high = thresholds_of(step, config) if thresholds is None else thresholds
+    pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config, low, high), classes)
+    side = out.features.shape[-2], out.features.shape[-1]
+    grid = resize(cam if config.cam_source_at(step) == "top" else aux_cam, side)
+    affinity_label = training_label(grid, present, low, high)
+    if mixture is not None:
+        mixture.see(strongest_class(resize(cam, side), present)[0])
     segmentation = out.segmentation.float()
     class_loss, patch_loss = reinforcement(
         out.cls.float(),
         out.patches.float(),
         out.local_cls.float(),
-        teacher_cls.float(),
-        teacher_patches.float(),
+        target.cls.float(),
+        target.patches.float(),
         mask,
         temperature_of(step, config) if temperature is None else temperature,
     )
@@ -105,6 +119,12 @@ def step_losses(
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
+    if "swap" in weights:
+        losses["swap"] = (
+            swapped_assignment_loss(network.top_scores(out.features), assigned, batch.labels)
+            if assigned is not None
+            else class_loss.new_zeros(())
+        )
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -129,21 +149,26 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
         network.train(training)
 
 
-def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config: TrainConfig) -> Tensor:
-    """Mask of view 2, [B, n, n] (bool): random before `uncertain_from`, after it uncertain blocks first."""
+def view2_cam(network: Network, batch: Batch, step: int, config: TrainConfig) -> Tensor:
+    """The CAM of view 2 that masks come from, [B, W, S, S], of the W classes of `Batch.present`."""
+    classes, _ = batch.present()
+    if config.cam_source_at(step) == "top":
+        return multi_scale_cams(network, batch.view2, config.cam_scales, classes=classes)[0]
+    return multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
+
+
+def view2_mask(noise: Tensor, cam: Tensor | None, present: Tensor, config: TrainConfig) -> Tensor:
+    """Mask of view 2, [B, n, n] (bool): blocks where its CAM is uncertain first, or at random where there is none."""
     if not config.use_mim:
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
-    uncertain = None
-    if not config.masks_at_random(step):
-        classes, present = batch.present()
-        aux_cam = multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
-        uncertain = uncertain_blocks(aux_cam, present, config)
-    return block_mask(noise, uncertain, config)
+    return block_mask(noise, None if cam is None else uncertain_blocks(cam, present, config), config)
 
 
-def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+def pseudo_label_of(
+    view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig, low: float | Tensor, high: float | Tensor
+) -> Tensor:
     """Pseudo label [B, S, S] of normalised views [B, 3, S, S] with multi-scale CAM [B, K, S, S] and labels [B, K]."""
     image = denormalise(view)
     image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
-    return refined_pseudo_label(image / 255, cam, labels, config.high_threshold, config.low_threshold)
+    return refined_pseudo_label(image / 255, cam, labels, high, low)

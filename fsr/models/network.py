@@ -26,6 +26,15 @@ class StudentOutput(NamedTuple):
     local_cls: Tensor  # [B * crops, out] projected class tokens of the local crops, crop by crop
 
 
+class Targets(NamedTuple):
+    """The teacher's outputs that the losses read."""
+
+    cls: Tensor  # [B, out] projected class token of view 1
+    patches: Tensor  # [B, n * n, out] projected patches of view 2
+    features: Tensor  # [B, D, h, w] top features of view 1
+    aux_features: Tensor  # [B, D, h, w] its aux features
+
+
 class Network(nn.Module):
     """Student or teacher. State dict names follow the released checkpoint."""
 
@@ -58,11 +67,15 @@ class Network(nn.Module):
             aux = _scores(self.aux_classifier, features.aux.float().amax((2, 3), keepdim=True))
         return top.flatten(1), aux.flatten(1)
 
+    def top_scores(self, top: Tensor) -> Tensor:
+        """Class logits [B, K, h, w] of each of the top features [B, D, h, w]: the CAM before its ReLU."""
+        with self._in_float32(top):
+            return _scores(self.top_classifier, top.float())
+
     @torch.no_grad()
     def top_cam(self, top: Tensor) -> Tensor:
         """CAM [B, K, h, w], not negative, of top features [B, D, h, w]."""
-        with self._in_float32(top):
-            return F.relu(_scores(self.top_classifier, top.float()))
+        return F.relu(self.top_scores(top))
 
     @torch.no_grad()
     def aux_cam(self, aux: Tensor) -> Tensor:
@@ -100,12 +113,13 @@ class Network(nn.Module):
             local_cls=torch.cat(local) if local else cls.new_empty(0, cls.shape[1]),
         )
 
-    def targets(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's pass: projected class tokens of view 1 [B, out], patches of view 2 [B, n * n, out]."""
+    def targets(self, view1: Tensor, view2: Tensor) -> Targets:
+        """The teacher's pass over two views [B, 3, S, S]."""
         both: Features = self.encoder(torch.cat([view1, view2]))
-        cls = self.encoder.class_token(both.last.chunk(2)[0])
-        patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
-        return self.projector(cls), self.projector(patches)
+        seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
+        cls = self.encoder.class_token(seen1.last)
+        patches = seen2.top.flatten(2).transpose(1, 2)
+        return Targets(self.projector(cls), self.projector(patches), seen1.top, seen1.aux)
 
 
 def _scores(classifier: nn.Conv2d, features: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ KIND = "bad flag"
 FLOATS = (
     *("drop_path", "high_threshold", "low_threshold", "bkg_threshold", "mask_ratio", "w_class", "w_patch", "w_aff"),
     *("w_seg", "w_reg", "fsr_from", "aff_from", "seg_from", "reg_from", "student_temp", "lr", "head_lr_factor"),
-    *("cls_lr_factor", "weight_decay", "warmup", "momentum"),
+    *("cls_lr_factor", "weight_decay", "warmup", "momentum", "w_swap", "swap_from", "high_threshold_start"),
 )
 PAIRS = ("crop_area", "local_crop_area", "uncertain", "teacher_temp", "cam_scales")
 WHOLE = ("iterations", "batch_size", "ranks", "eval_every", "log_every", "save_every", "crop_size", "embed_dim", "seed")
@@ -66,6 +66,10 @@ TRAINS = (
     ("--precision", "fp8"),
     ("--weight_init", "xavier"),
     ("--augment", "gpu"),
+    ("--threshold_rule", "gmm"),
+    ("--high_threshold_start", "0.1"),
+    ("--pseudo_label_from", "both"),
+    ("--cam_source", "top_then_aux"),
     ("--use_mim", "perhaps"),
     ("--patch_size", "0"),
     ("--patch_size", "7", "patch size 7"),

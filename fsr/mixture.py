@@ -1,0 +1,60 @@
+"""Mixtures of normal distributions, fitted to a histogram by expectation maximisation (EM) on its own device."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+KEPT = 1e-3  # share of all mass by which a component keeps what it was, so that none vanishes for good
+
+
+class Mixture(NamedTuple):
+    """Components of a mixture, by rising mean."""
+
+    weights: Tensor  # [..., k], 1 in sum
+    means: Tensor  # [..., k]
+    variances: Tensor  # [..., k]
+
+    def log_parts(self, values: Tensor) -> Tensor:
+        """Logarithm of weight times density of each component at values [..., n]: [..., k, n]."""
+        weights, means, variances = (part[..., None] for part in self)
+        distance = (values[..., None, :] - means) ** 2 / variances
+        return weights.log() - 0.5 * (distance + variances.log() + math.log(2 * math.pi))
+
+
+def fitted(start: Mixture, values: Tensor, counts: Tensor, *, rounds: int, least_variance: float) -> Mixture:
+    """The mixture after so many rounds of EM on counts [..., n] of values [n]; from no counts it is the start.
+
+    All in float64: on a GPU products of float32 may be rounded to 10 bits. The number of rounds is fixed, so that the
+    host does not wait. The start may be the last fit, and then a few rounds are enough.
+    """
+    counts = counts[..., None, :].double()
+    values = values.double()
+    total = counts.sum(-1).clamp(min=1)  # [..., 1]
+    mixture = start
+    for _ in range(rounds):
+        shares = mixture.log_parts(values).softmax(dim=-2) * counts  # [..., k, n]
+        mass = shares.sum(-1) + KEPT * total
+        means = ((shares * values).sum(-1) + KEPT * total * mixture.means) / mass
+        spread = (shares * (values - means[..., None]) ** 2).sum(-1)
+        variances = ((spread + KEPT * total * mixture.variances) / mass).clamp(min=least_variance)
+        mixture = Mixture(mass / mass.sum(-1, keepdim=True), means, variances)
+    order = mixture.means.argsort(dim=-1)
+    return Mixture(*(part.gather(-1, order) for part in mixture))
+
+
+def boundaries(mixture: Mixture, points: int = 256) -> Tensor:
+    """Where the likelier of two neighbouring components changes, between their means: [..., k − 1].
+
+    Between the means the left component's density falls and the right one's rises, so it changes once; where one of
+    them is the likelier all the way, the boundary is the other's mean. Exact to a `points`-th of the distance.
+    """
+    left, right = mixture.means[..., :-1], mixture.means[..., 1:]
+    way = (torch.arange(points, device=left.device, dtype=left.dtype) + 0.5) / points
+    places = left[..., None] + (right - left)[..., None] * way  # [..., k - 1, points]
+    densities = [
+        Mixture(*(part[..., side, None] for part in mixture)).log_parts(places)[..., 0, :]
+        for side in (slice(None, -1), slice(1, None))
+    ]
+    return left + (right - left) * (densities[0] > densities[1]).double().mean(-1)
