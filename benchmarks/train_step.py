@@ -52,7 +52,7 @@ TRIALS = 3
 PROFILED = 3
 # Parts of the fast step: where the function is looked up, and its name.
 PARTS = {
-    "CAM of view 2, mask": (step_module, "view2_mask"),
+    "CAM of view 2": (step_module, "view2_cam"),
     "teacher": (Network, "targets"),
     "student, forward": (Network, "forward"),
     "CAM of view 1": (step_module, "multi_scale_cams"),

@@ -29,7 +29,6 @@ from fsr.tensor_file import read_tensors, write_tensors
 
 Weights: TypeAlias = Literal["student", "teacher"]
 
-LOSSES = ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg")
 PARTS = ("student", "teacher", "optimizer", "reinforcement")
 NOT_MEASURED = -1.0  # as a best score
 VALUES = ("step", "evaluated", "scores", "best", "seconds", "loss_sums", "summed_steps")
@@ -58,13 +57,13 @@ class TrainState:
         self.optimizer = build_optimizer(self.student, config)
         self.reinforcement = SelfReinforcement(config.out_dim, config.student_temp)
         self.reinforcement.to(device)
-        self.guard = FiniteGuard(self.optimizer, LOSSES, device)
+        self.guard = FiniteGuard(self.optimizer, config.losses, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
         self.scores: dict[str, float | None] = {}  # of that evaluation
         self.best = NOT_MEASURED  # best SEG_MIOU (fsr.score_names)
         self.seconds = 0.0  # time spent in this run, all attempts together
-        self.loss_sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)  # since the last record
+        self.loss_sums = torch.zeros(len(config.losses), dtype=torch.float64, device=device)  # since the last record
         self.summed_steps = 0
 
     def snapshot(self) -> Callable[[Run], None]:

@@ -10,7 +10,7 @@ import torch
 
 from fsr import distributed
 from fsr.arithmetic import computed_in
-from fsr.checkpoint import LOSSES, NOT_MEASURED, TrainState, save_best
+from fsr.checkpoint import NOT_MEASURED, TrainState, save_best
 from fsr.config import TrainConfig
 from fsr.data.loaders import evaluation_images
 from fsr.data.source import Source
@@ -46,7 +46,7 @@ class RunLog:
         self.progress.step(state.step)
         if state.step % self.config.log_every:
             return
-        means = dict(zip(LOSSES, (state.loss_sums / state.summed_steps).tolist(), strict=True))
+        means = dict(zip(self.config.losses, (state.loss_sums / state.summed_steps).tolist(), strict=True))
         state.loss_sums.zero_()
         state.summed_steps = 0
         rate = self.progress.record(state.step, means)

@@ -12,8 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from fsr.arithmetic import forward_only
 from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, training_label
 from fsr.config import TrainConfig
+from fsr.cropping import ContrastCrops, contrast_crops
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
+from fsr.losses.contrast import contrast_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
@@ -67,12 +69,20 @@ def step_losses(
     classes, present = batch.present()
 
     with autocast, targets_of(network, config):
-        mask = view2_mask(network, batch, noise, step, config)
+        aux_cam2 = view2_cam(network, batch, classes, step, config)
+        mask = view2_mask(noise, aux_cam2, present, config)
+        contrasts = config.w_contrast > 0 and aux_cam2 is not None
+        crops = view2_crops(batch.view2, aux_cam2, present, config) if contrasts else None
     with autocast, targets_of(teacher, config):
-        teacher_cls, teacher_patches = teacher.targets(batch.view1, batch.view2)
+        target = teacher.targets(batch.view1, batch.view2, contrast=crops is not None)
     with autocast:
         out: StudentOutput = student(
-            batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches
+            batch.view1,
+            batch.view2,
+            mask,
+            batch.local_crops,
+            len(mask) * config.masked_patches,
+            None if crops is None else crops.images,
         )
     with autocast, targets_of(network, config):
         # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
@@ -88,8 +98,8 @@ def step_losses(
         out.cls.float(),
         out.patches.float(),
         out.local_cls.float(),
-        teacher_cls.float(),
-        teacher_patches.float(),
+        target.cls.float(),
+        target.patches.float(),
         mask,
         temperature_of(step, config) if temperature is None else temperature,
     )
@@ -99,12 +109,15 @@ def step_losses(
         "class": class_loss,
         "patch": patch_loss,
         "aff": affinity_loss(out.features.float(), affinity_label),
-        "seg": segmentation_loss(segmentation, pseudo_label),
+        "seg": segmentation_loss(segmentation, pseudo_label, filter_noise=config.filters_noise(step)),
     }
     # The lattice is built only when its term counts. Other terms of weight 0 stay
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
+    if "contrast" in weights:
+        contrasted = out.contrast.float(), target.contrast.float()
+        losses["contrast"] = class_loss.new_zeros(()) if crops is None else contrast_loss(*contrasted, crops.fits)
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -129,17 +142,26 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
         network.train(training)
 
 
-def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config: TrainConfig) -> Tensor:
-    """Mask of view 2, [B, n, n] (bool): random in the first fifth of the run, after it uncertain blocks first."""
+def view2_cam(network: Network, batch: Batch, classes: Tensor, step: int, config: TrainConfig) -> Tensor | None:
+    """The aux CAM of view 2, [B, W, S, S]; None in the first fifth of the run, and where nothing reads it."""
+    if config.masks_at_random(step) or not (config.use_mim or config.w_contrast > 0):
+        return None
+    return multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
+
+
+def view2_mask(noise: Tensor, aux_cam: Tensor | None, present: Tensor, config: TrainConfig) -> Tensor:
+    """Mask of view 2, [B, n, n] (bool): random without a CAM, with one uncertain blocks first."""
     if not config.use_mim:
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
-    uncertain = None
-    if not config.masks_at_random(step):
-        classes, present = batch.present()
-        aux_cam = multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
-        uncertain = uncertain_blocks(aux_cam, present, config)
-    return block_mask(noise, uncertain, config)
+    return block_mask(noise, None if aux_cam is None else uncertain_blocks(aux_cam, present, config), config)
+
+
+def view2_crops(view: Tensor, aux_cam: Tensor, present: Tensor, config: TrainConfig) -> ContrastCrops:
+    """The contrast's crops of view 2 by its aux CAM, whose label on the patch grid is the one of the affinity loss."""
+    side = config.crop_size // config.patch_size
+    label = training_label(resize(aux_cam, (side, side)), present, config.low_threshold, config.high_threshold)
+    return contrast_crops(view, label, torch.rand(len(view), side * side, device=view.device), config)
 
 
 def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fsr import distributed
 from fsr.arithmetic import use_arithmetic
 from fsr.background_writer import BackgroundWriter
-from fsr.checkpoint import LOSSES, TrainState
+from fsr.checkpoint import TrainState
 from fsr.command import parse_command
 from fsr.config import TrainConfig
 from fsr.data.check import check_files
@@ -317,7 +317,7 @@ def backward(
     micro_batches: int,
     graphs: Graphs | None = None,
 ) -> Tensor:
-    """Add a micro-batch's share to the gradients, and return its losses, float64 in the order of LOSSES."""
+    """Add a micro-batch's share to the gradients, and return its losses, float64 in the order of `config.losses`."""
     step = state.step
 
     def work(most_classes: int | None, temperature: Tensor, noise: Tensor, *images: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def backward(
         parts = student, state.teacher, state.reinforcement
         losses = step_losses(*parts, batch, noise, step, config, temperature)
         torch.autograd.backward(losses["loss"] / micro_batches)
-        return torch.stack([losses[name].detach().double() for name in LOSSES])
+        return torch.stack([losses[name].detach().double() for name in config.losses])
 
     # A tensor, for a graph could not read another number each time, and divided by a number the bits are others.
     temperature = torch.full((), temperature_of(step, config), device=noise.device)
@@ -336,7 +336,7 @@ def backward(
     # Few kinds: classes that an image does not have change nothing.
     assert batch.most_classes is not None
     classes = min(1 << max(batch.most_classes - 1, 0).bit_length(), batch.labels.shape[1])
-    kind = classes, config.masks_at_random(step), *config.loss_weights(step).values()
+    kind = classes, config.masks_at_random(step), config.filters_noise(step), *config.loss_weights(step).values()
     return graphs.run(kind, partial(work, classes), inputs)
 
 

@@ -24,6 +24,15 @@ class StudentOutput(NamedTuple):
     cls: Tensor  # [B, out] projected class token of view 2
     patches: Tensor  # [M, out] projected masked patches of view 2, in the order of the mask
     local_cls: Tensor  # [B * crops, out] projected class tokens of the local crops, crop by crop
+    contrast: Tensor  # [B * 2N, bottleneck] embedded class tokens of the contrast's crops, if there are any
+
+
+class TeacherOutput(NamedTuple):
+    """The teacher's outputs that the losses read."""
+
+    cls: Tensor  # [B, out] projected class token of view 1
+    patches: Tensor  # [B, n * n, out] projected patches of view 2
+    contrast: Tensor  # [B, bottleneck] embedded class token of view 2, if it is wanted
 
 
 class Network(nn.Module):
@@ -76,11 +85,18 @@ class Network(nn.Module):
         return torch.autocast(features.device.type, enabled=False)
 
     def forward(
-        self, view1: Tensor, view2: Tensor, mask: Tensor, local_crops: list[Tensor], masked: int | None = None
+        self,
+        view1: Tensor,
+        view2: Tensor,
+        mask: Tensor,
+        local_crops: list[Tensor],
+        masked: int | None = None,
+        contrast_crops: Tensor | None = None,
     ) -> StudentOutput:
         """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides patches.
 
         `masked` is the number M of hidden patches where it is known: else the host waits for the device to count them.
+        `contrast_crops` [B * 2N, 3, s, s] are those of the contrast, where it counts.
         """
         both: Features = self.encoder(torch.cat([view1, view2]), torch.cat([torch.zeros_like(mask), mask]))
         seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
@@ -98,14 +114,22 @@ class Network(nn.Module):
             cls=cls,
             patches=patches,
             local_cls=torch.cat(local) if local else cls.new_empty(0, cls.shape[1]),
+            contrast=cls.new_empty(0) if contrast_crops is None else self._embedded(self.encoder(contrast_crops).last),
         )
 
-    def targets(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's pass: projected class tokens of view 1 [B, out], patches of view 2 [B, n * n, out]."""
+    def targets(self, view1: Tensor, view2: Tensor, *, contrast: bool = False) -> TeacherOutput:
+        """The teacher's pass over two views [B, 3, S, S]; with what the contrast reads, where it counts."""
         both: Features = self.encoder(torch.cat([view1, view2]))
-        cls = self.encoder.class_token(both.last.chunk(2)[0])
+        last1, last2 = both.last.chunk(2)
+        cls = self.encoder.class_token(last1)
         patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
-        return self.projector(cls), self.projector(patches)
+        embedded = self._embedded(last2) if contrast else cls.new_empty(0)
+        return TeacherOutput(self.projector(cls), self.projector(patches), embedded)
+
+    def _embedded(self, last: Tensor) -> Tensor:
+        """Embedded class tokens [B, bottleneck] of images from their last features [B, n, D]."""
+        embedded: Tensor = self.projector.embed(self.encoder.class_token(last))
+        return embedded
 
 
 def _scores(classifier: nn.Conv2d, features: Tensor) -> Tensor:
