@@ -27,14 +27,15 @@ def noisy_pixels(loss: Tensor, label: Tensor) -> Tensor:
     values = loss.flatten(1)
     foreground = ((label != 0) & (label != IGNORED)).flatten(1)
     width = ((values * foreground).amax(1, keepdim=True) / BINS).clamp(min=1e-12)
-    bins = (values / width).long().clamp(0, BINS - 1)
-    # Counts are whole numbers, whose sums are the same in any order.
-    counts = values.new_zeros(len(values), BINS).scatter_add_(1, bins, foreground.to(values.dtype))
-    centres = (torch.arange(BINS, device=values.device) + 0.5) * width
-    mean, posterior = two_gaussians(centres.double(), counts.double())
+    edges = torch.arange(1, BINS + 1, device=values.device) * width  # the upper ones
+    # Counted by sorting: a GPU adds to bins in another order each time, or sorts in any case.
+    up_to_edge = torch.searchsorted(values.masked_fill(~foreground, torch.inf).sort(1).values, edges, right=True)
+    counts = up_to_edge.diff(dim=1, prepend=torch.zeros_like(up_to_edge[:, :1]))
+    mean, posterior = two_gaussians((edges - width / 2).double(), counts.double())
     worse = mean.argmax(1)[:, None, None].expand(-1, 1, BINS)
     sure = posterior.gather(1, worse)[:, 0] > SURE
     apart = (mean[:, 1] - mean[:, 0]).abs() > GAP
+    bins = torch.searchsorted(edges, values).clamp(max=BINS - 1)
     return ((sure & apart[:, None]).gather(1, bins) & foreground).view_as(label)
 
 
