@@ -158,7 +158,7 @@ class TrainConfig:
     w_reg: Annotated[float, FACTOR] = 0.05
     """Weight of the dense energy loss."""
     w_contrast: Annotated[float, FACTOR] = 0.0
-    """Weight of the class-token contrast, which counts once the CAM leads the masks; 0 is off, ToCo has .5."""
+    """Weight of the class-token contrast: crops of uncertain regions resemble their image; .5 in ToCo, 0 is off."""
     contrast_crops: Annotated[int, Bounds(1, 1000)] = 4
     """Crops that the contrast cuts of each image where its CAM is uncertain, and as many from its background."""
     contrast_side: Annotated[int, SIDE] = 4
@@ -171,6 +171,8 @@ class TrainConfig:
     """Fraction of the run from which the segmentation loss counts."""
     reg_from: Annotated[float, FRACTION_BELOW_1] = 0.1
     """Fraction of the run from which the energy loss counts."""
+    contrast_from: Annotated[float, FRACTION_BELOW_1] = 0.2
+    """Fraction of the run from which the class-token contrast counts."""
     noise_filter_from: Annotated[float, FRACTION] = 1.0
     """Fraction of the run from which the segmentation loss ignores foreground pixels whose pseudo label is probably
     wrong; 1 is never, DuPL has .4."""
@@ -254,7 +256,7 @@ class TrainConfig:
             f"(allowed: {', '.join(map(str, self.block_sizes()))})",
         )
         side = self.crop_size // self.patch_size
-        if self.w_contrast > 0:
+        if self.w_contrast:
             check("contrast_side", self.contrast_side <= side, f"at most {side}, the patches on a side of the crop")
             check("contrast_crops", self.contrast_crops <= side**2, f"at most {side**2}, the patches of the crop")
 
@@ -306,6 +308,11 @@ class TrainConfig:
         """Whether the mask of step `step` (from 0) ignores the CAM: the first fifth of the run."""
         return step + 1 <= self.iterations // 5
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses that the run records: the weighted sum, and its terms."""
+        return ("loss", *self.loss_weights(0))
+
     def filters_noise(self, step: int) -> bool:
         """Whether the segmentation loss of step `step` (from 0) ignores pixels whose pseudo label is probably wrong."""
         return self._since(self.noise_filter_from, step)
@@ -315,15 +322,13 @@ class TrainConfig:
         return step + 1 > round(fraction * self.iterations)
 
     def loss_weights(self, step: int) -> dict[str, float]:
-        """Weight of every loss term at step `step`, counted from 0."""
+        """Weight of every loss term at step `step`, counted from 0. A term that is an option is there if it is on."""
 
         def since(fraction: float) -> bool:
             return self._since(fraction, step)
 
         reinforced = since(self.fsr_from) and step < self.self_reinforcement_steps
-        # Terms that are options have a name only where they are on.
-        contrast = {"contrast": self.w_contrast * (not self.masks_at_random(step))} if self.w_contrast > 0 else {}
-        return {
+        weights = {
             "cls_top": 1.0,
             "cls_aux": 1.0,
             "class": self.w_class * reinforced,
@@ -331,12 +336,10 @@ class TrainConfig:
             "aff": self.w_aff * since(self.aff_from),
             "seg": self.w_seg * since(self.seg_from),
             "reg": self.w_reg * since(self.reg_from),
-        } | contrast
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Names of what a run records of its losses: their weighted sum, and every term."""
-        return ("loss", *self.loss_weights(0))
+        }
+        if self.w_contrast:
+            weights["contrast"] = self.w_contrast * since(self.contrast_from)
+        return weights
 
     @property
     def cores(self) -> int:

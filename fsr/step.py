@@ -68,13 +68,14 @@ def step_losses(
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
 
+    contrasts = weights.get("contrast", 0) > 0
     with autocast, targets_of(network, config):
-        aux_cam2 = view2_cam(network, batch, classes, step, config)
-        mask = view2_mask(noise, aux_cam2, present, config)
-        contrasts = config.w_contrast > 0 and aux_cam2 is not None
-        crops = view2_crops(batch.view2, aux_cam2, present, config) if contrasts else None
+        needs_cam = contrasts or (config.use_mim and not config.masks_at_random(step))
+        aux_cam2 = view2_cam(network, batch, config) if needs_cam else None
+        mask = view2_mask(noise, aux_cam2, present, step, config)
+        crops = view2_crops(batch.view2, aux_cam2, present, config) if contrasts and aux_cam2 is not None else None
     with autocast, targets_of(teacher, config):
-        target = teacher.targets(batch.view1, batch.view2, contrast=crops is not None)
+        target = teacher.targets(batch.view1, batch.view2, contrast=contrasts)
     with autocast:
         out: StudentOutput = student(
             batch.view1,
@@ -116,8 +117,11 @@ def step_losses(
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
     if "contrast" in weights:
-        contrasted = out.contrast.float(), target.contrast.float()
-        losses["contrast"] = class_loss.new_zeros(()) if crops is None else contrast_loss(*contrasted, crops.fits)
+        losses["contrast"] = (
+            contrast_loss(out.contrast.float(), target.contrast.float(), crops.fits)
+            if crops is not None
+            else class_loss.new_zeros(())
+        )
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -142,19 +146,20 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
         network.train(training)
 
 
-def view2_cam(network: Network, batch: Batch, classes: Tensor, step: int, config: TrainConfig) -> Tensor | None:
-    """The aux CAM of view 2, [B, W, S, S]; None in the first fifth of the run, and where nothing reads it."""
-    if config.masks_at_random(step) or not (config.use_mim or config.w_contrast > 0):
-        return None
+def view2_cam(network: Network, batch: Batch, config: TrainConfig) -> Tensor:
+    """The aux CAM of view 2, [B, W, S, S], of the W classes of `Batch.present`."""
+    classes, _ = batch.present()
     return multi_scale_aux_cam(network, batch.view2, config.cam_scales, classes=classes)
 
 
-def view2_mask(noise: Tensor, aux_cam: Tensor | None, present: Tensor, config: TrainConfig) -> Tensor:
-    """Mask of view 2, [B, n, n] (bool): random without a CAM, with one uncertain blocks first."""
+def view2_mask(noise: Tensor, aux_cam: Tensor | None, present: Tensor, step: int, config: TrainConfig) -> Tensor:
+    """Mask of view 2, [B, n, n] (bool): random in the first fifth of the run, after it uncertain blocks first."""
     if not config.use_mim:
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
-    return block_mask(noise, None if aux_cam is None else uncertain_blocks(aux_cam, present, config), config)
+    if aux_cam is None or config.masks_at_random(step):
+        return block_mask(noise, None, config)
+    return block_mask(noise, uncertain_blocks(aux_cam, present, config), config)
 
 
 def view2_crops(view: Tensor, aux_cam: Tensor, present: Tensor, config: TrainConfig) -> ContrastCrops:

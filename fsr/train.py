@@ -317,7 +317,7 @@ def backward(
     micro_batches: int,
     graphs: Graphs | None = None,
 ) -> Tensor:
-    """Add a micro-batch's share to the gradients, and return its losses, float64 in the order of `config.losses`."""
+    """Add a micro-batch's share to the gradients, and return its losses, float64 in the order of config.losses."""
     step = state.step
 
     def work(most_classes: int | None, temperature: Tensor, noise: Tensor, *images: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from fsr.errors import UserError
 from fsr.losses.contrast import contrast_loss
 from fsr.masking import block_noise
 from fsr.run import Run
-from fsr.step import step_losses
+from fsr.step import step_losses, view2_mask
 from fsr.train import train
 
 TESTS = Path(__file__).parent
@@ -32,7 +32,7 @@ ON = {"w_contrast": 0.5, "contrast_crops": 2, "contrast_side": 2}
 
 @pytest.fixture
 def config() -> TrainConfig:
-    """A small network; masks follow the CAM from step 10 on."""
+    """A small network; the contrast counts from step 10 on."""
     return dataclasses.replace(
         voc(), pretrained="none", weight_init="fan_in", embed_dim=32, depth=3, heads=2, num_classes=6, crop_size=64,
         block_size=16, patch_size=8, decoder_width=16, projector_hidden=16, projector_bottleneck=16, out_dim=16,
@@ -137,16 +137,25 @@ def test_the_step_contrasts_the_students_crops_with_the_teachers_view(config):
     assert losses["loss"].item() == pytest.approx((others + 0.5 * losses["contrast"]).item())
 
 
-def test_it_counts_once_the_cam_leads_the_masks_and_has_a_name_only_where_it_is_on(config):
+def test_it_counts_from_its_fraction_of_the_run_and_has_a_name_only_where_it_is_on(config):
     weights = [config.loss_weights(step)["contrast"] for step in range(50)]
     assert weights == [0.5 * (step >= 10) for step in range(50)]
     assert config.losses == ("loss", "cls_top", "cls_aux", "class", "patch", "aff", "seg", "reg", "contrast")
     assert dataclasses.replace(config, w_contrast=0.0).losses == config.losses[:-1]
 
 
-def test_it_needs_no_masks(config):
-    config = dataclasses.replace(config, use_mim=False)
+def test_a_cam_that_the_contrast_reads_does_not_lead_random_masks(config):
+    noise, cam, present = torch.rand(2, 16), torch.rand(2, 1, 64, 64), torch.ones(2, 1)
+    assert torch.equal(view2_mask(noise, cam, present, 9, config), view2_mask(noise, None, present, 9, config))
+    assert not torch.equal(view2_mask(noise, cam, present, 10, config), view2_mask(noise, None, present, 9, config))
+
+
+@pytest.mark.parametrize("changes", [{"use_mim": False}, {"contrast_from": 0.0}])
+def test_it_needs_neither_masks_nor_that_the_cam_leads_them(config, changes):
+    config = dataclasses.replace(config, **changes)
     side = Side(config)
+    losses = step_losses(side.student, side.teacher, side.reinforcement, batch_of(2), torch.rand(2, 16), 9, config)
+    assert (losses["contrast"] > 0) == ("contrast_from" in changes)
     losses = step_losses(side.student, side.teacher, side.reinforcement, batch_of(2), torch.rand(2, 16), 30, config)
     assert losses["contrast"] > 0
 

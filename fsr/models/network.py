@@ -27,7 +27,7 @@ class StudentOutput(NamedTuple):
     contrast: Tensor  # [B * 2N, bottleneck] embedded class tokens of the contrast's crops, if there are any
 
 
-class TeacherOutput(NamedTuple):
+class Targets(NamedTuple):
     """The teacher's outputs that the losses read."""
 
     cls: Tensor  # [B, out] projected class token of view 1
@@ -117,14 +117,14 @@ class Network(nn.Module):
             contrast=cls.new_empty(0) if contrast_crops is None else self._embedded(self.encoder(contrast_crops).last),
         )
 
-    def targets(self, view1: Tensor, view2: Tensor, *, contrast: bool = False) -> TeacherOutput:
+    def targets(self, view1: Tensor, view2: Tensor, *, contrast: bool = False) -> Targets:
         """The teacher's pass over two views [B, 3, S, S]; with what the contrast reads, where it counts."""
         both: Features = self.encoder(torch.cat([view1, view2]))
-        last1, last2 = both.last.chunk(2)
-        cls = self.encoder.class_token(last1)
-        patches = both.top.chunk(2)[1].flatten(2).transpose(1, 2)
-        embedded = self._embedded(last2) if contrast else cls.new_empty(0)
-        return TeacherOutput(self.projector(cls), self.projector(patches), embedded)
+        seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
+        cls = self.encoder.class_token(seen1.last)
+        patches = seen2.top.flatten(2).transpose(1, 2)
+        embedded = self._embedded(seen2.last) if contrast else cls.new_empty(0)
+        return Targets(self.projector(cls), self.projector(patches), embedded)
 
     def _embedded(self, last: Tensor) -> Tensor:
         """Embedded class tokens [B, bottleneck] of images from their last features [B, n, D]."""
