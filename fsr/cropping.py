@@ -19,8 +19,9 @@ class ContrastCrops(NamedTuple):
 def contrast_crops(view: Tensor, label: Tensor, noise: Tensor, config: TrainConfig) -> ContrastCrops:
     """Cut the crops of normalised views [B, 3, S, S] by a label map [B, n, n] of their patches, and a draw [B, n * n].
 
-    A crop has a patch as its centre, moved inwards where it would leave the view. Centres are drawn without replacement
-    from the patches that are ignored, which is uncertain, and from those that are background (ToCo, CVPR 2023).
+    A crop has a patch in its middle, and is moved inwards where it would leave the view. The middle patches are those
+    with the largest draw among the ignored ones, which is uncertain, and among those of the background. Where there are
+    too few, any other patch stands in, so that the number of crops is always the same.
     """
     side, patch = config.contrast_side, config.patch_size
     grid = label.shape[-1]

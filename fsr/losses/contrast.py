@@ -5,11 +5,16 @@ from torch import Tensor
 
 
 def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor, temperature: float = 0.5) -> Tensor:
-    """InfoNCE of an image's crops against the whole image, a scalar (ToCo, CVPR 2023, "class token contrast").
+    """InfoNCE of an image's crops against the whole image, a scalar.
 
     With p the image's class token, q⁺ those of its N⁺ crops from uncertain regions and q⁻ those from its background,
-    all projected to length 1, it is -1/N⁺ Σ log(exp(p·q⁺/τ) / (exp(p·q⁺/τ) + Σ exp(p·q⁻/τ))), and the mean over the
+    all projected to length 1, it is −1/N⁺ Σ log(exp(p·q⁺/τ) / (exp(p·q⁺/τ) + Σ exp(p·q⁻/τ))), and the mean over the
     images that have both kinds; without any such image 0.
+
+    Source: ToCo (CVPR 2023), "class token contrast", with its temperature .5. There a projector of its own embeds the
+    crops, and an EMA of that projector the whole image; here student and EMA teacher embed them, by the layers of their
+    projector before the prototypes. That a crop meets only its own image's background, and that a crop's region is
+    told by its middle patch, is ours: we are not sure of the paper's.
 
     Args:
         crops: [B * 2N, D], image by image; the first half of an image's from uncertain regions.

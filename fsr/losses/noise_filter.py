@@ -19,10 +19,11 @@ def noisy_pixels(loss: Tensor, label: Tensor) -> Tensor:
 
     Networks learn right labels before wrong ones. So the losses l of an image's foreground pixels are taken for a
     mixture of two Gaussians, w₁ N(l; μ₁, σ₁²) + w₂ N(l; μ₂, σ₂²) with μ₁ ≤ μ₂. Where μ₂ − μ₁ > 1, the pixels with
-    P(2 | l) > .95 are noisy; else none is (DuPL, CVPR 2024, "adaptive noise filtering").
+    P(2 | l) > .95 are noisy; else none is.
 
-    The mixture is fitted to a histogram of 256 bins from 0 to the image's largest loss, by 20 rounds of EM that start
-    from the losses up to their mean and those above it. The host does not wait for the device.
+    Source: DuPL (CVPR 2024), "adaptive noise filtering". Ours is how the mixture is fitted: to a histogram of 256 bins
+    from 0 to the image's largest loss, by 20 rounds of EM that start from the losses up to their mean and those above
+    it. The host does not wait for the device.
     """
     values = loss.flatten(1)
     foreground = ((label != 0) & (label != IGNORED)).flatten(1)
