@@ -175,6 +175,12 @@ class TrainConfig:
     """Weight of the dense energy loss."""
     w_swap: Annotated[float, FACTOR] = 0.0
     """Weight of the swapped assignment: the CAM learns from the teacher's segmentation; .05 in CoSA."""
+    w_contrast: Annotated[float, FACTOR] = 0.0
+    """Weight of the class-token contrast: crops of uncertain regions resemble their image; .5 in ToCo, 0 is off."""
+    contrast_crops: Annotated[int, Bounds(1, 1000)] = 4
+    """Crops that the contrast cuts of each image where its CAM is uncertain, and as many from its background."""
+    contrast_side: Annotated[int, SIDE] = 4
+    """Their side in patches; ToCo's have 64 pixels."""
     fsr_from: Annotated[float, FRACTION_BELOW_1] = 0.0
     """Fraction of the run from which class and patch self-reinforcement count."""
     aff_from: Annotated[float, FRACTION_BELOW_1] = 0.0
@@ -185,6 +191,11 @@ class TrainConfig:
     """Fraction of the run from which the energy loss counts."""
     swap_from: Annotated[float, FRACTION_BELOW_1] = 0.4
     """Fraction of the run from which the swapped assignment counts; never before the segmentation loss does."""
+    contrast_from: Annotated[float, FRACTION_BELOW_1] = 0.2
+    """Fraction of the run from which the class-token contrast counts."""
+    noise_filter_from: Annotated[float, FRACTION] = 1.0
+    """Fraction of the run from which the segmentation loss ignores foreground pixels whose pseudo label is probably
+    wrong; 1 is never, DuPL has .4."""
     student_temp: Annotated[float, POSITIVE] = 0.1
     """Temperature of the student's softmax."""
     teacher_temp: Annotated[tuple[float, float], POSITIVE] = (0.04, 0.07)
@@ -272,6 +283,10 @@ class TrainConfig:
             f"a multiple of the patch size {self.patch_size} that divides the crop size {self.crop_size} "
             f"(allowed: {', '.join(map(str, self.block_sizes()))})",
         )
+        side = self.crop_size // self.patch_size
+        if self.w_contrast:
+            check("contrast_side", self.contrast_side <= side, f"at most {side}, the patches on a side of the crop")
+            check("contrast_crops", self.contrast_crops <= side**2, f"at most {side**2}, the patches of the crop")
 
     def block_sizes(self) -> list[int]:
         """The values of block_size that this crop and patch allow."""
@@ -333,11 +348,19 @@ class TrainConfig:
         """Names of the losses that the run records: the weighted sum, and its terms."""
         return ("loss", *self.loss_weights(0))
 
+    def filters_noise(self, step: int) -> bool:
+        """Whether the segmentation loss of step `step` (from 0) ignores pixels whose pseudo label is probably wrong."""
+        return self._since(self.noise_filter_from, step)
+
+    def _since(self, fraction: float, step: int) -> bool:
+        """Whether step `step`, counted from 0, is after this fraction of the run."""
+        return step + 1 > round(fraction * self.iterations)
+
     def loss_weights(self, step: int) -> dict[str, float]:
         """Weight of every loss term at step `step`, counted from 0. A term that is an option is there if it is on."""
 
         def since(fraction: float) -> bool:
-            return step + 1 > round(fraction * self.iterations)
+            return self._since(fraction, step)
 
         reinforced = since(self.fsr_from) and step < self.self_reinforcement_steps
         weights = {
@@ -351,6 +374,8 @@ class TrainConfig:
         }
         if self.w_swap:
             weights["swap"] = self.w_swap * since(max(self.swap_from, self.seg_from))
+        if self.w_contrast:
+            weights["contrast"] = self.w_contrast * since(self.contrast_from)
         return weights
 
     @property

@@ -12,8 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from fsr.arithmetic import forward_only
 from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, strongest_class, training_label
 from fsr.config import TrainConfig
+from fsr.cropping import ContrastCrops, contrast_crops
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
+from fsr.losses.contrast import contrast_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
@@ -71,15 +73,24 @@ def step_losses(
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
 
+    contrasts = weights.get("contrast", 0) > 0
+    low, high = thresholds_of(step, config) if thresholds is None else thresholds
     with autocast, targets_of(network, config):
         by_cam = config.use_mim and not config.masks_at_random(step)
-        mask = view2_mask(noise, view2_cam(network, batch, step, config) if by_cam else None, present, config)
+        cam2 = view2_cam(network, batch, step, config) if by_cam or contrasts else None
+        mask = view2_mask(noise, cam2 if by_cam else None, present, config)
+        crops = view2_crops(batch.view2, cam2, present, config, low, high) if contrasts and cam2 is not None else None
     with autocast, targets_of(teacher, config):
-        target = teacher.targets(batch.view1, batch.view2)
+        target = teacher.targets(batch.view1, batch.view2, contrast=contrasts)
         assigned = teacher.decoder(target.features) if weights.get("swap") else None
     with autocast:
         out: StudentOutput = student(
-            batch.view1, batch.view2, mask, batch.local_crops, len(mask) * config.masked_patches
+            batch.view1,
+            batch.view2,
+            mask,
+            batch.local_crops,
+            len(mask) * config.masked_patches,
+            None if crops is None else crops.images,
         )
     # The own pass is one of the CAM's six, unless the student's drop path is not wanted there.
     seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
@@ -90,7 +101,6 @@ def step_losses(
     with autocast, targets_of(labeller, config):
         cam, aux_cam = multi_scale_cams(labeller, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
-    low, high = thresholds_of(step, config) if thresholds is None else thresholds
     pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config, low, high), classes)
     side = out.features.shape[-2], out.features.shape[-1]
     grid = resize(cam if config.cam_source_at(step) == "top" else aux_cam, side)
@@ -113,7 +123,7 @@ def step_losses(
         "class": class_loss,
         "patch": patch_loss,
         "aff": affinity_loss(out.features.float(), affinity_label),
-        "seg": segmentation_loss(segmentation, pseudo_label),
+        "seg": segmentation_loss(segmentation, pseudo_label, filter_noise=config.filters_noise(step)),
     }
     # The lattice is built only when its term counts. Other terms of weight 0 stay
     # in the sum: every parameter gets a gradient, as in the released code.
@@ -123,6 +133,12 @@ def step_losses(
         losses["swap"] = (
             swapped_assignment_loss(network.top_scores(out.features), assigned, batch.labels)
             if assigned is not None
+            else class_loss.new_zeros(())
+        )
+    if "contrast" in weights:
+        losses["contrast"] = (
+            contrast_loss(out.contrast.float(), target.contrast.float(), crops.fits)
+            if crops is not None
             else class_loss.new_zeros(())
         )
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
@@ -150,7 +166,7 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
 
 
 def view2_cam(network: Network, batch: Batch, step: int, config: TrainConfig) -> Tensor:
-    """The CAM of view 2 that masks come from, [B, W, S, S], of the W classes of `Batch.present`."""
+    """The CAM of view 2 that masks and crops come from, [B, W, S, S], of the W classes of `Batch.present`."""
     classes, _ = batch.present()
     if config.cam_source_at(step) == "top":
         return multi_scale_cams(network, batch.view2, config.cam_scales, classes=classes)[0]
@@ -163,6 +179,15 @@ def view2_mask(noise: Tensor, cam: Tensor | None, present: Tensor, config: Train
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)
     return block_mask(noise, None if cam is None else uncertain_blocks(cam, present, config), config)
+
+
+def view2_crops(
+    view: Tensor, cam: Tensor, present: Tensor, config: TrainConfig, low: float | Tensor, high: float | Tensor
+) -> ContrastCrops:
+    """The contrast's crops of view 2 by its CAM, whose label on the patch grid is made as the affinity loss's is."""
+    side = config.crop_size // config.patch_size
+    label = training_label(resize(cam, (side, side)), present, low, high)
+    return contrast_crops(view, label, torch.rand(len(view), side * side, device=view.device), config)
 
 
 def pseudo_label_of(

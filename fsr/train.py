@@ -340,7 +340,8 @@ def backward(
     # Few kinds: classes that an image does not have change nothing.
     assert batch.most_classes is not None
     classes = min(1 << max(batch.most_classes - 1, 0).bit_length(), batch.labels.shape[1])
-    kind = classes, config.masks_at_random(step), config.cam_source_at(step), *config.loss_weights(step).values()
+    phase = config.masks_at_random(step), config.cam_source_at(step), config.filters_noise(step)
+    kind = classes, *phase, *config.loss_weights(step).values()
     return graphs.run(kind, partial(work, classes), inputs)
 
 

@@ -164,7 +164,9 @@ def test_compiled_blocks_take_the_same_step(config, drop_path):
 
 
 @pytest.mark.gpu
-def test_no_step_makes_the_host_wait_for_the_gpu(config):
+@pytest.mark.parametrize("options", [{}, {"noise_filter_from": 0.0, "w_contrast": 0.5}])
+def test_no_step_makes_the_host_wait_for_the_gpu(config, options):
+    config = dataclasses.replace(config, **options)
     use_arithmetic(config.precision, deterministic=config.deterministic)
     side = Side(config)
     for network in (side.student, side.teacher, side.reinforcement):

@@ -29,7 +29,11 @@ class Projector(nn.Module):
         )
         self.last_layer = WeightNormLinear(bottleneck, outputs)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[..., D] to vectors of length 1 [..., bottleneck]: what the last layer reads."""
+        return F.normalize(self.mlp(tokens), dim=-1)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """[..., D] to [..., outputs]."""
-        logits: Tensor = self.last_layer(F.normalize(self.mlp(tokens), dim=-1))
+        logits: Tensor = self.last_layer(self.embed(tokens))
         return logits
