@@ -21,9 +21,9 @@ from fsr.config import TrainConfig, voc
 from fsr.cropping import contrast_crops
 from fsr.errors import UserError
 from fsr.losses.contrast import contrast_loss
-from fsr.masking import block_noise
+from fsr.masking import block_mask, block_noise
 from fsr.run import Run
-from fsr.step import step_losses, view2_mask
+from fsr.step import step_losses
 from fsr.train import train
 
 TESTS = Path(__file__).parent
@@ -144,10 +144,19 @@ def test_it_counts_from_its_fraction_of_the_run_and_has_a_name_only_where_it_is_
     assert dataclasses.replace(config, w_contrast=0.0).losses == config.losses[:-1]
 
 
-def test_a_cam_that_the_contrast_reads_does_not_lead_random_masks(config):
-    noise, cam, present = torch.rand(2, 16), torch.rand(2, 1, 64, 64), torch.ones(2, 1)
-    assert torch.equal(view2_mask(noise, cam, present, 9, config), view2_mask(noise, None, present, 9, config))
-    assert not torch.equal(view2_mask(noise, cam, present, 10, config), view2_mask(noise, None, present, 9, config))
+def test_a_cam_that_the_contrast_reads_does_not_lead_random_masks(config, monkeypatch):
+    config = dataclasses.replace(config, contrast_from=0.0)
+    led = []
+
+    def spied(noise, uncertain, config):
+        led.append(uncertain is not None)
+        return block_mask(noise, uncertain, config)
+
+    monkeypatch.setattr("fsr.step.block_mask", spied)
+    side = Side(config)
+    for step in (9, 10):
+        step_losses(side.student, side.teacher, side.reinforcement, batch_of(2), torch.rand(2, 16), step, config)
+    assert led == [False, True]
 
 
 @pytest.mark.parametrize("changes", [{"use_mim": False}, {"contrast_from": 0.0}])
