@@ -220,11 +220,14 @@ class Noted:
     def run(self, kind, work, inputs):
         self.kinds.append(kind)
         self.thresholds.append(inputs[1].tolist())
-        return work(*inputs)
+        losses, (temperature, thresholds, *others) = work(*inputs), inputs
+        assert torch.equal(work(*inputs), losses)
+        assert not torch.equal(work(temperature, thresholds - 0.2, *others), losses)
+        return losses
 
 
 def test_thresholds_enter_a_graph_and_another_source_of_the_cam_is_another_graph():
-    config = config_with(cam_source="aux_then_top", threshold_rule="cosine", w_swap=0.05, swap_from=0.5)
+    config = config_with(cam_source="aux_then_top", threshold_rule="cosine")
     state, noted = TrainState(config, torch.device("cpu")), Noted()
     batch = Step().batch._replace(most_classes=2)
     for state.step in (20, 24, 25, 40):
