@@ -191,7 +191,7 @@ def test_a_run_with_all_of_these_options_resumes_bit_identically(synthetic_folde
 
 def test_no_option_makes_the_host_wait_or_the_shapes_depend_on_data():
     """Fake tensors hold nothing, and whoever asks for a value or for a shape that depends on one is refused."""
-    config = config_with(**ALL)
+    config = config_with(depth=3, cam_scales=(1.0, 0.5), **ALL)
     with torch.device("meta"):
         parts = Network(config).train(), Network(config).train().requires_grad_(False), SelfReinforcement(8)
         mixture = ThresholdMixture(0.25, 0.7)
