@@ -26,6 +26,8 @@ class _Newer(TypedDict, total=False):
     """Says that the file was written with one."""
     config: dict[str, Any]
     class_names: list[str]
+    seco: dict[str, Tensor]
+    """Prototypes and queue of separate and conquer, where it is on."""
 
 
 class Content(_Newer):
@@ -56,6 +58,7 @@ def check_content(content: object, own: Mapping[str, Any], optimizer: torch.opti
     known = cast(Content, content)
     for name in ("student", "teacher", "reinforcement"):
         check_tensors(known[name], own[name], path, same_dtype=True)
+    check_tensors(known.get("seco", {}), own.get("seco", {}), path, same_dtype=True)
     check_tensors({"loss_sums": known["loss_sums"]}, {"loss_sums": own["loss_sums"]}, path, same_dtype=True)
     _check_optimizer(known["optimizer"], optimizer, path)
     return known

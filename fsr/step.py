@@ -1,6 +1,6 @@
 """One training step: views and labels to losses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,13 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from fsr.arithmetic import forward_only
 from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, training_label
 from fsr.config import TrainConfig
-from fsr.cropping import ContrastCrops, contrast_crops
+from fsr.cropping import Crops, cut_crops
+from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.contrast import contrast_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network, StudentOutput
 from fsr.refine import refined_pseudo_label
@@ -56,11 +58,12 @@ def step_losses(
     step: int,
     config: TrainConfig,
     temperature: Tensor | None = None,
+    seco: SeparateAndConquer | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 
     `noise` [B, blocks] is the draw for the mask; `temperature` the teacher's, by default that of the step. The
-    reinforcement's centres are not updated yet.
+    reinforcement's centres, and the prototypes of `seco`, which `w_seco` needs, are not updated yet.
     """
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
@@ -68,14 +71,18 @@ def step_losses(
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
 
-    contrasts = weights.get("contrast", 0) > 0
+    cropping = [name for name in ("contrast", "seco") if weights.get(name, 0) > 0]
+    crops: dict[str, Crops] = {}
     with autocast, targets_of(network, config):
-        needs_cam = contrasts or (config.use_mim and not config.masks_at_random(step))
+        needs_cam = cropping or (config.use_mim and not config.masks_at_random(step))
         aux_cam2 = view2_cam(network, batch, config) if needs_cam else None
         mask = view2_mask(noise, aux_cam2, present, step, config)
-        crops = view2_crops(batch.view2, aux_cam2, present, config) if contrasts and aux_cam2 is not None else None
+        if aux_cam2 is not None and cropping:
+            crops = view2_crops(batch, aux_cam2, cropping, config)
     with autocast, targets_of(teacher, config):
-        target = teacher.targets(batch.view1, batch.view2, contrast=contrasts)
+        tagged = crops["seco"].images if "seco" in crops else None
+        target = teacher.targets(batch.view1, batch.view2, whole="contrast" in crops, crops=tagged)
+    cut = [of_one.images for of_one in crops.values()]
     with autocast:
         out: StudentOutput = student(
             batch.view1,
@@ -83,7 +90,7 @@ def step_losses(
             mask,
             batch.local_crops,
             len(mask) * config.masked_patches,
-            None if crops is None else crops.images,
+            torch.cat(cut) if cut else None,
         )
     with autocast, targets_of(network, config):
         # The student's own pass is one of the CAM's six, unless its drop path is not wanted there.
@@ -116,12 +123,14 @@ def step_losses(
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
-    if "contrast" in weights:
-        losses["contrast"] = (
-            contrast_loss(out.contrast.float(), target.contrast.float(), crops.fits)
-            if crops is not None
-            else class_loss.new_zeros(())
-        )
+    embedded = dict(zip(crops, out.crops.float().split([len(images) for images in cut]), strict=True))
+    if "contrast" in crops:
+        losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
+    if "seco" in crops:
+        assert seco is not None
+        tags = (crops["seco"].tags * crops["seco"].fits).flatten()
+        losses["seco"] = seco(embedded["seco"], target.crops.float(), tags)
+    losses |= {name: class_loss.new_zeros(()) for name in weights if name not in losses}  # options before their time
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -162,11 +171,16 @@ def view2_mask(noise: Tensor, aux_cam: Tensor | None, present: Tensor, step: int
     return block_mask(noise, uncertain_blocks(aux_cam, present, config), config)
 
 
-def view2_crops(view: Tensor, aux_cam: Tensor, present: Tensor, config: TrainConfig) -> ContrastCrops:
-    """The contrast's crops of view 2 by its aux CAM, whose label on the patch grid is the one of the affinity loss."""
+def view2_crops(batch: Batch, aux_cam: Tensor, names: Sequence[str], config: TrainConfig) -> dict[str, Crops]:
+    """The crops of view 2 for the losses of these names, by its aux CAM, whose label is that of the affinity loss."""
+    classes, present = batch.present()
     side = config.crop_size // config.patch_size
     label = training_label(resize(aux_cam, (side, side)), present, config.low_threshold, config.high_threshold)
-    return contrast_crops(view, label, torch.rand(len(view), side * side, device=view.device), config)
+    label = named(label, classes)
+    uncertain, background = label == IGNORED, label == 0
+    wanted = {"contrast": (uncertain, background), "seco": (~(uncertain | background),)}
+    view, draws = batch.view2, torch.rand(len(names), len(label), side * side, device=label.device)
+    return {name: cut_crops(view, label, wanted[name], draw, config) for name, draw in zip(names, draws, strict=True)}
 
 
 def pseudo_label_of(view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:

@@ -295,6 +295,8 @@ def one_step(
     if graphs:
         distributed.average_gradients(state.student)
     state.reinforcement.update_centres(count)
+    if state.seco and config.loss_weights(step)["seco"] > 0:
+        state.seco.update(count)
     means = distributed.mean(sums / count)
     state.guard.watch(step, means)
     state.loss_sums += means
@@ -324,7 +326,7 @@ def backward(
         view1, view2, labels, *local_crops = images
         batch = Batch(view1, view2, labels, local_crops, most_classes)
         parts = student, state.teacher, state.reinforcement
-        losses = step_losses(*parts, batch, noise, step, config, temperature)
+        losses = step_losses(*parts, batch, noise, step, config, temperature, state.seco)
         torch.autograd.backward(losses["loss"] / micro_batches)
         return torch.stack([losses[name].detach().double() for name in config.losses])
 

@@ -41,8 +41,8 @@ def record_draws(run_folder: Path, config: TrainConfig) -> None:
     """Write down the samples, the mask's noise and the random draws (of drop path) of each micro-batch."""
     count, made = config.micro_batches(distributed.world_size()), [0]
 
-    def recording(student, teacher, reinforcement, batch, noise, step, config, temperature=None):
-        losses = step_losses(student, teacher, reinforcement, batch, noise, step, config, temperature)
+    def recording(student, teacher, reinforcement, batch, noise, step, config, *others):
+        losses = step_losses(student, teacher, reinforcement, batch, noise, step, config, *others)
         number = distributed.rank() * count + made[0] % count
         made[0] += 1
         samples, masks = digest(batch.view1, batch.view2, batch.labels), digest(noise)

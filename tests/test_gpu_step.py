@@ -77,7 +77,7 @@ class Counted(TorchDispatchMode):
 
 
 def operations_of(config: TrainConfig) -> collections.Counter:
-    """The operations of one step late in a run, on tensors that hold nothing: one that asks for a number is an error."""
+    """The operations of a step late in a run, on tensors that hold nothing: one that asks for a number is an error."""
     with torch.device("meta"):
         student, teacher = Network(config).train(), Network(config).train().requires_grad_(False)
         reinforcement = SelfReinforcement(config.out_dim)
