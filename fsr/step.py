@@ -123,7 +123,7 @@ def step_losses(
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
-    embedded = dict(zip(crops, out.crops.float().split([len(images) for images in cut]), strict=True))
+    embedded = dict(zip(crops, torch.split(out.crops.float(), [len(images) for images in cut]), strict=True))
     if "contrast" in crops:
         losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
     if "seco" in crops:

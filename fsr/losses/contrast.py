@@ -22,7 +22,7 @@ def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor, temperature: float
         fits: [B, 2, N] (bool), the crops that count.
         temperature: τ.
     """
-    likeness = (crops.unflatten(0, fits.shape) @ whole[:, None, :, None])[..., 0] / temperature  # [B, 2, N]
+    likeness = (torch.unflatten(crops, 0, fits.shape) @ whole[:, None, :, None])[..., 0] / temperature  # [B, 2, N]
     (uncertain, background), (positive, negative) = likeness.unbind(1), fits.unbind(1)
     against = (background.exp() * negative).sum(1, keepdim=True)
     each = torch.log1p(against * (-uncertain).exp())  # cosines over τ: no exponential is large
