@@ -34,6 +34,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "threshold_rule cosine": {"threshold_rule": "cosine"},
     "threshold_rule mixture": {"threshold_rule": "mixture"},
     "cam_source top": {"cam_source": "top"},
+    "noise_filter_from": {"noise_filter_from": 0.4},
+    "w_contrast": {"w_contrast": 0.5},
+    "w_seco": {"w_seco": 0.1},
 }
 
 

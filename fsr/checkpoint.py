@@ -21,6 +21,7 @@ from fsr.files import atomic_file
 from fsr.finite import FiniteGuard
 from fsr.json_file import DamagedError
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
 from fsr.released import UNTOLD, architecture, carried_by, check_tensors, plain_state
@@ -61,6 +62,11 @@ class TrainState:
         self.mixture: ThresholdMixture | None = None
         if config.threshold_rule == "mixture":
             self.mixture = ThresholdMixture(config.low_threshold, config.high_threshold).to(device)
+        self.seco: SeparateAndConquer | None = None
+        if config.w_seco:
+            crops = config.batch_size * config.contrast_crops
+            sizes = config.num_classes - 1, config.projector_bottleneck, config.ranks, crops
+            self.seco = SeparateAndConquer(*sizes).to(device)
         self.guard = FiniteGuard(self.optimizer, config.losses, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation
@@ -103,7 +109,8 @@ class TrainState:
 
     def _content(self) -> dict[str, Any]:
         """What a checkpoint holds, not copied."""
-        names = [*PARTS, *(["mixture"] if self.mixture else [])]
+        options = [name for name in ("mixture", "seco") if getattr(self, name)]
+        names = [*PARTS, *options]
         parts = {name: dict(getattr(self, name).state_dict()) for name in names}
         told = {"config": self.config.to_json(), "class_names": self.class_names}
         return parts | {name: getattr(self, name) for name in VALUES} | told
@@ -163,6 +170,8 @@ class TrainState:
             getattr(self, name).load_state_dict(content[name])
         if self.mixture:
             self.mixture.load_state_dict(content["mixture"])
+        if self.seco:
+            self.seco.load_state_dict(content["seco"])
         pairs = zip(self.optimizer.state_dict()["param_groups"], content["optimizer"]["param_groups"], strict=True)
         settings = [own | {"lr": saved["lr"]} for own, saved in pairs]  # all others are the configuration's
         self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})

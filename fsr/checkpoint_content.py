@@ -28,6 +28,8 @@ class _Newer(TypedDict, total=False):
     class_names: list[str]
     mixture: dict[str, Tensor]
     """Of the thresholds, where they follow one."""
+    seco: dict[str, Tensor]
+    """Prototypes and queue of separate and conquer, where it is on."""
 
 
 class Content(_Newer):
@@ -58,7 +60,8 @@ def check_content(content: object, own: Mapping[str, Any], optimizer: torch.opti
     known = cast(Content, content)
     for name in ("student", "teacher", "reinforcement"):
         check_tensors(known[name], own[name], path, same_dtype=True)
-    check_tensors(known.get("mixture", {}), own.get("mixture", {}), path, same_dtype=True)
+    for name in ("mixture", "seco"):
+        check_tensors(known.get(name, {}), own.get(name, {}), path, same_dtype=True)
     check_tensors({"loss_sums": known["loss_sums"]}, {"loss_sums": own["loss_sums"]}, path, same_dtype=True)
     _check_optimizer(known["optimizer"], optimizer, path)
     return known

@@ -177,8 +177,10 @@ class TrainConfig:
     """Weight of the swapped assignment: the CAM learns from the teacher's segmentation; .05 in CoSA."""
     w_contrast: Annotated[float, FACTOR] = 0.0
     """Weight of the class-token contrast: crops of uncertain regions resemble their image; .5 in ToCo, 0 is off."""
+    w_seco: Annotated[float, FACTOR] = 0.0
+    """Weight of separate and conquer: crops of one class resemble each other, and its prototype; 0 is off."""
     contrast_crops: Annotated[int, Bounds(1, 1000)] = 4
-    """Crops that the contrast cuts of each image where its CAM is uncertain, and as many from its background."""
+    """Crops of each kind that these two cut of an image: where its CAM is uncertain, background, or a class."""
     contrast_side: Annotated[int, SIDE] = 4
     """Their side in patches; ToCo's have 64 pixels."""
     fsr_from: Annotated[float, FRACTION_BELOW_1] = 0.0
@@ -193,6 +195,8 @@ class TrainConfig:
     """Fraction of the run from which the swapped assignment counts; never before the segmentation loss does."""
     contrast_from: Annotated[float, FRACTION_BELOW_1] = 0.2
     """Fraction of the run from which the class-token contrast counts."""
+    seco_from: Annotated[float, FRACTION_BELOW_1] = 0.2
+    """Fraction of the run from which separate and conquer counts."""
     noise_filter_from: Annotated[float, FRACTION] = 1.0
     """Fraction of the run from which the segmentation loss ignores foreground pixels whose pseudo label is probably
     wrong; 1 is never, DuPL has .4."""
@@ -284,7 +288,7 @@ class TrainConfig:
             f"(allowed: {', '.join(map(str, self.block_sizes()))})",
         )
         side = self.crop_size // self.patch_size
-        if self.w_contrast:
+        if self.w_contrast or self.w_seco:
             check("contrast_side", self.contrast_side <= side, f"at most {side}, the patches on a side of the crop")
             check("contrast_crops", self.contrast_crops <= side**2, f"at most {side**2}, the patches of the crop")
 
@@ -376,6 +380,8 @@ class TrainConfig:
             weights["swap"] = self.w_swap * since(max(self.swap_from, self.seg_from))
         if self.w_contrast:
             weights["contrast"] = self.w_contrast * since(self.contrast_from)
+        if self.w_seco:
+            weights["seco"] = self.w_seco * since(self.seco_from)
         return weights
 
     @property

@@ -114,6 +114,15 @@ def mean(tensor: Tensor) -> Tensor:
     return total(tensor) / world_size()
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """The tensors [n, ...] of all ranks one after the other, [ranks * n, ...]."""
+    if world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
 @torch.no_grad()
 def average_gradients(network: torch.nn.Module) -> None:
     """Average a network's gradients over all ranks, each in its place in memory."""

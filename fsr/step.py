@@ -1,6 +1,6 @@
 """One training step: views and labels to losses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,13 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from fsr.arithmetic import forward_only
 from fsr.cam import multi_scale_aux_cam, multi_scale_cams, named, own_classes, strongest_class, training_label
 from fsr.config import TrainConfig
-from fsr.cropping import ContrastCrops, contrast_crops
+from fsr.cropping import Crops, cut_crops
+from fsr.data.images import IGNORED
 from fsr.data.transforms import denormalise
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.contrast import contrast_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.losses.swapped_assignment import swapped_assignment_loss
 from fsr.masking import block_mask, uncertain_blocks
 from fsr.models.network import Network, StudentOutput
@@ -60,12 +62,13 @@ def step_losses(
     temperature: Tensor | None = None,
     thresholds: Tensor | None = None,
     mixture: ThresholdMixture | None = None,
+    seco: SeparateAndConquer | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of step `step` (from 0) and their weighted sum, "loss" (METHOD "Losses").
 
     `noise` [B, blocks] is the draw for the mask; `temperature` the teacher's and `thresholds` the labels' low and high
-    one [2], by default those of the step. The reinforcement's centres and the mixture of the thresholds see the batch;
-    they are not updated yet.
+    one [2], by default those of the step. The reinforcement's centres, the mixture of the thresholds and the prototypes
+    of `seco`, which `w_seco` needs, see the batch; they are not updated yet.
     """
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
@@ -73,16 +76,21 @@ def step_losses(
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
 
-    contrasts = weights.get("contrast", 0) > 0
+    cropping = [name for name in ("contrast", "seco") if weights.get(name, 0) > 0]
+    crops: dict[str, Crops] = {}
     low, high = thresholds_of(step, config) if thresholds is None else thresholds
     with autocast, targets_of(network, config):
         by_cam = config.use_mim and not config.masks_at_random(step)
-        cam2 = view2_cam(network, batch, step, config) if by_cam or contrasts else None
+        cam2 = view2_cam(network, batch, step, config) if by_cam or cropping else None
         mask = view2_mask(noise, cam2 if by_cam else None, present, config)
-        crops = view2_crops(batch.view2, cam2, present, config, low, high) if contrasts and cam2 is not None else None
+        if cam2 is not None and cropping:
+            label = training_label(resize(cam2, (mask.shape[-2], mask.shape[-1])), present, low, high)
+            crops = view2_crops(batch.view2, named(label, classes), cropping, config)
     with autocast, targets_of(teacher, config):
-        target = teacher.targets(batch.view1, batch.view2, contrast=contrasts)
+        tagged = crops["seco"].images if "seco" in crops else None
+        target = teacher.targets(batch.view1, batch.view2, whole="contrast" in crops, crops=tagged)
         assigned = teacher.decoder(target.features) if weights.get("swap") else None
+    cut = [of_one.images for of_one in crops.values()]
     with autocast:
         out: StudentOutput = student(
             batch.view1,
@@ -90,7 +98,7 @@ def step_losses(
             mask,
             batch.local_crops,
             len(mask) * config.masked_patches,
-            None if crops is None else crops.images,
+            torch.cat(cut) if cut else None,
         )
     # The own pass is one of the CAM's six, unless the student's drop path is not wanted there.
     seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
@@ -129,18 +137,16 @@ def step_losses(
     # in the sum: every parameter gets a gradient, as in the released code.
     counts = weights["reg"] > 0
     losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
-    if "swap" in weights:
-        losses["swap"] = (
-            swapped_assignment_loss(network.top_scores(out.features), assigned, batch.labels)
-            if assigned is not None
-            else class_loss.new_zeros(())
-        )
-    if "contrast" in weights:
-        losses["contrast"] = (
-            contrast_loss(out.contrast.float(), target.contrast.float(), crops.fits)
-            if crops is not None
-            else class_loss.new_zeros(())
-        )
+    if assigned is not None:
+        losses["swap"] = swapped_assignment_loss(network.top_scores(out.features), assigned, batch.labels)
+    embedded = dict(zip(crops, torch.split(out.crops.float(), [len(images) for images in cut]), strict=True))
+    if "contrast" in crops:
+        losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
+    if "seco" in crops:
+        assert seco is not None
+        tags = (crops["seco"].tags * crops["seco"].fits).flatten()
+        losses["seco"] = seco(embedded["seco"], target.crops.float(), tags)
+    losses |= {name: class_loss.new_zeros(()) for name in weights if name not in losses}  # options before their time
     losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
     return losses
 
@@ -181,13 +187,12 @@ def view2_mask(noise: Tensor, cam: Tensor | None, present: Tensor, config: Train
     return block_mask(noise, None if cam is None else uncertain_blocks(cam, present, config), config)
 
 
-def view2_crops(
-    view: Tensor, cam: Tensor, present: Tensor, config: TrainConfig, low: float | Tensor, high: float | Tensor
-) -> ContrastCrops:
-    """The contrast's crops of view 2 by its CAM, whose label on the patch grid is made as the affinity loss's is."""
-    side = config.crop_size // config.patch_size
-    label = training_label(resize(cam, (side, side)), present, low, high)
-    return contrast_crops(view, label, torch.rand(len(view), side * side, device=view.device), config)
+def view2_crops(view: Tensor, label: Tensor, names: Sequence[str], config: TrainConfig) -> dict[str, Crops]:
+    """The crops of view 2 for the losses of these names, by its label [B, n, n], made as that of the affinity loss."""
+    uncertain, background = label == IGNORED, label == 0
+    wanted = {"contrast": (uncertain, background), "seco": (~(uncertain | background),)}
+    draws = torch.rand(len(names), len(label), label[0].numel(), device=label.device)
+    return {name: cut_crops(view, label, wanted[name], draw, config) for name, draw in zip(names, draws, strict=True)}
 
 
 def pseudo_label_of(

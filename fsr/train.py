@@ -297,6 +297,8 @@ def one_step(
     state.reinforcement.update_centres(count)
     if state.mixture:
         state.mixture.update(step)
+    if state.seco and config.loss_weights(step)["seco"] > 0:
+        state.seco.update(count)
     means = distributed.mean(sums / count)
     state.guard.watch(step, means)
     state.loss_sums += means
@@ -328,7 +330,8 @@ def backward(
         view1, view2, labels, *local_crops = images
         batch = Batch(view1, view2, labels, local_crops, most_classes)
         parts = student, state.teacher, state.reinforcement
-        losses = step_losses(*parts, batch, noise, step, config, temperature, thresholds, state.mixture)
+        options = state.mixture, state.seco
+        losses = step_losses(*parts, batch, noise, step, config, temperature, thresholds, *options)
         torch.autograd.backward(losses["loss"] / micro_batches)
         return torch.stack([losses[name].detach().double() for name in config.losses])
 

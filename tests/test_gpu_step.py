@@ -21,6 +21,7 @@ from fsr.config import TrainConfig, voc
 from fsr.data import transforms
 from fsr.errors import UserError
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.masking import block_noise
 from fsr.models.network import Network
 from fsr.refine import position_weights, refine
@@ -77,19 +78,22 @@ class Counted(TorchDispatchMode):
 
 
 def operations_of(config: TrainConfig) -> collections.Counter:
-    """The operations of one step late in a run, on tensors that hold nothing: one that asks for a number is an error."""
+    """The operations of a step late in a run, on tensors that hold nothing: one that asks for a number is an error."""
     with torch.device("meta"):
         student, teacher = Network(config).train(), Network(config).train().requires_grad_(False)
         reinforcement = SelfReinforcement(config.out_dim)
+        crops = config.batch_size * config.contrast_crops
+        seco = SeparateAndConquer(config.num_classes - 1, config.projector_bottleneck, 1, crops)
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"), Counted() as counted:
-        for module in (student, teacher, reinforcement):
+        for module in (student, teacher, reinforcement, seco):
             module.to_empty(device="cpu")
         views = torch.empty(config.batch_size, 3, config.crop_size, config.crop_size)
         labels, noise = torch.zeros(len(views), config.num_classes - 1), block_noise(len(views), config)
         counted.operations.clear()
-        losses = step_losses(student, teacher, reinforcement, Batch(views, views, labels, [], 2), noise, 5000, config)
+        batch = Batch(views, views, labels, [], 2)
+        losses = step_losses(student, teacher, reinforcement, batch, noise, 5000, config, seco=seco)
         losses["loss"].backward()
     torch.__future__.set_overwrite_module_params_on_conversion(before)
     for kept in (resize._matrix, transforms._levels, position_weights):
@@ -110,10 +114,10 @@ def test_a_step_has_no_operation_that_a_gpu_computes_another_way_each_time(launc
 
 
 def test_options_add_no_operation_that_a_gpu_computes_another_way_each_time():
-    options = {"noise_filter_from": 0.0, "w_contrast": 0.5}
+    options = {"noise_filter_from": 0.0, "w_contrast": 0.5, "w_seco": 0.1}
     small = {"depth": 3, "embed_dim": 32, "heads": 2, "crop_size": 64, "cam_scales": (1.0,)}
     operations = operations_of(dataclasses.replace(voc(), pretrained="none", **small, **options))
-    assert operations["searchsorted"] == operations["topk"] == 2
+    assert operations["searchsorted"] == 2 and operations["topk"] == 3
     assert not set(operations) & set(NONDETERMINISTIC)
 
 
@@ -185,7 +189,7 @@ def test_all_blocks_are_compiled_as_one_with_drop_path():
         {"precision": "tf32"},
         {"precision": "bf16"},
         {"precision": "bf16", "graphs": True},
-        {"precision": "bf16", "graphs": True, "noise_filter_from": 0.4, "w_contrast": 0.5, "contrast_side": 2},
+        {"graphs": True, "noise_filter_from": 0.4, "w_contrast": 0.5, "w_seco": 0.1, "contrast_side": 2},
     ],
 )
 def test_a_run_on_a_gpu_resumes_with_the_same_bits(synthetic_folder, tmp_path, changes, arithmetic):

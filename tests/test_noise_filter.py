@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_contrast import small
 from test_step import Side, batch_of
 
 from fsr import step as step_module
-from fsr.config import synthetic, voc
+from fsr.config import synthetic
 from fsr.errors import UserError
 from fsr.losses.noise_filter import BINS, noisy_pixels
 from fsr.losses.segmentation import segmentation_loss
@@ -27,7 +28,7 @@ def draw(rng: np.random.Generator, clean: float, noisy: float, share: float) -> 
 
 
 def reference(losses: np.ndarray) -> tuple[float, np.ndarray]:
-    """How far the two means of a mixture are apart, and the posterior of the larger, by 20 rounds of EM on raw losses."""
+    """How far two means are apart, and the posterior of the larger, by 20 rounds of EM on the raw losses."""
     responsible = np.stack([losses <= losses.mean(), losses > losses.mean()]).astype(float)
     for _ in range(20):
         weights, means, variances = [], [], []
@@ -103,11 +104,7 @@ def test_the_filter_begins_at_its_fraction_of_the_run():
 
 
 def test_the_step_filters_for_the_segmentation_loss_alone(monkeypatch):
-    config = dataclasses.replace(
-        voc(), pretrained="none", weight_init="fan_in", embed_dim=32, depth=3, heads=2, num_classes=6, crop_size=64,
-        block_size=16, patch_size=8, decoder_width=16, projector_hidden=16, projector_bottleneck=16, out_dim=16,
-        drop_path=0.0, iterations=50, noise_filter_from=0.5,
-    )  # fmt: skip
+    config = small(noise_filter_from=0.5)
     side, seen = Side(config), {}
 
     def noted(name, loss):

@@ -17,14 +17,13 @@ def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor, temperature: float
     told by its middle patch, is ours: we are not sure of the paper's.
 
     Args:
-        crops: [B * 2N, D], image by image; the first half of an image's from uncertain regions.
+        crops: [B * 2 * N, D], image by image, first those from uncertain regions.
         whole: [B, D], without gradient.
-        fits: [B, 2N] (bool), the crops that count.
+        fits: [B, 2, N] (bool), the crops that count.
         temperature: τ.
     """
-    crops = crops.unflatten(0, fits.shape)
-    likeness = (crops @ whole[:, :, None])[:, :, 0] / temperature  # [B, 2N]
-    (uncertain, background), (positive, negative) = likeness.chunk(2, dim=1), fits.chunk(2, dim=1)
+    likeness = (torch.unflatten(crops, 0, fits.shape) @ whole[:, None, :, None])[..., 0] / temperature  # [B, 2, N]
+    (uncertain, background), (positive, negative) = likeness.unbind(1), fits.unbind(1)
     against = (background.exp() * negative).sum(1, keepdim=True)
     each = torch.log1p(against * (-uncertain).exp())  # cosines over τ: no exponential is large
     of_image = (each * positive).sum(1) / positive.sum(1).clamp(min=1)

@@ -24,7 +24,7 @@ class StudentOutput(NamedTuple):
     cls: Tensor  # [B, out] projected class token of view 2
     patches: Tensor  # [M, out] projected masked patches of view 2, in the order of the mask
     local_cls: Tensor  # [B * crops, out] projected class tokens of the local crops, crop by crop
-    contrast: Tensor  # [B * 2N, bottleneck] embedded class tokens of the contrast's crops, if there are any
+    crops: Tensor  # [B * crops, bottleneck] embedded class tokens of the contrasts' crops, if there are any
 
 
 class Targets(NamedTuple):
@@ -34,7 +34,8 @@ class Targets(NamedTuple):
     patches: Tensor  # [B, n * n, out] projected patches of view 2
     features: Tensor  # [B, D, h, w] top features of view 1
     aux_features: Tensor  # [B, D, h, w] its aux features
-    contrast: Tensor  # [B, bottleneck] embedded class token of view 2, if it is wanted
+    whole: Tensor  # [B, bottleneck] embedded class token of view 2, if it is wanted
+    crops: Tensor  # [B * crops, bottleneck] embedded class tokens of crops, if there are any
 
 
 class Network(nn.Module):
@@ -97,12 +98,12 @@ class Network(nn.Module):
         mask: Tensor,
         local_crops: list[Tensor],
         masked: int | None = None,
-        contrast_crops: Tensor | None = None,
+        crops: Tensor | None = None,
     ) -> StudentOutput:
         """The student's pass over two views [B, 3, S, S] and the local crops; `mask` [B, n, n] hides patches.
 
         `masked` is the number M of hidden patches where it is known: else the host waits for the device to count them.
-        `contrast_crops` [B * 2N, 3, s, s] are those of the contrast, where it counts.
+        `crops` [B * crops, 3, s, s] are those of the contrasts, where these count.
         """
         both: Features = self.encoder(torch.cat([view1, view2]), torch.cat([torch.zeros_like(mask), mask]))
         seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
@@ -120,17 +121,23 @@ class Network(nn.Module):
             cls=cls,
             patches=patches,
             local_cls=torch.cat(local) if local else cls.new_empty(0, cls.shape[1]),
-            contrast=cls.new_empty(0) if contrast_crops is None else self._embedded(self.encoder(contrast_crops).last),
+            crops=cls.new_empty(0) if crops is None else self._embedded(self.encoder(crops).last),
         )
 
-    def targets(self, view1: Tensor, view2: Tensor, *, contrast: bool = False) -> Targets:
-        """The teacher's pass over two views [B, 3, S, S]; with what the contrast reads, where it counts."""
+    def targets(self, view1: Tensor, view2: Tensor, *, whole: bool = False, crops: Tensor | None = None) -> Targets:
+        """The teacher's pass over two views [B, 3, S, S], and over crops [B * crops, 3, s, s] if there are any."""
         both: Features = self.encoder(torch.cat([view1, view2]))
         seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
         cls = self.encoder.class_token(seen1.last)
         patches = seen2.top.flatten(2).transpose(1, 2)
-        embedded = self._embedded(seen2.last) if contrast else cls.new_empty(0)
-        return Targets(self.projector(cls), self.projector(patches), seen1.top, seen1.aux, embedded)
+        return Targets(
+            self.projector(cls),
+            self.projector(patches),
+            seen1.top,
+            seen1.aux,
+            whole=self._embedded(seen2.last) if whole else cls.new_empty(0),
+            crops=cls.new_empty(0) if crops is None else self._embedded(self.encoder(crops).last),
+        )
 
     def _embedded(self, last: Tensor) -> Tensor:
         """Embedded class tokens [B, bottleneck] of images from their last features [B, n, D]."""
