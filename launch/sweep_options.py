@@ -41,7 +41,7 @@ class Options(Resources):
     one."""
 
     # What is trained
-    dataset: Literal["voc", "coco", "synthetic"] | None = None
+    dataset: Literal["voc", "coco", "synthetic", "test_bed"] | None = None
     """Preset to start from; by default the study's."""
     data_folder: Path | None = None
     """Where the data lies; by default the preset's place."""
