@@ -88,6 +88,8 @@ class TrainConfig:
     cls_aggregation: Literal["attention", "average", "max"] = "attention"
     """How patches become the class token: `attention` by the cross-attention blocks, or pooled: the `average` or the
     `max` of the last features, channel by channel."""
+    aux_layer: Annotated[int, Bounds(1, 1000)] = 3
+    """Block whose output the aux features are, counted from the last one: 3 as released, the third-last."""
     decoder_width: Annotated[int, WIDTH] = 512
     """Channels of the LargeFOV decoder."""
     decoder_dilation: Annotated[int, SIDE] = 5
@@ -227,7 +229,8 @@ class TrainConfig:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)}")
 
         check_bounds(type(self), vars(self))
-        check("depth", self.depth is None or self.depth >= 3, "at least 3: aux features are the third-last block's")
+        rule = f"at least {self.aux_layer}: aux features are the output of that block from the last (aux_layer)"
+        check("depth", self.depth is None or self.depth >= self.aux_layer, rule)
         if self.embed_dim and self.heads:
             check("heads", self.embed_dim % self.heads == 0, f"a divisor of embed_dim {self.embed_dim}")
         check("crop_size", self.crop_size % self.patch_size == 0, f"a multiple of the patch size {self.patch_size}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fsr.config import TrainConfig
+from sweeps.ingredients import INGREDIENTS, together
 
 RELEASED = "released"
 """The arm that the frozen reference of the released training order trains (see released.py)."""
@@ -23,6 +24,10 @@ AS_RELEASED: Mapping[str, Any] = {
     "deterministic": False,
     "graphs": False,
 }
+
+
+BEST = ("area", "unmasked")
+"""The ingredients that the study of that name found best together."""
 
 
 class Row(NamedTuple):
@@ -47,9 +52,8 @@ def arms_of(bed: TrainConfig) -> dict[str, Mapping[str, Any]]:
         "max": {"cls_aggregation": "max"},
         "slower_teacher": {"momentum": 1 - gap / 4},
         "faster_teacher": {"momentum": max(0.0, 1 - gap * 4)},
-        "area": {"block_uncertainty": "area"},
-        "unmasked": {"cls_attends": "unmasked"},
-        "area_and_unmasked": {"block_uncertainty": "area", "cls_attends": "unmasked"},
+        **INGREDIENTS,
+        "together": together(*BEST),
         RELEASED: AS_RELEASED,
     }
 
@@ -82,19 +86,16 @@ PACES = ("slower", "faster")
 
 
 def ingredients(bed: TrainConfig) -> list[Row]:
-    """What was added to the method since, each alone and the best together."""
-    return [
-        Row("uncertainty by area instead of by pixel helps", "area", "method"),
-        Row("a class token of the unmasked patches helps", "unmasked", "method"),
-        Row("both together help", "area_and_unmasked", "method"),
-    ]
+    """What later methods added, each alone and the best together."""
+    alone = [Row(f"{name} helps", name, "method") for name in INGREDIENTS]
+    return [*alone, Row(f"{' and '.join(BEST)} help together", "together", "method")]
 
 
 def released(bed: TrainConfig) -> list[Row]:
     """The released training order beside ours: equal data, steps and seeds."""
     return [
         Row("the method scores more in our order", "method", RELEASED),
-        Row("the best ingredients beat the released method", "area_and_unmasked", RELEASED),
+        Row("the best ingredients beat the released method", "together", RELEASED),
     ]
 
 
