@@ -12,7 +12,7 @@ CHECKPOINT ?= $(RUN)/best.pt
 # Through the environment: a value stays one word for the shell, whatever is in it.
 export STUDY RUNS DATASET DATA RUN CHECKPOINT PORT
 
-.PHONY: help setup prepare sweep status report board dashboard notebooks train infer test slow lint sanitize gpu lock audit
+.PHONY: help setup prepare sweep status report board dashboard notebooks train infer claims test slow lint sanitize gpu lock audit
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -27,6 +27,7 @@ help:
 #: make train        one run on this machine: DATASET=voc DATA=DIR RUN=runs/voc
 #: make infer        its scores, label maps and report.html, with the same values
 #:
+#: make claims       the method's claims over paired seeds: ARGS="--parallel 2"
 #: make test         all tests but the slow ones; make slow; make lint
 #: make sanitize     the CPU kernels under sanitizers; make gpu: on a GPU
 #: make lock         writes constraints.txt anew; make audit: known advisories
@@ -102,6 +103,10 @@ train: $(VENV)/installed $(DRAWN)
 
 infer: $(VENV)/installed
 	$(FSR) infer "$$DATASET" --data_folder $(DATA_FOLDER) --checkpoint "$$CHECKPOINT" --report $(ARGS)
+
+# Hours: docs/studies.md says how many. Runs that are there already are not trained again.
+claims: $(VENV)/installed $(DRAWN)
+	$(BIN)/python -m benchmarks.claims --data_folder $(DATA_FOLDER) $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

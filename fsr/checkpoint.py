@@ -285,7 +285,7 @@ def load_trained(
 
 def _check_told(told: Mapping[str, Any], who_tells: str) -> None:
     """Raise UserError where the user told something of the network that the file tells."""
-    for name in (*UNTOLD, "backbone"):
+    for name in (*UNTOLD, "backbone", "aux_layer"):
         if told.get(name) is not None:
             raise UserError(f"{who_tells} its {name} (--{name} {told[name]} must be left out)")
 

@@ -54,7 +54,7 @@ class TrainCommand:
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
-    """Configuration and run folder from `{voc,coco,synthetic} --run_folder DIR [--FIELD VALUE ...]`.
+    """Configuration and run folder from `{voc,coco,synthetic,test_bed} --run_folder DIR [--FIELD VALUE ...]`.
 
     Raises UserError for an unknown preset or flag, or a value that is not allowed.
     """

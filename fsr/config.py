@@ -1,4 +1,4 @@
-"""Every setting of a training run in one frozen dataclass, and the three presets. Imports no torch."""
+"""Every setting of a training run in one frozen dataclass, and the presets. Imports no torch."""
 
 import dataclasses
 import math
@@ -90,6 +90,8 @@ class TrainConfig:
     cls_aggregation: Literal["attention", "average", "max"] = "attention"
     """How patches become the class token: `attention` by the cross-attention blocks, or pooled: the `average` or the
     `max` of the last features, channel by channel."""
+    aux_layer: Annotated[int, Bounds(1, 1000)] = 3
+    """Block whose output the aux features are, counted from the last one: 3 as released, the third-last."""
     decoder_width: Annotated[int, WIDTH] = 512
     """Channels of the LargeFOV decoder."""
     decoder_dilation: Annotated[int, SIDE] = 5
@@ -257,7 +259,8 @@ class TrainConfig:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)}")
 
         check_bounds(type(self), vars(self))
-        check("depth", self.depth is None or self.depth >= 3, "at least 3: aux features are the third-last block's")
+        rule = f"at least {self.aux_layer}: aux features are the output of that block from the last (aux_layer)"
+        check("depth", self.depth is None or self.depth >= self.aux_layer, rule)
         if self.embed_dim and self.heads:
             check("heads", self.embed_dim % self.heads == 0, f"a divisor of embed_dim {self.embed_dim}")
         check("crop_size", self.crop_size % self.patch_size == 0, f"a multiple of the patch size {self.patch_size}")
@@ -499,4 +502,13 @@ def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
     )
 
 
-PRESETS = {"voc": voc, "coco": coco, "synthetic": synthetic}
+def bed(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
+    """The test bed: the synthetic data set from a pretrained start, where the method's claims can be tested."""
+    return dataclasses.replace(
+        synthetic(data_folder),
+        pretrained="synthetic",
+        fsr_from=0.0,
+    )
+
+
+PRESETS = {"voc": voc, "coco": coco, "synthetic": synthetic, "test_bed": bed}

@@ -34,7 +34,8 @@ _TELLING = {
     "projector.last_layer.weight_v": 2,
 }
 # Fields of the network that inference computes with, and that no shape tells. Of two plain ViTs of timm whose tensors
-# have the same names and shapes, the blocks compute the same (tests/test_exported.py), so the backbone is told.
+# have the same names and shapes, the blocks compute the same (tests/test_exported.py), so the backbone is told. The
+# block of the aux features is the released one, unless a user says another.
 UNTOLD = ("heads", "decoder_dilation")
 _VIT_BASE_HEADS = 12  # which the presets of the paper leave to their backbone
 _METADATA = "fsr"  # its place in torch's metadata of a state dict, beside the names of modules

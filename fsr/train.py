@@ -1,4 +1,4 @@
-"""Training, top to bottom: `fsr train {voc,coco,synthetic} --run_folder DIR`."""
+"""Training, top to bottom: `fsr train {voc,coco,synthetic,test_bed} --run_folder DIR`."""
 
 if __name__ == "__main__":
     from fsr import beginning

@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib
+import itertools
 import json
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_origin, get_type_hints
@@ -131,6 +132,11 @@ class Study:
             settings = self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
         return checked(settings, "suggest", self.suggest, self.file)
 
+    def all_params(self, base: TrainConfig, trials: int) -> list[Settings]:
+        """The parameters of so many trials, where all of them are known beforehand; else nothing."""
+        known = self.known_params(base)
+        return known[:trials] if len(known) >= trials else []
+
     def known_params(self, base: TrainConfig) -> list[Settings]:
         """What `known` says, as the study's storage has it. Raises UserError as `settings_of` does."""
         with naming_line(self.file):
@@ -197,6 +203,36 @@ def together(*parts: Study) -> dict[str, Any]:
         return [{name: value for part in parts for name, value in part.known(base)[0].items()}]
 
     return {"suggest": suggest, "known": known}
+
+
+def unpruned(base: TrainConfig) -> optuna.pruners.BasePruner:
+    """No pruner: every trial is trained to its end."""
+    return optuna.pruners.NopPruner()
+
+
+def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Fields `suggest`, `known` and `pruner` of a study that tries every combination of some fields' values, unpruned.
+
+    The base's own values come first, wherever they are in the grid; then each other value alone; then what changes the
+    most fields, down to the fewest. So the first trials tell what each does alone, and all of them together.
+    """
+
+    def of(base: TrainConfig) -> dict[str, list[Any]]:
+        return {name: list(dict.fromkeys([getattr(base, name), *others])) for name, others in values.items()}
+
+    def suggest(trial: optuna.Trial, base: TrainConfig) -> Settings:
+        return {name: trial.suggest_categorical(name, choices) for name, choices in of(base).items()}
+
+    def known(base: TrainConfig) -> list[Settings]:
+        cells = [dict(zip(values, cell, strict=True)) for cell in itertools.product(*of(base).values())]
+
+        def order(cell: Settings) -> int:
+            changed = [value != getattr(base, name) for name, value in cell.items()].count(True)
+            return changed if changed <= 1 else 2 + len(cell) - changed
+
+        return sorted(cells, key=order)
+
+    return {"suggest": suggest, "known": known, "pruner": unpruned}
 
 
 def load(name: str) -> Study:

@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import optuna
@@ -46,7 +46,7 @@ from launch.state.code_snapshot import listed
 from launch.state.damage import naming_repair
 from launch.state.journal import JOURNAL
 from launch.state.paths import Keep, StudyFolder
-from launch.state.repeats import Repeats
+from launch.state.repeats import Repeats, enqueue_settings
 from launch.state.retention import Retention, clean_up_all, clean_up_announced
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.same_failure import StoppedError
@@ -55,6 +55,7 @@ from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage, recorded_storage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
+from launch.study import Settings
 from launch.submit import choose_code, scripts
 from launch.sweep_local import sweep_here
 from launch.sweep_options import Options
@@ -99,8 +100,9 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
             check_rights_to_trials(planned.folder, running(study))
             keep = retain(options.keep, planned.folder, study, console)
             if options.repeat:
-                repeats = repeats_of(options, options.repeat, planned, study.get_trials(deepcopy=False), console)
-                repeats.enqueue(study)
+                # Workers of an earlier submission may be at work on a grid, but on no search that is finished.
+                with planned.folder.claim_lock() if grid_of(options, planned) else nullcontext():
+                    repeats_of(options, options.repeat, planned, study, console).enqueue(study)
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
@@ -200,10 +202,24 @@ def retain(keep: Keep | None, folder: StudyFolder, study: optuna.Study, console:
     return retention.keep
 
 
-def repeats_of(options: Options, seeds: int, planned: Plan, trials: list[FrozenTrial], console: Console) -> Repeats:
-    """What --repeat asks for; says it, too. Raises UserError if the search is not finished."""
-    first = planned.base.seed + 1
-    repeats = Repeats.of(trials, options.best, range(first, first + seeds))
+def grid_of(options: Options, planned: Plan) -> list[Settings]:
+    """The parameters of all trials, where --best all asks for all and they are known beforehand; else nothing."""
+    return planned.study.all_params(planned.base, planned.target) if options.best == "all" else []
+
+
+def repeats_of(options: Options, seeds: int, planned: Plan, study: optuna.Study, console: Console) -> Repeats:
+    """What --repeat asks for; says it, too. Where it is all of a grid, the study gets its settings first.
+
+    Raises UserError if it takes the best of a search that is not finished.
+    """
+    fresh = range(planned.base.seed + 1, planned.base.seed + 1 + seeds)
+    grid = grid_of(options, planned)
+    enqueue_settings(study, grid)
+    trials = study.get_trials(deepcopy=False)
+    if grid:
+        repeats = Repeats.of_all(trials, fresh)
+    else:
+        repeats = Repeats.of(trials, len(trials) if options.best == "all" else options.best, fresh)
     say(console, f"to be trained again: {repeats}")
     return repeats
 
@@ -214,7 +230,9 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     trials = open_study(planned).get_trials(deepcopy=False) if there else []
     planned = replace(planned, target=planned.target + len(repeats_among(trials)))
     if options.repeat:
-        missing = repeats_of(options, options.repeat, planned, trials, console).missing(trials)
+        tried = optuna.create_study(direction="maximize")  # in memory
+        tried.add_trials(trials)
+        missing = repeats_of(options, options.repeat, planned, tried, console).missing(trials)
         planned = replace(planned, target=planned.target + len(missing))
     announce_plan(planned, trials, console)
     keep = Retention.of(planned.folder).keep if planned.folder.keep_file.exists() else "best"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from fsr.bounds import COUNT, SEED, STEPS, WORKERS
 from launch.slurm.resources import Resources
 from launch.state.paths import Keep
@@ -18,6 +20,7 @@ class Options(Resources):
     Examples:
         --study mask_ratio --data_folder DIR --partition gpu --time_limit 12:00:00 --detach
         --study mask_ratio --data_folder DIR --repeat 5 --best 2
+        --study released_choices --data_folder DIR --repeat 8 --best all
         --study smoke --data_folder data/synthetic --cluster local
     """
 
@@ -32,8 +35,9 @@ class Options(Resources):
     """Workers at a time; by default the study's number; on this machine no more than its cores."""
     repeat: Annotated[int | None, COUNT] = None
     """When the search is done: train the best settings, and trial 0's, again with so many fresh seeds each."""
-    best: Annotated[int, COUNT] = 1
-    """How many of the best settings --repeat takes, beside trial 0's."""
+    best: Annotated[int | Literal["all"], COUNT, tyro.conf.arg(metavar="{N,all}")] = 1
+    """How many of the best settings --repeat takes, beside trial 0's; or all of them. Where all settings are known
+    beforehand, as in a grid, all are trained with all seeds by this one command."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     verify_resume: bool = False
@@ -41,7 +45,7 @@ class Options(Resources):
     one."""
 
     # What is trained
-    dataset: Literal["voc", "coco", "synthetic"] | None = None
+    dataset: Literal["voc", "coco", "synthetic", "test_bed"] | None = None
     """Preset to start from; by default the study's."""
     data_folder: Path | None = None
     """Where the data lies; by default the preset's place."""

@@ -251,6 +251,13 @@ def command(words: list[str]) -> list[Command]:
 
 
 @cache
+def flags_of_claims() -> set[str]:
+    """The own flags of `make claims`, with hyphens."""
+    source = (ROOT / "benchmarks/claims/__main__.py").read_text()
+    return {plain(f"--{name}") for name in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
+
+
+@cache
 def allowed_flags(name: str) -> set[str]:
     """The flags that a command's --help shows, with hyphens."""
     command, *preset = name.split()
@@ -280,7 +287,7 @@ def test_every_flag_of_a_command_exists(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_in_a_sentence_is_one_of_some_command(page):
-    allowed = set.union(*map(allowed_flags, COMMANDS)) | FOREIGN_FLAGS
+    allowed = set.union(*map(allowed_flags, COMMANDS)) | FOREIGN_FLAGS | flags_of_claims()
     sentences = [code for code in codes(page) if not is_command(code)]
     flags = {flag for code in sentences for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}
     unknown = sorted(flag for flag in flags if plain(flag) not in allowed)
@@ -388,11 +395,18 @@ def test_the_training_page_explains_every_flag():
     from fsr.config import TrainConfig
 
     rows = rows_of("docs/training.md")
-    voc, *others = [preset() for preset in PRESETS.values()]
+    voc, *others = [PRESETS[name]() for name in ("voc", "coco", "synthetic")]
     for name in (field.name for field in dataclasses.fields(TrainConfig)):
         default = getattr(voc, name)
         values = [shown(default), *(shown(getattr(c, name)) if getattr(c, name) != default else "" for c in others)]
-        assert rows.get(name, [])[: len(PRESETS)] == values, f"docs/training.md must show {values} for --{name}"
+        assert rows.get(name, [])[:3] == values, f"docs/training.md must show {values} for --{name}"
+
+
+def test_the_training_page_tells_what_the_test_bed_changes():
+    ours, theirs = vars(PRESETS["test_bed"]()), vars(PRESETS["synthetic"]())
+    changed = [(name, shown(theirs[name]), shown(ours[name])) for name in ours if ours[name] != theirs[name]]
+    told = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", read("docs/training.md").prose, re.MULTILINE)
+    assert [row for row in told if row[0] in ours] == changed
 
 
 def rows_of(page: str) -> dict[str, list[str]]:

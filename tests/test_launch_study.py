@@ -1,16 +1,18 @@
 """Every study of sweeps/ starts from the preset's own setting and suggests runs that are allowed."""
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from fsr.config import PRESETS
+from fsr.config import PRESETS, synthetic
 from fsr.errors import UserError
 from launch.study import Study, load
 
 STUDIES = ("momentum", "mask_ratio", "block_size", "loss_weights", "joint", "smoke")
+STUDIES += ("released_choices", "ingredients", "recipe")
 
 
 @pytest.mark.parametrize("dataset", PRESETS)
@@ -19,13 +21,12 @@ def test_trial_0_is_the_base_and_all_others_are_allowed(name, dataset):
     study = load(name)
     assert study.name == name
     base = study.base(dataset, None, None, None)
-    first = study.suggest(optuna.trial.FixedTrial(study.known(base)[0]), base)
-    assert replace(base, **first) == base
+    assert replace(base, **study.first_settings(base)) == base
     session = optuna.create_study(sampler=study.sampler_for(1, base))
-    for settings in study.known(base):
-        session.enqueue_trial(settings)
+    for params in study.known_params(base):
+        session.enqueue_trial(params)
     for _ in range(20):
-        config = replace(base, **study.suggest(session.ask(), base))
+        config = replace(base, **study.settings_of(session.ask(), base))
         assert 0 < config.momentum < 1
 
 
@@ -34,6 +35,30 @@ def test_block_size_orders_each_setting_once():
         study = load("block_size")
         base = study.base(dataset, None, None, None)
         assert study.size(base) == study.trials == len(study.known(base))
+
+
+@pytest.mark.parametrize("dataset", PRESETS)
+@pytest.mark.parametrize("name, cells", [("released_choices", 64), ("recipe", 135)])
+def test_a_grid_has_each_combination_once_first_one_change_at_a_time_then_the_most(name, cells, dataset):
+    study = load(name)
+    base = study.base(dataset, None, None, None)
+    known = study.known(base)
+    assert study.size(base) == cells == len(known) == len({str(cell) for cell in known})
+    changes = [sum(getattr(base, field) != value for field, value in cell.items()) for cell in known]
+    singles = study.trials - (2 if name == "released_choices" else 1)
+    assert changes[: 1 + singles] == [0] + [1] * singles
+    assert changes[1 + singles :] == sorted(changes[1 + singles :], reverse=True) and changes[1 + singles] == len(
+        known[0]
+    )
+
+
+def test_ingredients_are_tried_alone_then_together_and_the_claims_are_of_the_same():
+    base = synthetic()
+    module = importlib.import_module("sweeps.ingredients")
+    tried = [module.suggest(optuna.trial.FixedTrial(params), base) for params in module.known(base)]
+    assert tried[0] == {} and tried[1:-1] == list(module.INGREDIENTS.values())
+    assert tried[-1] == {name: value for fields in module.INGREDIENTS.values() for name, value in fields.items()}
+    assert len(tried) == module.study.trials
 
 
 def test_momentum_is_searched_around_the_presets_own():

@@ -263,7 +263,10 @@ def test_one_study_is_swept_by_one_process(study):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (["--study", "nonsense"], "there is no study 'nonsense'; allowed: block_size, joint, loss_weights, mask_ratio"),
+        (
+            ["--study", "nonsense"],
+            "there is no study 'nonsense'; allowed: block_size, ingredients, joint, loss_weights, ",
+        ),
         (["--study", "../smoke"], "there is no study '../smoke'; allowed: "),
         (["--trials", "0"], "--trials must be from 1 to 1000000, got 0"),
         (["--parallel", "-1"], "--parallel must be from 1 to 100000, got -1"),

@@ -53,7 +53,7 @@ WRONG = (
     Wrong("a field of settings misspelt", returning('return {"mask_ratio": ratio}', more=', settings={"iteratons": 9}'), "line 9: settings changes iteratons, which is no field of a training configuration; did you mean iterations?"),
     Wrong("a value of settings of another kind", returning('return {"mask_ratio": ratio}', more=', settings={"lr": "fast"}'), "line 9: settings gives lr the value 'fast' (str); it must be float"),
     Wrong("a value of settings out of bounds", returning('return {"mask_ratio": ratio}', more=', settings={"lr": -1.0}'), "line 9: settings: lr must be in (0, 1e+06], got -1.0"),
-    Wrong("no such data set", GOOD.replace('"synthetic"', '"vco"'), "study mine: dataset must be one of voc, coco, synthetic, got vco"),
+    Wrong("no such data set", GOOD.replace('"synthetic"', '"vco"'), "study mine: dataset must be one of voc, coco, synthetic, test_bed, got vco"),
     Wrong("no such score", returning('return {"mask_ratio": ratio}', more=', metric="miou"'), "study mine: metric must be a score such as val/seg_miou, "),
     Wrong("trials as text", GOOD.replace("trials=4", 'trials="4"'), "the study's trials is '4': "),
     Wrong("no trial", GOOD.replace("trials=4", "trials=0"), "study mine: trials must be from 1 to 1000000, got 0"),

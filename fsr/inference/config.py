@@ -60,6 +60,8 @@ class InferConfig:
     """Attention heads of a bare state dict, which does not tell them; any other checkpoint tells its own."""
     backbone: str | None = None
     """Backbone of a bare state dict, if its blocks are not those of the preset's: any plain ViT of timm, by name."""
+    aux_layer: Annotated[int | None, Bounds(1, 1000)] = None
+    """Block of the aux features of a bare state dict, counted from the last one; by default the third, as released."""
     decoder_dilation: Annotated[int | None, SIDE] = None
     """Dilation of the decoder of a bare state dict, which does not tell it."""
     scales: Annotated[tuple[float, ...], Bounds(0.1, 4.0)] = (1.0, 1.25, 1.5)
@@ -131,7 +133,8 @@ class InferConfig:
         """What this inference needs of a network, and a bare state dict does not tell; None where it was not given."""
         names = ["heads", "decoder_dilation", "bkg_threshold"]
         names += ["high_threshold", "low_threshold"] if self.pseudo_labels != "none" else []
-        return {name: getattr(self, name) for name in names} | ({"backbone": self.backbone} if self.backbone else {})
+        names += [name for name in ("backbone", "aux_layer") if getattr(self, name) is not None]  # else as released
+        return {name: getattr(self, name) for name in names}
 
     def thresholds(self, trained: TrainConfig) -> Thresholds:
         """The thresholds given here, else those of the checkpoint. Raises UserError if they contradict each other."""

@@ -20,7 +20,7 @@ from fsr.resize import resize, resize_bicubic
 class Features(NamedTuple):
     """The encoder's features of images; h, w are the patch grid."""
 
-    aux: Tensor  # [B, D, h, w] output of the third-last block, not normalised
+    aux: Tensor  # [B, D, h, w] output of the third-last block (aux_layer), not normalised
     top: Tensor  # [B, D, h, w] output of the last block, normalised
     last: Tensor  # [B, n, D] the same, not normalised: what the class token attends to
 
@@ -159,6 +159,11 @@ class Encoder(nn.Module):
         self.class_has_position = not vit.no_embed_class  # in the position tables of this backbone
         self.attends_unmasked = config.cls_attends == "unmasked"
         self.aggregation = config.cls_aggregation
+        if config.aux_layer > len(vit.blocks):
+            raise UserError(
+                f"aux_layer must be at most {len(vit.blocks)}, the blocks of {config.backbone}, got {config.aux_layer}"
+            )
+        self.aux_blocks = len(vit.blocks) - config.aux_layer + 1  # which the aux features have passed
         self.heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
@@ -191,22 +196,22 @@ class Encoder(nn.Module):
         """Features of images [B, 3, H, W]; `mask` [B, h, w] (bool) hides patches behind the mask token."""
         x, h, w, kept = self._aux_tokens(images, mask)
         aux = _grid(x, h, w)
-        x = self._through(x, kept, len(self.blocks) - 2, len(self.blocks))
+        x = self._through(x, kept, self.aux_blocks, len(self.blocks))
         return Features(aux, _grid(self.norm(x), h, w), x)
 
     def aux_features(self, images: Tensor) -> Tensor:
-        """Only the aux features [B, D, h, w] of images [B, 3, H, W], from two blocks less."""
+        """Only the aux features [B, D, h, w] of images [B, 3, H, W], without the blocks after them."""
         x, h, w, _ = self._aux_tokens(images, None)
         return _grid(x, h, w)
 
     def _aux_tokens(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, int, int, list[Kept]]:
-        """Tokens [B, n, D] after the third-last block, the patch grid's sides, all blocks' stochastic depth."""
+        """Tokens [B, n, D] after the aux features' block, the patch grid's sides, all blocks' stochastic depth."""
         x, h, w = self._patch_tokens(images)
         if mask is not None:
             x = torch.where(mask.flatten(1)[:, :, None], self.mask_token.to(x.dtype), x)
         x = x + self.position(h, w)
         kept = self._draw(0.0, len(self.blocks), x)
-        return self._through(x, kept, 0, len(self.blocks) - 2), h, w, kept
+        return self._through(x, kept, 0, self.aux_blocks), h, w, kept
 
     def _patch_tokens(self, images: Tensor) -> tuple[Tensor, int, int]:
         """The patch embedding [B, n, D] of images, and the patch grid; a remainder of less than a patch is not seen.

@@ -1,0 +1,106 @@
+"""What is compared: arms, each a few fields changed of the test bed, and rows, each an arm beside its counterpart."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from fsr.config import TrainConfig
+from sweeps.ingredients import INGREDIENTS, together
+
+RELEASED = "released"
+"""The arm that the frozen reference of the released training order trains (see released.py)."""
+
+# What that reference does, whatever the bed says. A GPU has no way to give all of it the same bits, or to record it.
+AS_RELEASED: Mapping[str, Any] = {
+    "use_mim": True,
+    "uncertain_from": 0.2,
+    "block_uncertainty": "pixel",
+    "cls_attends": "all",
+    "cls_aggregation": "attention",
+    "cls_lr_factor": 1.0,
+    "image_levels": "truncate",
+    "local_crops": 0,
+    "drop_path": 0.0,
+    "precision": "fp32",
+    "deterministic": False,
+    "graphs": False,
+}
+
+
+BEST = ("area", "unmasked")
+"""The ingredients that the study of that name found best together."""
+
+
+class Row(NamedTuple):
+    """What a difference above 0 between two arms would show."""
+
+    says: str
+    arm: str
+    counterpart: str
+
+
+def arms_of(bed: TrainConfig) -> dict[str, Mapping[str, Any]]:
+    """What each arm changes of the test bed, by its name."""
+    gap = 1 - bed.momentum
+    return {
+        "method": {},
+        "patch_alone": {"w_class": 0.0},
+        "none": {"w_class": 0.0, "w_patch": 0.0},
+        "random_masks": {"uncertain_from": 1.0},
+        **{f"ratio_{ratio}": {"mask_ratio": ratio} for ratio in (0.2, 0.4, 0.8)},
+        **{f"blocks_{size}": {"block_size": size} for size in block_sizes(bed)},
+        "average": {"cls_aggregation": "average"},
+        "max": {"cls_aggregation": "max"},
+        "slower_teacher": {"momentum": 1 - gap / 4},
+        "faster_teacher": {"momentum": max(0.0, 1 - gap * 4)},
+        **INGREDIENTS,
+        "together": together(*BEST),
+        RELEASED: AS_RELEASED,
+    }
+
+
+def block_sizes(bed: TrainConfig) -> list[int]:
+    """Sides of blocks of which a view has at least 2 × 2."""
+    return [size for size in bed.block_sizes() if 2 * size <= bed.crop_size]
+
+
+def claims(bed: TrainConfig) -> list[Row]:
+    """What the paper says of the method, and what this program took over from it."""
+    own = bed.block_size
+    return [
+        Row("the patch term helps", "patch_alone", "none"),
+        Row("the class term helps on top of it", "method", "patch_alone"),
+        Row("self-reinforcement helps", "method", "none"),
+        Row("uncertain masks beat random ones", "method", "random_masks"),
+        *(Row(f"mask ratio 0.4 beats {ratio}", "ratio_0.4", f"ratio_{ratio}") for ratio in (0.2, 0.8)),
+        *(
+            Row(f"blocks of {own} pixels beat {size}", f"blocks_{own}", f"blocks_{size}")
+            for size in block_sizes(bed)
+            if size != own
+        ),
+        *(Row(f"cross-attention beats {pooling} pooling", "method", pooling) for pooling in ("average", "max")),
+        *(Row(f"momentum {bed.momentum:g} beats a {pace} teacher's", "method", f"{pace}_teacher") for pace in PACES),
+    ]
+
+
+PACES = ("slower", "faster")
+
+
+def ingredients(bed: TrainConfig) -> list[Row]:
+    """What later methods added, each alone and the best together."""
+    alone = [Row(f"{name} helps", name, "method") for name in INGREDIENTS]
+    return [*alone, Row(f"{' and '.join(BEST)} help together", "together", "method")]
+
+
+def released(bed: TrainConfig) -> list[Row]:
+    """The released training order beside ours: equal data, steps and seeds."""
+    return [
+        Row("the method scores more in our order", "method", RELEASED),
+        Row("the best ingredients beat the released method", "together", RELEASED),
+    ]
+
+
+TABLES: dict[str, Callable[[TrainConfig], list[Row]]] = {
+    "claims": claims,
+    "ingredients": ingredients,
+    "released": released,
+}
