@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fsr.breakdown import largest_confusions
 from fsr.data.images import IGNORED
 from fsr.data.palette import voc_palette
 from fsr.files import atomic_file
@@ -24,7 +25,6 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_LARGEST_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
@@ -143,15 +143,3 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 def base64(content: bytes) -> str:
     """As data URLs have it."""
     return b64encode(content).decode()
-
-
-def largest_confusions(matrix: list[list[int]]) -> list[tuple[int, int, float]]:
-    """Class of the ground truth, class of the prediction, share of the former's pixels: where that is largest."""
-    sums = [sum(row) or 1 for row in matrix]
-    pairs = [
-        (true, said, pixels / sums[true])
-        for true, row in enumerate(matrix)
-        for said, pixels in enumerate(row)
-        if pixels and true != said
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:_LARGEST_CONFUSIONS]
