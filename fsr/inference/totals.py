@@ -161,13 +161,13 @@ def as_table(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) ->
         table.add_row(name, *(percent(score["iou"][class_id]) for score in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(percent(score["miou"]) for score in scores.values()), style="bold")
-    for name, title in other_mious(scores).items():
+    for name, title in other_mious(scores.values()).items():
         table.add_row(title, *(percent(score[name]) for score in scores.values()))
     table.add_row("pixel accuracy", *(percent(score["pixel_accuracy"]) for score in scores.values()))
     return table
 
 
-def other_mious(scores: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Names and titles of those ways to count mIoU by which some score would be another one."""
-    differs = {name for name in OTHER_MIOUS for score in scores.values() if score[name] != score["miou"]}
+def other_mious(scores: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Names and titles of those ways to count mIoU by which some of the scores would be another one."""
+    differs = {name for score in scores for name in OTHER_MIOUS if score.get(name, score["miou"]) != score["miou"]}
     return {name: title for name, title in OTHER_MIOUS.items() if name in differs}
