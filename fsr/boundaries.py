@@ -4,6 +4,7 @@ Distances are those of a chessboard, the larger of rows and columns: what erodin
 """
 
 from itertools import pairwise
+from math import hypot
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ WIDTHS = (1, 2, 3, 5, 8, 12, 20, 30, 40)  # pixels from a true boundary
 
 def boundary_width(height: int, width: int) -> int:
     """How many pixels from a contour boundary IoU looks: 2 % of the image's diagonal, rounded, at least 1."""
-    return max(1, round(DIAGONAL_SHARE * float(height**2 + width**2) ** 0.5))
+    return max(1, round(DIAGONAL_SHARE * hypot(height, width)))
 
 
 def boundary_regions(labels: Tensor, known: Tensor, distance: int) -> Tensor:
