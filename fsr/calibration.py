@@ -13,7 +13,7 @@ STEPS = 1 << 20  # to an answer of confidence 1: whole numbers add up to the sam
 
 def confidence_of(logits: Tensor, highest: Tensor) -> Tensor:
     """The largest probability of the softmax over the classes, of logits [B, C, H, W] and their maximum [B, H, W]."""
-    return (highest - logits.logsumexp(dim=1)).exp_().clamp_(max=1)
+    return (logits - highest[:, None]).exp_().sum(dim=1).reciprocal_()
 
 
 class CalibrationCounts:

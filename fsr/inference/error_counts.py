@@ -30,15 +30,19 @@ class ErrorCounter:
     """Counts the errors of a batch of label maps, on their device. Makes no host wait for a GPU."""
 
     def __init__(self, num_classes: int) -> None:
-        self.matrix = ConfusionMatrix(num_classes)
         self.counts = ErrorCounts.none(num_classes)
 
     def __call__(
-        self, labels: Mapping[str, Tensor], confidence: Mapping[str, Tensor], ground_truth: Tensor
+        self,
+        labels: Mapping[str, Tensor],
+        pairs: Mapping[str, Tensor],
+        confidence: Mapping[str, Tensor],
+        ground_truth: Tensor,
     ) -> dict[str, dict[str, Tensor]]:
         """By kind of labels, each of the ErrorCounts by image, [B, …].
 
-        Labels and ground truth are uint8 [B, H, W]. Counted are the kinds whose confidence is given, [B, H, W].
+        Labels and ground truth are uint8 [B, H, W], `pairs` the labels' entries of a ConfusionMatrix. Counted are the
+        kinds whose confidence is given, [B, H, W].
         """
         boundary, trimap, calibration = self.counts
         true, rings = boundary.classes(ground_truth, ground_truth), trimap.rings(ground_truth)
@@ -46,7 +50,7 @@ class ErrorCounter:
         for kind, sure in confidence.items():
             label = labels[kind]
             near = boundary.entries(boundary.classes(label, ground_truth), true, ground_truth)
-            ring = trimap.entries(self.matrix.entries(label, ground_truth), rings)
+            ring = trimap.entries(pairs[kind], rings)
             found[kind] = {
                 "boundary": counted_by_image(near, boundary.counts),
                 "trimap": counted_by_image(ring, trimap.counts),

@@ -79,7 +79,7 @@ class Postprocessor:
             confidence = {"segmentation": confidence_of(seen.logits, highest.values)}
             if config.crf:
                 confidence["crf"] = sharpest.values
-            errors = self.count_errors(labels, confidence, ground_truth)
+            errors = self.count_errors(labels, entries, confidence, ground_truth)
         shown, final = pictures / 255, labels["crf" if config.crf else "segmentation"]
         heats = zip(shown, seen.cams, strict=True) if config.save_cam else ()
         return Answers(
