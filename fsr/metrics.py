@@ -88,6 +88,14 @@ def entries_counted(entries: Tensor, counts: Tensor) -> Tensor:
     return torch.bincount(entries.flatten(), minlength=counts.numel() + 1)[:-1].view_as(counts).cpu()
 
 
+def counted_by_image(entries: Tensor, counts: Tensor) -> Tensor:
+    """How often each image [B, …] of entries has each number of `counts`, int32 [B, numbers], on their device; unlike
+    torch.bincount on a GPU it makes no host wait."""
+    entries = entries.flatten(1)
+    sums = torch.zeros(len(entries), counts.numel() + 1, dtype=torch.int32, device=entries.device)
+    return sums.scatter_add_(1, entries, sums.new_ones(1).expand_as(entries))[:, :-1]
+
+
 @lru_cache
 def _thresholds(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Cached, because copying them to a GPU makes the host wait."""

@@ -14,6 +14,21 @@ def label_quality(matrix: ConfusionMatrix) -> dict[str, Any]:
     return {"miou": miou, "pixel_accuracy": accuracy, "iou": fractions(matrix.iou())}
 
 
+def miou_conventions(matrix: ConfusionMatrix, unlabelled: Tensor) -> dict[str, float | None]:
+    """The mIoU as others count it; `label_quality` takes the mean over the classes that are in the ground truth, of the
+    pixels that have a label. `unlabelled` are the pixels of each class, [C], that were left without one (255).
+
+    `miou_predicted_too`: a class that is only predicted counts as 0 (the mean over all classes but those in neither, as
+    of NumPy's `nanmean`). `miou_unlabelled_missed`: a pixel without a label is a miss of its class.
+    """
+    counts = matrix.counts.double()
+    both = counts.diagonal()
+    missed = both / (counts.sum(0) + counts.sum(1) + unlabelled - both)
+    present = counts.sum(1) + unlabelled > 0
+    values = torch.stack([matrix.iou().nanmean(), missed[present].mean()])
+    return dict(zip(("miou_predicted_too", "miou_unlabelled_missed"), fractions(values), strict=True))
+
+
 def cam_quality(counts: CamScores) -> dict[str, Any]:
     """Quality and errors of the CAM at its background threshold, and its mIoU at every other."""
     matrix, curve = counts.at(counts.threshold), measured(counts.curve())

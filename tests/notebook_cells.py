@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 import analysis
 
 FOLDER = Path(analysis.__file__).parent
-NOTEBOOKS = ("overview", "masking", "cam_quality", "efficiency", "paper")
+NOTEBOOKS = ("overview", "masking", "cam_quality", "errors", "efficiency", "paper")
 
 
 def run_cells(name, monkeypatch, study, runs):

@@ -29,6 +29,7 @@ class Answer(NamedTuple):
     ground_truth: Tensor | None  # uint8 [H, W]
     labels: dict[str, Tensor]  # kind of labels: uint8 [H, W]
     counts: dict[str, Tensor]  # kind of scores: [entries of its counts]; empty without ground truth
+    errors: dict[str, dict[str, Tensor]]  # kind of labels and ErrorCounts: [entries]; empty without ground truth
     cam_maps: CamMaps
     overlay: Tensor | None  # uint8 [H, W, 3]; None unless it is saved
     heats: dict[int, Tensor]  # class id: uint8 [H, W, 3]; empty unless they are saved
@@ -42,6 +43,7 @@ class Answer(NamedTuple):
             ground_truth,
             {kind: labels[i] for kind, labels in answers.labels.items()},
             {kind: counts[i] for kind, counts in answers.counts.items()},
+            {kind: {name: of[i] for name, of in errors.items()} for kind, errors in answers.errors.items()},
             CamMaps(tuple(answers.classes[i].tolist()), answers.cam_maps[i].numpy()),
             None if answers.overlays is None else answers.overlays[i],
             dict(zip(answers.classes[i].tolist(), answers.heats[i], strict=True)) if answers.heats else {},
@@ -86,6 +88,10 @@ class Finisher:
             "iou": None if iou != iou else round(iou, 6),  # no pixel of the ground truth counts
             "classes": [class_id for class_id in seen.tolist() if class_id not in (0, IGNORED)],
             "counts": {kind: sparse(counts) for kind, counts in answer.counts.items()},
+            "errors": {
+                kind: {name: sparse(counts) for name, counts in errors.items()}
+                for kind, errors in answer.errors.items()
+            },
         }
 
 

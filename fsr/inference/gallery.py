@@ -63,25 +63,28 @@ def _write(
     file: Path, title: str, config: InferConfig, source: Source, sides: Sequence[Answered], shown: list[Shown]
 ) -> None:
     draw = partial(_drawn, source, config.infer_set, [side.results for side in sides])
-    letters = "AB" if len(sides) > 1 else ("",)
+    pairs = zip("AB" if len(sides) > 1 else ("",), sides, strict=True)
     write_report(
         file,
         title=title,
         class_names=source.class_names,
-        sides=[_side(letter, side) for letter, side in zip(letters, sides, strict=True)],
+        sides=[
+            _side(letter, side, [image.briefs[place] for image in shown]) for place, (letter, side) in enumerate(pairs)
+        ],
         columns=[TITLES[kind] for kind in _COLUMNS if any(kind in _kinds(side.results) for side in sides)],
         gallery=bounded_map(draw, shown, config.threads or torch.get_num_threads()),
         images=sides[0].totals.images,
     )
 
 
-def _side(letter: str, answered: Answered) -> Side:
+def _side(letter: str, answered: Answered, shown: Sequence[Brief]) -> Side:
     totals, made = answered.totals, answered.results.made()
     settings = made["settings"]
     names = ("weights", "scales", "precision", "crf", "pseudo_labels")
     chosen = {name: settings.get(name) for name in names} | {"bkg_threshold": totals.threshold}
     scores = totals.scores()
     main = ("crf", "segmentation")
+    errors = totals.error_scores()
     order = [kind for kind in dict.fromkeys((*main, *TITLES)) if kind in scores]
     return Side(
         letter,
@@ -97,7 +100,19 @@ def _side(letter: str, answered: Answered) -> Side:
         scores={TITLES[kind]: scores[kind] for kind in order},
         cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if q.get("best_miou") is not None},
         confusion={TITLES[kind]: totals.matrix(kind).counts.tolist() for kind in order},
+        errors={TITLES[kind]: errors[kind] for kind in order},
+        examples=_examples(shown),
     )
+
+
+def _examples(shown: Sequence[Brief]) -> dict[str, dict[int, int]]:
+    """By title of a kind of labels and entry of its confusion matrix, which of the images has most such pixels."""
+    most: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)  # pixels, and the place, of which the first is best
+    for place, brief in enumerate(shown):
+        for title, pairs in brief.confusion.items():
+            for entry, pixels in zip(pairs[::2], pairs[1::2], strict=True):
+                most[title][entry] = max(most[title].get(entry, (0, 0)), (pixels, -place))
+    return {title: {entry: -place for entry, (_, place) in entries.items()} for title, entries in most.items()}
 
 
 def _drawn(source: Source, split: str, results: Sequence[Results], shown: Shown) -> GalleryImage:

@@ -12,6 +12,7 @@ from fsr.json_file import DamagedError, parse_json
 # Counts of every pixel whose ground truth is a class; pseudo labels may leave out more.
 _OF_ALL_PIXELS = ("segmentation", "crf", "cam", "aux_cam")
 _KINDS = (*_OF_ALL_PIXELS, "pseudo_labels")
+_ERRORS = {"boundary", "trimap", "calibration"}  # fsr.inference.error_counts.ErrorCounts, which needs torch
 
 
 class _Named(TypedDict):
@@ -29,6 +30,8 @@ class ImageRecord(_Named, total=False):
     """In its ground truth or its prediction; background left out."""
     counts: dict[str, Any]
     """By kind of scores, index and count of each entry that is not 0, in turns. Only with ground truth."""
+    errors: dict[str, dict[str, Any]]
+    """By kind of labels and name of ErrorCounts, in the same way; lines of version 0.1.0 have none."""
 
 
 class _Line(ImageRecord, total=False):
@@ -62,18 +65,26 @@ def record_of(line: bytes, place: str) -> ImageRecord:
     whole = {pixels[kind] for kind in _OF_ALL_PIXELS if kind in pixels}
     if len(whole) > 1 or pixels.get("pseudo_labels", 0) > max(whole, default=0):
         raise DamagedError(f"{place} is damaged: its counts are of different numbers of pixels, {pixels}")
+    for kind, errors in found.get("errors", {}).items():
+        wrong = {name for name, pairs in errors.items() if {_pixels(kind, pairs, place, name)} != whole}
+        if wrong or errors.keys() != _ERRORS:
+            raise DamagedError(f"{place} is damaged: its errors of {kind} are not those of the pixels of its counts")
     return found
 
 
-def _pixels(kind: str, pairs: Any, place: str) -> int:
+def _pixels(kind: str, pairs: Any, place: str, name: str = "") -> int:
     """How many pixels were counted. Raises DamagedError for counts that cannot be."""
     if kind not in _KINDS or not isinstance(pairs, list) or len(pairs) % 2 or {*map(type, pairs)} - {int}:
         raise DamagedError(f"{place} is damaged: counts of {kind} must be pairs of whole numbers")
     index, count = pairs[::2], pairs[1::2]
+    possible = all(n > 0 for n in count)
     rising = all(before < after for before, after in zip([-1, *index], index, strict=False))
-    if not rising or any(n < 1 for n in count) or sum(count) > MOST_PIXELS:
+    if name == "calibration":  # each third entry sums confidences
+        count = [n for at, n in zip(index, count, strict=True) if at % 3 < 2]
+    pixels = sum(count)
+    if not (rising and possible) or pixels > MOST_PIXELS:
         raise DamagedError(f"{place} is damaged: counts of {kind} cannot be of an image")
-    return sum(count)
+    return pixels
 
 
 def _text(value: Any) -> bytes:

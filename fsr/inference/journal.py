@@ -41,6 +41,8 @@ class Results:
         self.scores_file = self.folder / "scores.json"
         self.table_file = self.folder / "scores.csv"
         self.cam_quality_file = self.folder / "cam_quality.json"
+        self.errors_file = self.folder / "errors.json"
+        self.confusion_file = self.folder / "confusion.csv"
         self.report_file = self.folder / "report.html"  # with another's results beside it: comparison_file
         self.archive_file = self.folder / "VOC2012_comp6_test_cls.tar.gz"
 

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsr.calibration import confidence_of
 from fsr.crf import crf_pseudo_label, dense_crf_batch
 from fsr.data.images import IGNORED
 from fsr.inference.cam_maps import small_cams
 from fsr.inference.config import InferConfig, Thresholds
+from fsr.inference.error_counts import ErrorCounter
 from fsr.inference.multi_scale import MultiScale
-from fsr.metrics import CamScores, ConfusionMatrix
+from fsr.metrics import CamScores, ConfusionMatrix, counted_by_image
 from fsr.pictures import heat, overlay, pixels_of
 from fsr.refine import refined_pseudo_label
 
@@ -23,6 +25,7 @@ class Answers(NamedTuple):
 
     labels: dict[str, Tensor]  # kind of labels: uint8 [B, H, W]
     counts: dict[str, Tensor]  # kind of scores: int32 [B, entries of its counts]; empty without ground truth
+    errors: dict[str, dict[str, Tensor]]  # kind of labels and ErrorCounts: [B, entries]; empty without ground truth
     overlays: Tensor | None  # uint8 [B, H, W, 3]; None unless they are saved
     classes: list[Tensor]  # [P_i] class ids of image i from 1
     cam_maps: list[Tensor]  # an image: uint8 [2, P_i, h, w], its top and aux CAMs, small
@@ -48,28 +51,41 @@ class Postprocessor:
         """Knows the entries of the counts of CAMs."""
         return CamScores(self.num_classes, self.thresholds.background)
 
+    @cached_property
+    def count_errors(self) -> ErrorCounter:
+        """Counts what else is told of errors."""
+        return ErrorCounter(self.num_classes)
+
     @torch.no_grad()
     def __call__(self, seen: MultiScale, pictures: Tensor, ground_truth: Tensor | None) -> Answers:
         """The answers for 8-bit pictures [B, 3, H, W] with their ground truth [B, H, W]."""
         config = self.config
-        labels = {"segmentation": seen.logits.max(dim=1).indices.byte()}
+        highest = seen.logits.max(dim=1)
+        labels = {"segmentation": highest.indices.byte()}
         if config.crf:
-            labels["crf"] = _crf_labels(pictures, seen.logits)
+            sharpest = _after_crf(pictures, seen.logits)
+            labels["crf"] = sharpest.indices
         if config.pseudo_labels != "none":
             images = zip(pictures, seen.cams, seen.classes, strict=True)
             labels["pseudo_labels"] = torch.stack([self._pseudo_label(*image) for image in images])
         counts: dict[str, Tensor] = {}
+        errors: dict[str, dict[str, Tensor]] = {}
         if ground_truth is not None:
             strongest = {"cam": _strongest(seen.cams, seen.classes), "aux_cam": _strongest(seen.aux_cams, seen.classes)}
             entries = {kind: self.matrix.entries(label, ground_truth) for kind, label in labels.items()}
-            counts = {kind: _counted(entry, self.matrix.counts) for kind, entry in entries.items()}
+            counts = {kind: counted_by_image(entry, self.matrix.counts) for kind, entry in entries.items()}
             for kind, cam in strongest.items():
-                counts[kind] = _counted(self.cam_scores.entries(*cam, ground_truth), self.cam_scores.counts)
+                counts[kind] = counted_by_image(self.cam_scores.entries(*cam, ground_truth), self.cam_scores.counts)
+            confidence = {"segmentation": confidence_of(seen.logits, highest.values)}
+            if config.crf:
+                confidence["crf"] = sharpest.values
+            errors = self.count_errors(labels, entries, confidence, ground_truth)
         shown, final = pictures / 255, labels["crf" if config.crf else "segmentation"]
         heats = zip(shown, seen.cams, strict=True) if config.save_cam else ()
         return Answers(
             labels,
             counts,
+            errors,
             pixels_of(overlay(shown, final)) if config.save_overlays else None,
             seen.classes,
             list(map(small_cams, seen.cams, seen.aux_cams)),
@@ -91,11 +107,19 @@ class Postprocessor:
         return ids.byte()[places]
 
 
-def _crf_labels(pictures: Tensor, logits: Tensor) -> Tensor:
-    """Label maps uint8 [B, H, W] after the dense CRF. A GPU takes a batch at once, a core image after image."""
+class _Sharpest(NamedTuple):
+    """Of each pixel the largest marginal of the dense CRF."""
+
+    values: Tensor  # float32 [B, H, W]
+    indices: Tensor  # its class, uint8 [B, H, W]
+
+
+def _after_crf(pictures: Tensor, logits: Tensor) -> _Sharpest:
+    """The dense CRF of the softmax of logits. A GPU takes a batch at once, a core image after image."""
     size = len(pictures) if logits.is_cuda else 1
     parts = zip(torch.split(pictures, size), torch.split(logits, size), strict=True)
-    return torch.cat([dense_crf_batch(part, of.softmax(1)).max(dim=1).indices.byte() for part, of in parts])
+    largest = [dense_crf_batch(part, of.softmax(1)).max(dim=1) for part, of in parts]
+    return _Sharpest(torch.cat([of.values for of in largest]), torch.cat([of.indices.byte() for of in largest]))
 
 
 def _strongest(cams: list[Tensor], classes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -108,11 +132,3 @@ def _strongest(cams: list[Tensor], classes: list[Tensor]) -> tuple[Tensor, Tenso
         values.append(value)
         best.append(ids[place])
     return torch.stack(values), torch.stack(best)
-
-
-def _counted(entries: Tensor, counts: Tensor) -> Tensor:
-    """How often each image [B, H, W] of entries has each number of `counts`, int32 [B, …]; unlike torch.bincount on a
-    GPU it makes no host wait."""
-    entries = entries.flatten(1)
-    sums = torch.zeros(len(entries), counts.numel() + 1, dtype=torch.int32, device=entries.device)
-    return sums.scatter_add_(1, entries, sums.new_ones(1).expand_as(entries))[:, :-1]

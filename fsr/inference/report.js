@@ -181,7 +181,8 @@ if (matrices.length) {
   for (const item of all("[data-entry]")) {
     const button = make("button", { type: "button" }, item.textContent);
     const side = letters.indexOf(item.dataset.side);
-    button.onclick = () => choose({ side, title: Object.keys(report.confusion[side])[0], entry: Number(item.dataset.entry) });
+    const { title, entry } = item.dataset;
+    button.onclick = () => choose({ side, title, entry: Number(entry) });
     item.replaceWith(button);
   }
 }

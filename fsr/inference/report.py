@@ -3,17 +3,19 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fsr.breakdown import largest_confusions
 from fsr.data.images import IGNORED
 from fsr.data.palette import voc_palette
 from fsr.files import atomic_file
 from fsr.inference.tiles import Strip
+from fsr.inference.totals import other_mious
 
 TEMPLATE = Path(__file__).with_name("report.html")
 # Every text is escaped. What the page does in a browser it does with what stands in it: nothing is loaded.
@@ -24,7 +26,6 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_LARGEST_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Side:
     cam_quality: dict[str, dict[str, Any]]
     confusion: dict[str, list[list[int]]]
     """By title of a kind of labels, pixels by ground truth (row) and prediction (column)."""
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By title of a kind of labels, what errors.json tells; empty without ground truth."""
+    examples: dict[str, dict[int, int]] = field(default_factory=dict)
+    """By title of a kind of labels and entry of its confusion matrix, which image of the gallery has most such
+    pixels."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def write_report(
     `columns` are the titles of strips, in order. `gallery` in its order is taken image by image, so no more than one
     needs to be in memory; `images` is the number of images in the set, of which the gallery may be a part.
     """
-    by_class = [score["iou"] for side in sides for score in side.scores.values()]
+    scores = [score for side in sides for score in side.scores.values()]
+    by_class = [score["iou"] for score in scores]
     kinds = ("precision", "recall", "false_positive", "false_negative")
     by_class += [quality[kind] for side in sides for quality in side.cam_quality.values() for kind in kinds]
     assert all(len(values) == len(class_names) for values in by_class), "lists by class must be as long as class_names"
@@ -126,6 +133,7 @@ def write_report(
         gallery=noted(),
         images=images,
         largest_confusions=[largest_confusions(next(iter(side.confusion.values()), [])) for side in sides],
+        other_mious=[(title, name) for name, title in other_mious(scores).items()],
         percent=percent,
         base64=base64,
         data=data,
@@ -143,15 +151,3 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 def base64(content: bytes) -> str:
     """As data URLs have it."""
     return b64encode(content).decode()
-
-
-def largest_confusions(matrix: list[list[int]]) -> list[tuple[int, int, float]]:
-    """Class of the ground truth, class of the prediction, share of the former's pixels: where that is largest."""
-    sums = [sum(row) or 1 for row in matrix]
-    pairs = [
-        (true, said, pixels / sums[true])
-        for true, row in enumerate(matrix)
-        for said, pixels in enumerate(row)
-        if pixels and true != said
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:_LARGEST_CONFUSIONS]

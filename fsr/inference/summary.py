@@ -40,6 +40,8 @@ def summarise(
     write_json(results.scores_file, facts | {"scores": scores})
     if scores:
         write_json(results.cam_quality_file, facts | quality)
+        write_json(results.errors_file, {"class_names": source.class_names, "errors": totals.error_scores()})
+        write_atomically(results.confusion_file, totals.confusion_csv(source.class_names).encode())
         write_atomically(results.table_file, as_csv(scores, source.class_names).encode())
         console().print(as_table(scores, source.class_names))
     if config.report:
@@ -51,6 +53,11 @@ def summarise(
         print(f"comparison: {write_comparison(config, source, answered, answered_images(*beside, briefly=True))}")
     if config.dataset != "coco" and not source.has_ground_truth(config.infer_set):
         pack_for_server(config, results, totals, names)
+    if scores and totals.errors.uncounted:
+        print(
+            f"{totals.errors.uncounted} images were answered by an earlier version, which counted nothing near "
+            f"boundaries and no confidence: {results.errors_file} lacks these; another --output_folder has them"
+        )
     if totals.skipped:
         print(f"{len(totals.skipped)} of {totals.images} images could not be read and are in no score:")
         for reason in totals.skipped.values():

@@ -5,14 +5,15 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from rich.table import Table
+from torch import Tensor
 
 from fsr.csv_cells import cell
 from fsr.errors import UserError
+from fsr.inference.error_counts import ErrorTotals, add_pairs
 from fsr.inference.image_record import ImageRecord
 from fsr.metrics import CamScores, ConfusionMatrix
-from fsr.quality import cam_quality, label_quality, region_errors
+from fsr.quality import cam_quality, label_quality, miou_conventions, region_errors
 
 TITLES = {
     "segmentation": "segmentation",
@@ -20,6 +21,11 @@ TITLES = {
     "cam": "CAM",
     "aux_cam": "aux CAM",
     "pseudo_labels": "pseudo labels",
+}
+
+OTHER_MIOUS = {
+    "miou_predicted_too": "mIoU, classes only predicted as 0",
+    "miou_unlabelled_missed": "mIoU, pixels without a label as misses",
 }
 
 
@@ -31,6 +37,7 @@ class Totals:
         self.images = 0
         self.skipped: dict[str, str] = {}  # name and reason
         self.kinds: dict[str, ConfusionMatrix | CamScores] = {}
+        self.errors = ErrorTotals(num_classes)
 
     def add(self, records: Iterable[ImageRecord]) -> "Totals":
         """Count these images; each must come once. Raises UserError for counts of more classes than there are."""
@@ -38,15 +45,18 @@ class Totals:
             self.images += 1
             if "skipped" in record:
                 self.skipped[record["name"]] = record["skipped"]
-            for kind, pairs in record.get("counts", {}).items():
-                index, count = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
-                counts = self._of(kind).counts.view(-1)
-                if len(index) and int(index.max()) >= len(counts):
-                    raise UserError(
-                        f"the record of image {record['name']} counts pixels of more than {self.num_classes} classes; "
-                        "its results are of another data set"
-                    )
-                counts.index_add_(0, index, count)
+            found = record.get("counts", {})
+            try:
+                for kind, pairs in found.items():
+                    add_pairs(self._of(kind).counts, pairs)
+                if found:
+                    confusion = {kind: self.confusion(kind, pairs) for kind, pairs in found.items()}
+                    self.errors.add(confusion, record.get("errors", {}))
+            except IndexError:
+                raise UserError(
+                    f"the record of image {record['name']} counts pixels of more than {self.num_classes} classes; "
+                    "its results are of another data set"
+                ) from None
         return self
 
     def _of(self, kind: str) -> ConfusionMatrix | CamScores:
@@ -77,8 +87,37 @@ class Totals:
         return matrix
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """mIoU, pixel accuracy and IoU by class of each kind of labels, as fractions. Empty without ground truth."""
-        return {kind: label_quality(self.matrix(kind)) for kind in TITLES if kind in self.kinds}
+        """mIoU (as others count it, too), pixel accuracy and IoU by class of each kind of labels, as fractions.
+
+        Empty without ground truth.
+        """
+        return {
+            kind: label_quality(self.matrix(kind)) | miou_conventions(self.matrix(kind), self.unlabelled(kind))
+            for kind in TITLES
+            if kind in self.kinds
+        }
+
+    def unlabelled(self, kind: str) -> Tensor:
+        """Pixels of each class of the ground truth that these labels leave open (255), [C]."""
+        return self.matrix("segmentation").counts.sum(1) - self.matrix(kind).counts.sum(1)
+
+    def error_scores(self) -> dict[str, dict[str, Any]]:
+        """What is known of the errors of each kind of labels. Empty without ground truth."""
+        return {kind: self.errors.of(kind, self.matrix(kind)) for kind in TITLES if kind in self.kinds}
+
+    def confusion_csv(self, class_names: tuple[str, ...]) -> str:
+        """The confusion matrix of each kind of labels: a line a class of the ground truth, its pixels by prediction.
+
+        The last column is of pixels without a label.
+        """
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(["labels", "ground truth", *map(cell, class_names), "no label"])
+        for kind in TITLES:
+            if kind in self.kinds:
+                rows = zip(class_names, self.matrix(kind).counts.tolist(), self.unlabelled(kind).tolist(), strict=True)
+                lines.writerows([kind, cell(name), *pixels, left_out] for name, pixels, left_out in rows)
+        return text.getvalue()
 
     def cam_quality(self) -> dict[str, dict[str, Any]]:
         """How well CAMs and pseudo labels cover the objects: mIoU over background thresholds, and their errors."""
@@ -122,5 +161,13 @@ def as_table(scores: dict[str, dict[str, Any]], class_names: tuple[str, ...]) ->
         table.add_row(name, *(percent(score["iou"][class_id]) for score in scores.values()))
     table.add_section()
     table.add_row("mIoU", *(percent(score["miou"]) for score in scores.values()), style="bold")
+    for name, title in other_mious(scores.values()).items():
+        table.add_row(title, *(percent(score[name]) for score in scores.values()))
     table.add_row("pixel accuracy", *(percent(score["pixel_accuracy"]) for score in scores.values()))
     return table
+
+
+def other_mious(scores: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Names and titles of those ways to count mIoU by which some of the scores would be another one."""
+    differs = {name for score in scores for name in OTHER_MIOUS if score.get(name, score["miou"]) != score["miou"]}
+    return {name: title for name, title in OTHER_MIOUS.items() if name in differs}
