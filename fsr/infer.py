@@ -67,7 +67,7 @@ class Inference:
         self.config = config
         self.source = open_images(config)
         self.results = Results(config.results_folder)
-        self.settings = identity(config)
+        self.settings = config.identity(fingerprint(config.checkpoint))
         self.results.check(self.settings)
         self.items = self.source.items(config.infer_set)
         left_out = self.source.left_out(config.infer_set)
@@ -169,15 +169,6 @@ def open_images(config: InferConfig) -> Source:
     """The data set. Raises UserError if it is not there."""
     classes = config.num_classes or PRESETS[config.dataset]().num_classes
     return open_source(config.dataset, config.data_folder, config.list_folder, classes)
-
-
-def identity(config: InferConfig) -> dict[str, Any]:
-    """The settings that the results depend on. Results of another identity are not resumed."""
-    here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
-    how = ("batch_size", "workers", "threads", "postprocess")
-    later = ("report", "report_images", "compare", "skip_bad", "checkpoint")
-    chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *how, *later)}
-    return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
 
 
 def readable(

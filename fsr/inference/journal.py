@@ -1,5 +1,6 @@
 """The folder of an inference: every path in it, and the journals of the images that are done."""
 
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -7,11 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
@@ -20,8 +23,13 @@ from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
 # Folders of an image's files.
-KINDS = ("segmentation", "crf", "pseudo_labels", "cam_maps", "overlays", "cam", "logits")
+KINDS = (
+    *("segmentation", "crf", "single_scale", "gated", "pseudo_labels"),
+    *("cam_maps", "overlays", "cam", "logits"),
+)
 _LONGEST_LINE = 1 << 24
+# What a setting was before there was a choice.
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(InferConfig) if field.default is not MISSING}
 
 
 class Settings(TypedDict):
@@ -77,13 +85,12 @@ class Results:
                     "choose another --output_folder"
                 )
             return
-        before = self.made()["settings"]
-        now = json.loads(json.dumps(settings))
-        changed = [name for name in now if before.get(name) != now[name]]
+        before, now = self.made()["settings"], json.loads(json.dumps(settings))
+        changed = [name for name in now if before.get(name, _DEFAULTS.get(name)) != now[name]]
         if changed:
             name = changed[0]
             raise UserError(
-                f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
+                f"{self.folder} holds results with {name} {before.get(name, _DEFAULTS.get(name))}, not {now[name]}; "
                 "choose another --output_folder or the same settings"
             )
 
