@@ -24,12 +24,10 @@ import torch
 
 from fsr.bounded_map import bounded_map
 from fsr.checkpoint import load_trained
-from fsr.config import PRESETS
 from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.names import shown
-from fsr.data.source import Source, open_source
 from fsr.data.transforms import levels
 from fsr.distributed import own_number
 from fsr.errors import LoaderError, UserError, reports_user_errors
@@ -38,6 +36,7 @@ from fsr.heartbeat import HEARTBEAT
 from fsr.inference.answered import check_comparable
 from fsr.inference.config import InferConfig, Thresholds, parse
 from fsr.inference.finisher import Finished
+from fsr.inference.images import open_images
 from fsr.inference.journal import DoneImages, Journal, Results, fingerprint
 from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
@@ -163,12 +162,6 @@ class Inference:
         finally:
             journal.close()
         return not stopped
-
-
-def open_images(config: InferConfig) -> Source:
-    """The data set. Raises UserError if it is not there."""
-    classes = config.num_classes or PRESETS[config.dataset]().num_classes
-    return open_source(config.dataset, config.data_folder, config.list_folder, classes)
 
 
 def readable(

@@ -39,6 +39,14 @@ class Settings(TypedDict):
     provenance: dict[str, Any]
 
 
+class Scored(TypedDict):
+    """What scores.json says of the images."""
+
+    images: int
+    skipped: dict[str, str]
+    """Name and reason."""
+
+
 class Results:
     """The files of an inference. An image is done once its record is in the journal, written after all its files."""
 
@@ -104,6 +112,14 @@ class Results:
                 if not self.settings_file.exists():
                     write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
         self.check(settings)
+
+    def scored(self, images: int) -> bool:
+        """Whether the scores of so many images are written, none of which was skipped."""
+        try:
+            told = read_json(self.scores_file, Scored, newer=True)
+        except (FileNotFoundError, DamagedError):  # what is damaged is written anew
+            return False
+        return told["images"] == images and not told["skipped"]
 
     def made(self) -> Settings:
         """How the results were made. Raises DamagedError."""
