@@ -48,6 +48,9 @@ from launch.worker.rendezvous import Rendezvous
 
 TABLE = Path(__file__).resolve().parent.parent / "analysis" / "evaluation.py"
 LOOK_EVERY_S = 2.0
+BY_THEMSELVES = (
+    "the jobs work on by themselves (scancel ends them); the same command waits for them and shows the table"
+)
 
 
 @reports_user_errors
@@ -59,12 +62,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def evaluate(options: Options) -> ExitCode:
     """Do what is missing of the evaluation, and show its table."""
+    console = new_console()
+    study = StudyFolder.in_runs(options.runs, options.study)
+    folder = EvaluationFolder(options.output_folder.resolve()) if options.output_folder else EvaluationFolder.of(study)
+    inferences = planned(options, study, folder, console)
+    resources = one_gpu_a_worker(options.resolved(), inferences[0])
+    check_rights(folder)
+    missing = unfinished(inferences)
+    say(console, f"{len(inferences)} inferences, {len(inferences) - len(missing)} of them done")
+    on_slurm = bool(missing) and resources.cluster == "slurm"
+    with StopRequest() as stop:
+        try:
+            if on_slurm:
+                infer_on_slurm(missing, folder, options, resources, console)
+                if not options.detach:
+                    queue = Queue(folder, on_slurm=True)
+                    wait_for(inferences, lambda: stop.signals > 0 or queue.nobody_works(), console)
+                if options.detach or stop.signals:
+                    say(console, BY_THEMSELVES)
+                    return ExitCode.INTERRUPTED if stop.signals else ExitCode.DONE
+                raise_mistakes(folder)
+            elif missing:
+                infer_here(missing, folder, stop)
+        finally:  # also where a mistake is about to be told: it may be of one checkpoint alone
+            left = sum(not is_finished(config) for config in inferences)
+            if left < len(inferences) and not stop.signals and not (on_slurm and options.detach):
+                show_table(options, folder)
+    if left:
+        say(console, f"{left} of {len(inferences)} inferences are not done; the same command resumes them")
+    return ExitCode.INTERRUPTED if stop.signals else ExitCode.INCOMPLETE if left else ExitCode.DONE
+
+
+def planned(options: Options, study: StudyFolder, folder: EvaluationFolder, console: Console) -> list[InferConfig]:
+    """The inferences that the options ask for. Raises UserError where there are none."""
     if options.best is not None and options.trials:
         raise UserError("--best and --trials both choose checkpoints; give only one of them")
-    study, console = StudyFolder.in_runs(options.runs, options.study), new_console()
-    folder = EvaluationFolder.of(study)
-    if options.output_folder is not None:
-        folder = EvaluationFolder(options.output_folder.resolve())
     with naming_repair(study):
         trials = load_launched(study).get_trials(deepcopy=False)
         base = study.definition()["base"]
@@ -72,6 +104,7 @@ def evaluate(options: Options) -> ExitCode:
     checkpoints, notes = checkpoints_of(study, numbers, options.trials)
     for note in notes:
         say(console, f"note: {note}")
+    say(console, f"study {study.name}, checkpoints of trials {', '.join(map(str, checkpoints))}")
     common = InferConfig(
         dataset=base["dataset"],
         checkpoint=next(iter(checkpoints.values())),
@@ -87,26 +120,7 @@ def evaluate(options: Options) -> ExitCode:
         threads=options.threads,
         shards=options.shards,
     )
-    resources = one_gpu_a_worker(options.resolved(), common)
-    inferences = inferences_of(checkpoints, folder, common, options.infer_set, options.weights)
-    check_rights(folder)
-    missing = unfinished(inferences)
-    what = f"{len(checkpoints)} checkpoints of study {study.name}, trials {', '.join(map(str, checkpoints))}"
-    say(console, f"{what}: {len(inferences)} inferences, {len(inferences) - len(missing)} of them done")
-    with StopRequest() as stop:
-        if not missing:
-            pass
-        elif resources.cluster != "slurm":
-            infer_here(missing, folder, stop)
-        elif not infer_on_slurm(missing, folder, options, resources, stop, console):
-            return ExitCode.DONE  # others work on it
-        left = sum(not is_finished(config) for config in inferences)
-        if left:
-            say(console, f"{left} of {len(inferences)} inferences are not done; the same command resumes them")
-        if stop.signals:
-            return ExitCode.INTERRUPTED
-    show_table(options, folder)
-    return ExitCode.INCOMPLETE if left else ExitCode.DONE
+    return inferences_of(checkpoints, folder, common, options.infer_set, options.weights)
 
 
 def infer_here(inferences: Sequence[InferConfig], folder: EvaluationFolder, stop: StopRequest) -> None:
@@ -122,10 +136,9 @@ def infer_on_slurm(
     folder: EvaluationFolder,
     options: Options,
     resources: Resources,
-    stop: StopRequest,
     console: Console,
-) -> bool:
-    """Submit the workers that are missing, and wait until they are done; False if nobody is to wait for them."""
+) -> None:
+    """Submit the workers that are missing for these."""
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")
     folder.stop_file.unlink(missing_ok=True)
@@ -145,17 +158,6 @@ def infer_on_slurm(
     if not ids and not submission.live:
         raise UserError(NOTHING_SUBMITTED)
     say(console, f"logs of the workers: {relative(folder.slurm)}")
-    again = "the jobs work on by themselves (scancel ends them); the same command waits for them and shows the table"
-    if options.detach:
-        say(console, again)
-        return False
-    queue = Queue(folder, on_slurm=True)
-    wait_for(inferences, lambda: stop.signals > 0 or queue.nobody_works(), console)
-    if stop.signals:
-        say(console, again)
-    else:
-        raise_mistakes(folder)
-    return True
 
 
 def wait_for(inferences: Sequence[InferConfig], ended: Callable[[], bool], console: Console) -> None:

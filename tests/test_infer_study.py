@@ -243,7 +243,7 @@ def test_killed_in_the_middle_it_goes_on_and_comes_to_the_same(study, small_data
     lines = [line for file in folder.glob("trial_*/*/images/*.jsonl") for line in file.read_text().splitlines()]
     assert len(lines) == 2 * (IMAGES + len(names_of(small_data, "val")))
     answer = subprocess.run(command(study, *words), capture_output=True, text=True)
-    assert "4 inferences, 4 of them done" in answer.stdout and "study smoke: mIoU in %" in answer.stdout
+    assert "\n4 inferences, 4 of them done\n" in answer.stdout and "study smoke: mIoU in %" in answer.stdout
 
 
 @pytest.mark.slow
