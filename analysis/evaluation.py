@@ -117,7 +117,7 @@ def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def tell(found: Evaluation, study: str, dataset: str) -> None:
+def tell(found: Evaluation, study: str, runs: Path, dataset: str) -> None:
     """Print the table, what is missing from it, and the published numbers."""
     out, table = console(), found.table
     if table.means:
@@ -126,7 +126,7 @@ def tell(found: Evaluation, study: str, dataset: str) -> None:
         title = "differences from trial 0, seed by seed, ± 95 % for all settings of a column at once"
         out.print(drawn(title, table.columns, table.differences))
     elif table.means:
-        again = next_command("infer", "--study", study, "--repeats")
+        again = next_command("infer", *study_words(study, runs), "--repeats")
         print(f"no differences from trial 0: no other setting shares fresh seeds with it here (repeats: {again})")
     for group, rows in published().groupby("group", sort=False):
         out.print(drawn_published(f"published: {group}; mIoU in %, multi-scale + CRF", rows))
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_folder(out, "--out")
     dataset = definition_of(folder)["base"]["dataset"]
     write_files(out, options.study, dataset, found)
-    tell(found, options.study, dataset)
+    tell(found, options.study, options.runs, dataset)
     print(f"wrote table.csv, checkpoints.csv and table.json in {out}")
 
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import optuna
@@ -25,6 +26,7 @@ from rich.console import Console
 from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
+from fsr.files import open_file
 from fsr.inference.config import InferConfig
 from fsr.next_command import next_command, study_words
 from launch.infer_options import one_gpu_a_worker
@@ -124,11 +126,14 @@ def planned(options: Options, study: StudyFolder, folder: EvaluationFolder, cons
 
 
 def infer_here(inferences: Sequence[InferConfig], folder: EvaluationFolder, stop: StopRequest) -> None:
-    """Infer in this process; another one with the same command takes other shards meanwhile."""
+    """Infer in this process; another one with the same command takes other shards meanwhile.
+
+    What each inference prints, among it its table by class, goes to a log.
+    """
     leave_job()
-    InferenceWorker(inferences=tuple(inferences), folder=folder).work(
-        stop, LocalEnvironment(), Rendezvous(folder.locks)
-    )
+    with open_file(folder.local_log, "a") as log, redirect_stdout(log):
+        worker = InferenceWorker(inferences=tuple(inferences), folder=folder)
+        worker.work(stop, LocalEnvironment(), Rendezvous(folder.locks))
 
 
 def infer_on_slurm(

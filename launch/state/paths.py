@@ -255,6 +255,11 @@ class EvaluationFolder(LaunchFolder):
         """Where it is by default."""
         return cls(study.folder / "evaluation")
 
+    @property
+    def local_log(self) -> Path:
+        """What inferences in the command's own process print."""
+        return self.folder / "local.log"
+
     def results(self, number: int, infer_set: str, weights: str) -> Path:
         """The results folder of a trial's student or teacher on a list of images."""
         return self.folder / f"trial_{number:04d}" / f"{infer_set}_{weights}"
