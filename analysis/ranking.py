@@ -29,6 +29,7 @@ def ranking(tables: Tables, study: str, score: str = SEG_MIOU) -> pd.DataFrame:
     )
     repeats = trials[trials["setting"] != trials["trial"]]
     seeds = {setting: rows.set_index("seed")[score].dropna() for setting, rows in repeats.groupby("setting")}
+    seeds = {setting: values for setting, values in seeds.items() if len(values)}
     base = seeds.get(0, pd.Series(dtype=float))
     compared = max(1, sum(setting != 0 for setting in seeds))
     names = parameters(search)

@@ -24,12 +24,10 @@ import torch
 
 from fsr.bounded_map import bounded_map
 from fsr.checkpoint import load_trained
-from fsr.config import PRESETS
 from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.names import shown
-from fsr.data.source import Source, open_source
 from fsr.data.transforms import levels
 from fsr.distributed import own_number
 from fsr.errors import LoaderError, UserError, reports_user_errors
@@ -38,6 +36,7 @@ from fsr.heartbeat import HEARTBEAT
 from fsr.inference.answered import check_comparable
 from fsr.inference.config import InferConfig, Thresholds, parse
 from fsr.inference.finisher import Finished
+from fsr.inference.images import open_images
 from fsr.inference.journal import DoneImages, Journal, Results, fingerprint
 from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
@@ -67,7 +66,7 @@ class Inference:
         self.config = config
         self.source = open_images(config)
         self.results = Results(config.results_folder)
-        self.settings = identity(config)
+        self.settings = config.identity(fingerprint(config.checkpoint))
         self.results.check(self.settings)
         self.items = self.source.items(config.infer_set)
         left_out = self.source.left_out(config.infer_set)
@@ -163,21 +162,6 @@ class Inference:
         finally:
             journal.close()
         return not stopped
-
-
-def open_images(config: InferConfig) -> Source:
-    """The data set. Raises UserError if it is not there."""
-    classes = config.num_classes or PRESETS[config.dataset]().num_classes
-    return open_source(config.dataset, config.data_folder, config.list_folder, classes)
-
-
-def identity(config: InferConfig) -> dict[str, Any]:
-    """The settings that the results depend on. Results of another identity are not resumed."""
-    here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
-    how = ("batch_size", "workers", "threads", "postprocess")
-    later = ("report", "report_images", "compare", "skip_bad", "checkpoint")
-    chosen = {name: value for name, value in config.to_json().items() if name not in (*here, *how, *later)}
-    return chosen | {"checkpoint_sha256": fingerprint(config.checkpoint)}
 
 
 def readable(

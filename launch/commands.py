@@ -6,6 +6,8 @@ import sys
 COMMANDS = {
     "Studies": {
         "sweep": ("launch.sweep", "run a study: all trials, on Slurm or on this machine"),
+        "infer --study": ("launch.infer_study", "scores of its checkpoints, on Slurm or on this machine"),
+        "table": ("analysis.evaluation", "these scores as a paper's table, published ones beside them"),
         "status": ("launch.status", "how far a study is"),
         "report": ("analysis.report", "one page of a study"),
         "board": ("analysis.board", "a study's curves and pictures in TensorBoard"),
@@ -38,8 +40,11 @@ def main() -> None:
     """Run the command that the first word names, with the other words."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in MODULES:
+        module = MODULES[name]
+        if any(word.partition("=")[0] == "--study" for word in sys.argv[2:]):
+            module = MODULES.get(f"{name} --study", module)
         sys.argv[:2] = [f"{sys.argv[0]} {name}"]
-        runpy.run_module(MODULES[name], run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         return
     from fsr.errors import reports_user_errors
 

@@ -9,9 +9,9 @@ if __name__ == "__main__":
 
     beginning.begin("submit-infer")
     from fsr.command import help_first
-    from launch.infer_options import parse
+    from launch import infer_options, infer_study_options
 
-    help_first(parse)
+    help_first((infer_study_options if infer_study_options.names_a_study(sys.argv[1:]) else infer_options).parse)
 
 import sys
 from dataclasses import replace
@@ -20,7 +20,9 @@ from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.inference.config import InferConfig
-from launch.infer_options import Options, parse
+from launch import infer_study
+from launch.infer_options import Options, one_gpu_a_worker, parse
+from launch.infer_study_options import names_a_study
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
 from launch.state.paths import ResultsFolder
 from launch.state.rights import check_rights
@@ -32,8 +34,12 @@ from launch.worker.job_spec import JobSpec
 
 @reports_user_errors
 def main(arguments: list[str] | None = None) -> None:
-    """Flags of `fsr infer`, and those that say where (`--cluster --parallel --partition --time_limit …`)."""
-    config, asked = parse(sys.argv[1:] if arguments is None else arguments)
+    """Flags of `fsr infer`, and those that say where (`--cluster --parallel --partition --time_limit …`); with --study
+    those of the inference of a study's checkpoints."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if names_a_study(arguments):
+        infer_study.main(arguments)
+    config, asked = parse(arguments)
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
         with StopRequest() as stop:
@@ -65,18 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def resources_for(asked: Options, config: InferConfig) -> Options:
-    """What a worker gets: one GPU, none for the synthetic set. Raises UserError if more is asked for."""
-    resources = asked.resolved()
-    count = resources.gpu_count
-    gpus = count if count is not None else 0 if config.dataset == "synthetic" else 1
-    if gpus > 1 or resources.nodes > 1:
-        raise UserError(
-            f"--gpus must be 0 or 1 and --nodes 1, as each worker infers alone (more of them: --parallel), "
-            f"got {gpus} and {resources.nodes}"
-        )
+    """What a worker gets. Raises UserError for what it cannot get, and for a shard, which the workers choose."""
+    resources = one_gpu_a_worker(asked.resolved(), config)
     if config.shard:
         raise UserError(f"--shard is chosen by the workers, got {config.shard}; --shards says how many there are")
-    return resources if count is not None else replace(resources, gpus=gpus)
+    return resources
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ SCALES = InferConfig.scales
 SIZES = ((128, 128), (100, 77), (61, 90), (128, 128), (100, 77))  # width, height; some are no multiple of the patch
 
 
-def save_checkpoint(file: Path, config: TrainConfig) -> Path:
+def save_checkpoint(file: Path, config: TrainConfig, seed: int = 7) -> Path:
     """A best.pt of a network whose weights were drawn."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     networks = {"student": Network(config), "teacher": Network(config)}
     for network in networks.values():
         for parameter in (network.decoder.conv8.weight, network.top_classifier.weight):

@@ -16,9 +16,10 @@ ROOMS = (
     ("launch.study",),  # what a study is: imported by sweeps/ as well
     ("launch.slurm", "launch.show"),
     ("launch.worker",),
-    ("launch.sweep_options", "launch.train_options", "launch.infer_options", "launch.plan", "launch.local_workers"),
+    ("launch.sweep_options", "launch.train_options", "launch.infer_options", "launch.infer_study_options"),
+    ("launch.plan", "launch.local_workers"),
     ("launch.submit", "launch.verify_resume", "launch.lock_probe", "launch.repair"),
-    ("launch.sweep_local", "launch.sweep_slurm"),
+    ("launch.sweep_local", "launch.sweep_slurm", "launch.infer_study"),
     ("launch.sweep", "launch.train", "launch.infer", "launch.status", "launch.doctor"),
 )
 

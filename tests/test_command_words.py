@@ -221,6 +221,7 @@ def test_every_command_begins_under_its_own_name():
         assert (f'"{name}", arguments' in source) or name in (
             "train",
             "infer",
+            "infer --study",
             "submit-train",
             "submit-infer",
             "pretrained",

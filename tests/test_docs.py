@@ -245,6 +245,8 @@ def command(words: list[str]) -> list[Command]:
         if len(words) == 1 or words[1].startswith("--"):
             return []
         name, start = words[1], 1
+    if f"{name} --study" in MODULES and "--study" in flags:
+        name = f"{name} --study"
     if name in ("train", "submit-train"):
         name = " ".join([name, *words[start + 1 :][:1]])
     return [Command(name, flags)]
@@ -263,7 +265,7 @@ def allowed_flags(name: str) -> set[str]:
     command, *preset = name.split()
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        importlib.import_module(MODULES[command]).main([*preset, "--help"])
+        importlib.import_module(MODULES.get(name, MODULES[command])).main([*preset, "--help"])
     flags = re.findall(r"^  (--[a-z]\w+)|(--no-\w+)|also\s+as\s+(--\w+)", shown.getvalue(), re.MULTILINE)
     return {"--help", *(plain(flag) for found in flags for flag in found if flag)}
 

@@ -17,7 +17,18 @@ from launch.commands import MODULES
 from launch.sweep_options import Options
 
 PAGES = [name for name in MODULES if "train" not in name] + ["train voc", "train synthetic", "submit-train coco"]
-AT_ONCE = ("train voc", "infer", "sweep", "submit-train voc", "submit-infer", "export", "gallery", "status", "board")
+AT_ONCE = (
+    "train voc",
+    "infer",
+    "infer --study",
+    "sweep",
+    "submit-train voc",
+    "submit-infer",
+    "export",
+    "gallery",
+    "status",
+    "board",
+)
 CPU_S = 0.5
 
 
@@ -29,7 +40,7 @@ def page(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(columns))
         command, *preset = name.split()
         with pytest.raises(SystemExit) as end:
-            importlib.import_module(MODULES[command]).main([*preset, "--help"])
+            importlib.import_module(MODULES.get(name, MODULES[command])).main([*preset, "--help"])
         assert end.value.code == 0
         return capsys.readouterr().out
 
@@ -103,7 +114,7 @@ def test_a_yes_or_no_has_both_of_its_forms_and_a_flag_one_spelling(page):
 def test_help_is_there_at_once(name):
     command, *preset = name.split()
     started = os.times()
-    words = [sys.executable, "-X", "importtime", "-m", MODULES[command], *preset, "--help"]
+    words = [sys.executable, "-X", "importtime", "-m", MODULES.get(name, MODULES[command]), *preset, "--help"]
     answer = subprocess.run(words, capture_output=True, text=True, check=True)
     ended = os.times()
     assert "torch" not in re.findall(r"\| +(\w+)$", answer.stderr, re.MULTILINE)

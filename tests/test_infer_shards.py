@@ -13,6 +13,7 @@ from fsr.errors import LostGpuError
 from fsr.infer import Inference
 from fsr.inference.config import InferConfig
 from fsr.inference.journal import JournalReader
+from fsr.lock import FileLock
 from fsr.models.network import Network
 from launch.slurm import bad_nodes
 from launch.slurm.environment import LocalEnvironment
@@ -68,7 +69,7 @@ def never():
 
 
 def test_a_worker_opens_the_inference_once_for_all_its_shards(config, count, voc, checkpoint, tmp_path):
-    worker = InferenceWorker(config=config, folder=ResultsFolder(config.results_folder))
+    worker = InferenceWorker(inferences=(config,), folder=ResultsFolder(config.results_folder))
     assert worker.work(never, environment=None, rendezvous=None) is Outcome.DONE
     assert (count["fingerprint"], count["load_file"], count["__init__"], count["summarise"]) == (1, 1, 1, 1)
     journals = sorted(file.name for file in (config.results_folder / "images").iterdir())
@@ -100,19 +101,17 @@ def test_a_stopped_shard_resumes_in_the_same_process(config):
     assert len(names) == len(set(names)) == 24
 
 
-class Taken(ResultsFolder):
-    """A results folder whose shards are all with other workers."""
+class Taken(FileLock):
+    """A lock that another worker holds."""
 
-    def shard_lock(self, shard):
-        return self
-
-    def try_acquire(self):
+    def try_acquire(self, patience_s=0.0):
         return False
 
 
 def test_a_worker_for_whom_no_shard_is_left_opens_nothing(config, monkeypatch):
     monkeypatch.setattr(method, "open_inference", lambda _: pytest.fail("opened for nothing"))
-    worker = InferenceWorker(config=config, folder=Taken(config.results_folder))
+    monkeypatch.setattr(ResultsFolder, "shard_lock", lambda folder, shard: Taken(folder.locks / "taken"))
+    worker = InferenceWorker(inferences=(config,), folder=ResultsFolder(config.results_folder))
     assert worker.work(never, environment=None, rendezvous=None) is Outcome.DONE
 
 
@@ -122,7 +121,7 @@ def test_a_worker_without_its_gpu_marks_the_node_and_leaves_the_shard_to_others(
 
     monkeypatch.setattr(method, "open_inference", open_inference)
     folder = ResultsFolder(config.results_folder)
-    worker = InferenceWorker(config=config, folder=folder)
+    worker = InferenceWorker(inferences=(config,), folder=folder)
     assert worker.work(never, environment=LocalEnvironment(), rendezvous=None) is Outcome.BROKEN
     assert bad_nodes.bad_nodes(folder) == [platform.node()]
     assert folder.shard_lock(0).try_acquire()

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from analysis.again import next_line
+from analysis.evaluation import Evaluation
 from analysis.page.cams import cam_chart, class_chart, threshold_charts
 from analysis.page.chart import Chart, Named
 from analysis.page.curves import learning_chart
@@ -24,12 +25,13 @@ from analysis.page.parallel import parallel_chart
 from analysis.page.parameters import effect_charts, importance_chart
 from analysis.page.rows import SettingRow, TrialRow, costs, setting_rows, trial_rows
 from analysis.page.settings import ranking_charts
+from analysis.published import SETS, published
 from analysis.ranking import by_search, parameters, setting_names
 from analysis.tables import Tables
 from analysis.verdict import Baseline, Verdict, judge, measured
 from fsr.picture_columns import COLUMNS
 from fsr.score_names import title_of
-from launch.state.paths import Definition, StudyFolder
+from launch.state.paths import Definition, EvaluationFolder, StudyFolder
 
 PICTURE_BYTES = 3_500_000  # of all pictures in a page
 
@@ -74,11 +76,14 @@ class Section:
     next: str
     """The command to type next; empty where nothing is left."""
     facts: dict[str, Any]
+    dataset: str
     metric: str
     baseline: str
     trials: list[TrialRow]
     costs: str
     learning: list[Drawn]
+    evaluation: Evaluation
+    """Of its checkpoints; empty where none was inferred."""
     # What follows is of finished trials, and empty where there is none.
     settings: list[SettingRow] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
@@ -104,6 +109,8 @@ def page_of(studies: Sequence[StudyOnPage], tables: Tables) -> str:
         made=time.strftime("%Y-%m-%d %H:%M"),
         studies=[section(study, tables, f"s{number}", budget) for number, study in enumerate(studies)],
         columns=COLUMNS,
+        published=[(group, rows.to_dict("records")) for group, rows in published().groupby("group", sort=False)],
+        published_sets=SETS,
         style=Markup((files / "page.css").read_text()),
         library=Markup(library),
         script=Markup(script),
@@ -137,11 +144,13 @@ def section(study: StudyOnPage, tables: Tables, id: str, budget: int) -> Section
         verdict=verdict,
         next=next_line(study.folder, study.definition, *verdict.next) if verdict.next else "",
         facts=study.facts,
+        dataset=study.definition["base"]["dataset"],
         metric=title_of(metric),
         baseline=baseline.name,
         trials=trial_rows(trials, metric, names),
         costs=costs(trials),
         learning=drawn(learning_chart(tables, name, metric, names)),
+        evaluation=Evaluation.of(tables, name, EvaluationFolder.of(study.folder)),
     )
     ranked = measured(tables, name, metric)
     if ranked.empty:

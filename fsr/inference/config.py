@@ -72,6 +72,12 @@ class InferConfig:
     # Labels
     crf: bool = True
     """Sharpen the segmentation with a dense CRF."""
+    single_scale: bool = False
+    """Label the image at scale 1 without its flip, too, from the same pass: a column of its own in all scores."""
+    class_gating: bool = False
+    """Label by the multi-scale logits without the classes that the classifier rejects, too: a column of its own."""
+    gate_threshold: Annotated[float, Bounds(-1000.0, 1000.0)] = 0.0
+    """Class gating rejects a class whose top logit, of the image at scale 1 without its flip, is at most this."""
     pseudo_labels: Literal["none", "par", "crf"] = "none"
     """Labels from the CAMs by two thresholds, refined by PAR or by a dense CRF."""
     bkg_threshold: Annotated[float | None, FRACTION, tyro.conf.arg(aliases=("--bkg_thre",))] = None
@@ -121,6 +127,8 @@ class InferConfig:
         check_bounds(type(self), vars(self))
         check("shard", 0 <= self.shard < self.shards, f"from 0 to {self.shards - 1}")
         check("scales", len(self.scales) > 0, "one or more numbers")
+        for field in ("single_scale", "class_gating"):
+            check(field, not getattr(self, field) or 1.0 in self.scales, "false where no scale is 1")
         name = self.infer_set
         check("infer_set", name.replace("_", "").replace("-", "").isalnum(), "the name of a prepared list, such as val")
 
@@ -144,6 +152,14 @@ class InferConfig:
         if chosen.low > chosen.high:
             raise UserError(f"low_threshold must be at most high_threshold {chosen.high}, got {chosen.low}")
         return chosen
+
+    def identity(self, checkpoint_sha256: str) -> dict[str, Any]:
+        """The settings that the results depend on. Results of another identity are not resumed."""
+        here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
+        how = ("batch_size", "workers", "threads", "postprocess")
+        later = ("report", "report_images", "compare", "skip_bad", "checkpoint")
+        chosen = {name: value for name, value in self.to_json().items() if name not in (*here, *how, *later)}
+        return chosen | {"checkpoint_sha256": checkpoint_sha256}
 
     @property
     def cores(self) -> int:

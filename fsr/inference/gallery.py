@@ -23,7 +23,7 @@ from fsr.inference.totals import TITLES
 
 UNION = "false positives and negatives as shares of the union of ground truth and CAM"
 GROUND_TRUTH = "ground truth"
-_COLUMNS = (*CAM_KINDS, "segmentation", "crf", "pseudo_labels")
+_COLUMNS = (*CAM_KINDS, "segmentation", "crf", "pseudo_labels", "single_scale", "gated")
 
 
 class Shown(NamedTuple):

@@ -10,7 +10,7 @@ from fsr.errors import UserError
 from fsr.json_file import DamagedError, parse_json
 
 # Counts of every pixel whose ground truth is a class; pseudo labels may leave out more.
-_OF_ALL_PIXELS = ("segmentation", "crf", "cam", "aux_cam")
+_OF_ALL_PIXELS = ("segmentation", "crf", "cam", "aux_cam", "single_scale", "gated")
 _KINDS = (*_OF_ALL_PIXELS, "pseudo_labels")
 _ERRORS = {"boundary", "trimap", "calibration"}  # fsr.inference.error_counts.ErrorCounts, which needs torch
 

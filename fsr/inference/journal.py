@@ -1,5 +1,6 @@
 """The folder of an inference: every path in it, and the journals of the images that are done."""
 
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -7,11 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from fsr.errors import UnreadableError, UserError, unreadable
 from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
@@ -20,8 +23,13 @@ from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
 # Folders of an image's files.
-KINDS = ("segmentation", "crf", "pseudo_labels", "cam_maps", "overlays", "cam", "logits")
+KINDS = (
+    *("segmentation", "crf", "single_scale", "gated", "pseudo_labels"),
+    *("cam_maps", "overlays", "cam", "logits"),
+)
 _LONGEST_LINE = 1 << 24
+# What a setting was before there was a choice.
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(InferConfig) if field.default is not MISSING}
 
 
 class Settings(TypedDict):
@@ -29,6 +37,14 @@ class Settings(TypedDict):
 
     settings: dict[str, Any]
     provenance: dict[str, Any]
+
+
+class Scored(TypedDict):
+    """What scores.json says of the images."""
+
+    images: int
+    skipped: dict[str, str]
+    """Name and reason."""
 
 
 class Results:
@@ -79,13 +95,12 @@ class Results:
                     "choose another --output_folder"
                 )
             return
-        before = self.made()["settings"]
-        now = json.loads(json.dumps(settings))
-        changed = [name for name in now if before.get(name) != now[name]]
+        before, now = self.made()["settings"], json.loads(json.dumps(settings))
+        changed = [name for name in now if before.get(name, _DEFAULTS.get(name)) != now[name]]
         if changed:
             name = changed[0]
             raise UserError(
-                f"{self.folder} holds results with {name} {before.get(name)}, not {now[name]}; "
+                f"{self.folder} holds results with {name} {before.get(name, _DEFAULTS.get(name))}, not {now[name]}; "
                 "choose another --output_folder or the same settings"
             )
 
@@ -99,6 +114,14 @@ class Results:
                 if not self.settings_file.exists():
                     write_json(self.settings_file, {"settings": settings, "provenance": provenance()})
         self.check(settings)
+
+    def scored(self, images: int) -> bool:
+        """Whether the scores of so many images are written, none of which was skipped."""
+        try:
+            told = read_json(self.scores_file, Scored, newer=True)
+        except (FileNotFoundError, DamagedError):  # what is damaged is written anew
+            return False
+        return told["images"] == images and not told["skipped"]
 
     def made(self) -> Settings:
         """How the results were made. Raises DamagedError."""

@@ -22,6 +22,9 @@ class MultiScale(NamedTuple):
     cams: list[Tensor]  # [P_i, H, W] top CAMs in [0, 1]
     aux_cams: list[Tensor]  # [P_i, H, W] in [0, 1]
     grids: list[Tensor]  # a scale: [B, C, h, w] segmentation logits on the patch grid, summed over image and flip
+    # Of the image itself, at scale 1 and without its flip, as an evaluation sees it; None where no scale is 1.
+    upright: Tensor | None = None  # [B, C, h, w] segmentation logits on the patch grid
+    class_logits: Tensor | None = None  # [B, K] of the top classifier, without the background
 
 
 @torch.no_grad()
@@ -36,15 +39,19 @@ def multi_scale_inference(
     """
     size = (images.shape[2], images.shape[3])
     grids, top_grids, aux_grids = [], [], []
+    upright = class_logits = None
     for scale in scales:
         scaled = resized(images, scale)
         seen: Features = network.encoder(torch.cat([scaled, scaled.flip(-1)]))
-        grids.append(_with_flip(network.decoder(seen.top)))
+        decoded = network.decoder(seen.top)
+        grids.append(_with_flip(decoded))
         top_grids.append(_with_flip(network.top_cam(seen.top)))
         aux_grids.append(_with_flip(network.aux_cam(seen.aux)))
+        if scale == 1:
+            upright, class_logits = decoded[: len(images)].float(), network.classify(seen)[0][: len(images)].float()
         if labels is None:
             labels = _predicted(network.classify(seen)[0][: len(images)])
-        del scaled, seen  # the next scale needs the memory
+        del scaled, seen, decoded  # the next scale needs the memory
     assert labels is not None, "there is at least one scale"
     labels = labels.cpu()
     each = (labels != 0).sum(1).tolist()
@@ -55,6 +62,8 @@ def multi_scale_inference(
         [_fuse_cams(top_grids, i, present, size) for i, present in enumerate(classes)],
         [_fuse_cams(aux_grids, i, present, size) for i, present in enumerate(classes)],
         grids,
+        upright,
+        class_logits,
     )
 
 

@@ -12,12 +12,14 @@ from fsr.calibration import confidence_of
 from fsr.crf import crf_pseudo_label, dense_crf_batch
 from fsr.data.images import IGNORED
 from fsr.inference.cam_maps import small_cams
+from fsr.inference.class_gating import gated
 from fsr.inference.config import InferConfig, Thresholds
 from fsr.inference.error_counts import ErrorCounter
 from fsr.inference.multi_scale import MultiScale
 from fsr.metrics import CamScores, ConfusionMatrix, counted_by_image
 from fsr.pictures import heat, overlay, pixels_of
 from fsr.refine import refined_pseudo_label
+from fsr.resize import resize
 
 
 class Answers(NamedTuple):
@@ -68,6 +70,14 @@ class Postprocessor:
         if config.pseudo_labels != "none":
             images = zip(pictures, seen.cams, seen.classes, strict=True)
             labels["pseudo_labels"] = torch.stack([self._pseudo_label(*image) for image in images])
+        if config.single_scale:
+            assert seen.upright is not None, "the configuration asks for scale 1"
+            size = (pictures.shape[2], pictures.shape[3])
+            labels["single_scale"] = resize(seen.upright, size).max(dim=1).indices.byte()
+        if config.class_gating:
+            assert seen.class_logits is not None, "the configuration asks for scale 1"
+            allowed = gated(seen.logits, seen.class_logits, config.gate_threshold)
+            labels["gated"] = allowed.max(dim=1).indices.byte()
         counts: dict[str, Tensor] = {}
         errors: dict[str, dict[str, Tensor]] = {}
         if ground_truth is not None:

@@ -21,6 +21,8 @@ TITLES = {
     "cam": "CAM",
     "aux_cam": "aux CAM",
     "pseudo_labels": "pseudo labels",
+    "single_scale": "segmentation, single scale",
+    "gated": "segmentation, class-gated",
 }
 
 OTHER_MIOUS = {

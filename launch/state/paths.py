@@ -245,6 +245,31 @@ class ResultsFolder(LaunchFolder):
         return FileLock(self.locks / f"shard_{shard:04d}.lock")
 
 
+class EvaluationFolder(LaunchFolder):
+    """What the inferences of a study's checkpoints leave behind: a folder a trial, in it one an inference."""
+
+    option = "--output_folder"
+
+    @classmethod
+    def of(cls, study: StudyFolder) -> "EvaluationFolder":
+        """Where it is by default."""
+        return cls(study.folder / "evaluation")
+
+    @property
+    def local_log(self) -> Path:
+        """What inferences in the command's own process print."""
+        return self.folder / "local.log"
+
+    def results(self, number: int, infer_set: str, weights: str) -> Path:
+        """The results folder of a trial's student or teacher on a list of images."""
+        return self.folder / f"trial_{number:04d}" / f"{infer_set}_{weights}"
+
+    def all_results(self) -> list[Results]:
+        """Those that are there, by trial."""
+        parts = sorted(self.folder.glob("trial_*/*_*/"))
+        return [Results(folder) for folder in parts if TRIAL.fullmatch(folder.parent.name)]
+
+
 class RunFolder(LaunchFolder):
     """One run on its own."""
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.errors import UserError
-from launch.state.trials import REPEATS, SEED, best_first, repeats_among, search_trials
+from launch.state.trials import REPEATS, SEED, best_first, best_settings, repeats_among, search_trials
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class Repeats:
                 f"--repeat takes the best settings of a finished search, and this one has {len(best_trials)} complete "
                 f"and {unfinished} unfinished trials; run the command without --repeat first"
             )
-        chosen = [search[0]]
-        for trial in best_trials:
-            if len(chosen) <= best and all(trial.params != other.params for other in chosen):
-                chosen.append(trial)
-        return cls(tuple(chosen), seeds)
+        return cls(tuple(best_settings(trials, best)), seeds)
 
     @classmethod
     def of_all(cls, trials: Sequence[FrozenTrial], seeds: range) -> "Repeats":

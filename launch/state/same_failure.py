@@ -16,7 +16,7 @@ from fsr.files import write_atomically, write_json
 from fsr.json_file import UNREADABLE, read_json
 from fsr.next_command import next_command
 from launch.state.attempts import Attempt
-from launch.state.paths import StudyFolder
+from launch.state.paths import LaunchFolder, StudyFolder
 from launch.state.progress import Progress
 from launch.state.trials import CODE, DONE
 
@@ -207,7 +207,7 @@ def that_count(folder: StudyFolder, attempts: Sequence[Attempt]) -> list[Attempt
     ]
 
 
-def raise_mistakes(folder: StudyFolder) -> None:
+def raise_mistakes(folder: LaunchFolder) -> None:
     """Raise UserError if a worker met something that the user has to mend: why it stopped the study goes first."""
     reason = folder.stop_reason()
     if reason:

@@ -101,6 +101,15 @@ def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(finished, key=lambda trial: (-_value(trial), trial.number))
 
 
+def best_settings(trials: Sequence[FrozenTrial], best: int) -> list[FrozenTrial]:
+    """Trials of the search that have trial 0's setting and so many best others, best first: each setting once."""
+    chosen = search_trials(trials)[:1]
+    for trial in best_first(trials):
+        if len(chosen) <= best and all(trial.params != other.params for other in chosen):
+            chosen.append(trial)
+    return chosen
+
+
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The first of `best_first`; None if none has finished."""
     return next(iter(best_first(trials)), None)

@@ -1,6 +1,6 @@
 """What a worker has to do, as a file that it reads: nothing depends on who started it, and nobody changes it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,26 +10,33 @@ from fsr.files import write_json
 from fsr.inference.config import InferConfig
 from fsr.json_file import read_json
 from launch.state.code_snapshot import running_version
-from launch.state.paths import LaunchFolder, ResultsFolder, RunFolder, StudyFolder
+from launch.state.paths import EvaluationFolder, LaunchFolder, ResultsFolder, RunFolder, StudyFolder
 from launch.study import load
 from launch.worker.inference import InferenceWorker
 from launch.worker.protocol import Worker
 from launch.worker.single_run import SingleRunWorker
 from launch.worker.study import StudyWorker
 
-Kind = Literal["study", "run", "inference"]
-FOLDERS: dict[str, type[LaunchFolder]] = {"study": StudyFolder, "run": RunFolder, "inference": ResultsFolder}
+Kind = Literal["study", "run", "inference", "evaluation"]
+FOLDERS: dict[str, type[LaunchFolder]] = {
+    "study": StudyFolder,
+    "run": RunFolder,
+    "inference": ResultsFolder,
+    "evaluation": EvaluationFolder,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """The trials of a study, one run on its own, or an inference."""
+    """The trials of a study, one run on its own, an inference, or those of a study's checkpoints."""
 
     kind: Kind
     folder: str
-    """The folder of the study, the run or the results."""
+    """The folder of the study, the run, the results or the evaluation."""
     config: dict[str, Any]
-    """The configuration that every trial starts from, or that of the run or the inference."""
+    """The configuration that every trial starts from, or that of the run or the inference, or of the first of these."""
+    inferences: list[dict[str, Any]] = field(default_factory=list)
+    """The configurations of an evaluation's inferences."""
     code: str | None = None
     """The code version that the worker has to run; None runs whatever it is started from."""
     database: bool = False
@@ -50,7 +57,7 @@ class JobSpec:
         return read_json(path, cls, newer=True)
 
     def launch_folder(self) -> LaunchFolder:
-        """The folder of the study, the run or the results."""
+        """The folder of the study, the run, the results or the evaluation."""
         return FOLDERS[self.kind](Path(self.folder))
 
     def worker(self) -> Worker:
@@ -59,7 +66,9 @@ class JobSpec:
         if self.code is not None:
             folder.code.verify(self.code)
         if isinstance(folder, ResultsFolder):
-            return InferenceWorker(config=InferConfig.from_json(self.config), folder=folder)
+            return InferenceWorker(inferences=(InferConfig.from_json(self.config),), folder=folder)
+        if isinstance(folder, EvaluationFolder):
+            return InferenceWorker(inferences=tuple(map(InferConfig.from_json, self.inferences)), folder=folder)
         config = TrainConfig.from_json(self.config)
         if isinstance(folder, RunFolder):
             return SingleRunWorker(config=config, folder=folder)
@@ -68,4 +77,4 @@ class JobSpec:
             return StudyWorker(
                 study=study, base=config, folder=folder, database=self.database, code=self.code or running_version()
             )
-        raise UserError(f"a job spec is of a study, a run or an inference, got {self.kind}")
+        raise UserError(f"a job spec is of a study, a run, an inference or an evaluation, got {self.kind}")
