@@ -60,8 +60,8 @@ def check_content(content: object, own: Mapping[str, Any], optimizer: torch.opti
     known = cast(Content, content)
     for name in ("student", "teacher", "reinforcement"):
         check_tensors(known[name], own[name], path, same_dtype=True)
-    for name in ("mixture", "seco"):
-        check_tensors(known.get(name, {}), own.get(name, {}), path, same_dtype=True)
+    check_tensors(known.get("mixture", {}), own.get("mixture", {}), path, same_dtype=True)
+    check_tensors(known.get("seco", {}), own.get("seco", {}), path, same_dtype=True)
     check_tensors({"loss_sums": known["loss_sums"]}, {"loss_sums": own["loss_sums"]}, path, same_dtype=True)
     _check_optimizer(known["optimizer"], optimizer, path)
     return known

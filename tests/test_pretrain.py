@@ -139,7 +139,6 @@ def test_other_data_than_the_split_is_refused(synthetic_folder, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not SYNTHETIC.exists(), reason="no start is released yet")
 def test_the_released_start_fits_the_preset_and_goes_with_the_code():
     assert SYNTHETIC.stat().st_size <= 3_000_000
     said = told(SYNTHETIC)
