@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fsr.config import TrainConfig
-from sweeps.ingredients import INGREDIENTS, together
+from sweeps.ingredients import OPTIONS, together
 
 RELEASED = "released"
 """The arm that the frozen reference of the released training order trains (see released.py)."""
@@ -26,8 +26,8 @@ AS_RELEASED: Mapping[str, Any] = {
 }
 
 
-BEST = ("area", "unmasked")
-"""The ingredients that the study of that name found best together."""
+BEST = (("swapped_assignment", "student"), ("thresholds", "mixture"))
+"""The options of ingredients that were best on the seeds that the bed was chosen with (docs/results.md)."""
 
 
 class Row(NamedTuple):
@@ -44,6 +44,7 @@ def arms_of(bed: TrainConfig) -> dict[str, Mapping[str, Any]]:
     return {
         "method": {},
         "patch_alone": {"w_class": 0.0},
+        "class_alone": {"w_patch": 0.0},
         "none": {"w_class": 0.0, "w_patch": 0.0},
         "random_masks": {"uncertain_from": 1.0},
         **{f"ratio_{ratio}": {"mask_ratio": ratio} for ratio in (0.2, 0.4, 0.8)},
@@ -52,7 +53,7 @@ def arms_of(bed: TrainConfig) -> dict[str, Mapping[str, Any]]:
         "max": {"cls_aggregation": "max"},
         "slower_teacher": {"momentum": 1 - gap / 4},
         "faster_teacher": {"momentum": max(0.0, 1 - gap * 4)},
-        **INGREDIENTS,
+        **{called(*option): together(option) for option in OPTIONS},
         "together": together(*BEST),
         RELEASED: AS_RELEASED,
     }
@@ -69,6 +70,7 @@ def claims(bed: TrainConfig) -> list[Row]:
     return [
         Row("the patch term helps", "patch_alone", "none"),
         Row("the class term helps on top of it", "method", "patch_alone"),
+        Row("the class term helps alone", "class_alone", "none"),
         Row("self-reinforcement helps", "method", "none"),
         Row("uncertain masks beat random ones", "method", "random_masks"),
         *(Row(f"mask ratio 0.4 beats {ratio}", "ratio_0.4", f"ratio_{ratio}") for ratio in (0.2, 0.8)),
@@ -87,8 +89,13 @@ PACES = ("slower", "faster")
 
 def ingredients(bed: TrainConfig) -> list[Row]:
     """What later methods added, each alone and the best together."""
-    alone = [Row(f"{name} helps", name, "method") for name in INGREDIENTS]
-    return [*alone, Row(f"{' and '.join(BEST)} help together", "together", "method")]
+    alone = [Row(f"{called(*option)} helps", called(*option), "method") for option in OPTIONS]
+    return [*alone, Row(f"{' and '.join(called(*option) for option in BEST)} help together", "together", "method")]
+
+
+def called(ingredient: str, option: str) -> str:
+    """The arm of an ingredient's option."""
+    return ingredient if option == "on" else f"{ingredient}_{option}"
 
 
 def released(bed: TrainConfig) -> list[Row]:
