@@ -39,7 +39,8 @@ def reliability(table: pd.DataFrame) -> Figure:
 def by_what_is_shown(table: pd.DataFrame) -> Figure:
     """mIoU by size of objects and number of classes, a bar a kind of labels of an inference."""
     wide = table.assign(name=table["inference"] + ": " + table["labels"])
-    wide = wide.pivot(index="what", columns="name", values="miou").reindex(table["what"].drop_duplicates())
+    order = {axis: wide[axis].drop_duplicates() for axis in ("what", "name")}
+    wide = wide.pivot(index="what", columns="name", values="miou").reindex(order["what"], columns=order["name"])
     axes = wide.astype(float).dropna(how="all").plot.bar(figsize=(9, 3.4), width=0.8, rot=0, legend=False)
     axes.set(xlabel="", ylabel="mIoU")
     return _with_legend(axes.figure)

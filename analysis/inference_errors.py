@@ -110,7 +110,9 @@ def _rows(errors: dict[str, Any], score: dict[str, Any], names: list[str]) -> di
     boundary, calibration = errors.get("boundary", {}), errors.get("calibration", {"bins": []})
     numbers = errors["by_number_of_classes"]
     shown = [(f"{size} objects", of["miou"]) for size, of in errors["by_size"].items()]
-    shown += [(f"{of['classes']}{'+' if of is numbers[-1] else ''} classes", of["miou"]) for of in numbers]
+    for of in numbers:
+        more, many = "+" if of is numbers[-1] else "", "class" if of["classes"] == 1 else "classes"
+        shown.append((f"{of['classes']}{more} {many}", of["miou"]))
     measured = score | errors | {"boundary_iou": boundary.get("miou"), "ece": calibration.get("ece")}
     return {
         "scores": [{name: measured[name] for name in _COLUMNS["scores"]}],

@@ -14,6 +14,7 @@ from browser import requests
 from inference import infer, read_labels
 from PIL import Image
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 from test_inference_page import OVERPRINTED, SIZES, luminance, style
 from test_report import NAMES, content, image, shown, texts
 from tiny import source_of, tiny_config
@@ -227,11 +228,15 @@ def test_the_page_shows_errors_with_plots_tables_and_the_pictures_behind_them(pa
 
 def test_what_a_class_was_taken_from_shows_its_images(page):
     browser = page(**with_errors())
+    labels = Select(browser.find_element(By.ID, "matrix-of"))
+    labels.select_by_visible_text("segmentation + CRF")
     assert {*texts(browser, "#errors .company td button")} == {"background", "bicycle"}
     button = browser.find_elements(By.XPATH, "//*[@id='errors']//tr[th[contains(., 'aeroplane')]]//button")[-1]
     browser.execute_script("arguments[0].scrollIntoView({ block: 'center' }); arguments[0].click()", button)
     assert browser.find_element(By.ID, "cell").text.startswith("segmentation: ")
     assert browser.find_element(By.ID, "cell").text.endswith(" → aeroplane ✕")
+    assert labels.first_selected_option.text == "segmentation"
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".matrix [aria-pressed='true']")) == 1
     assert shown(browser)[0] == []  # no image of this gallery has counts of it
 
 

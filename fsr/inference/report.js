@@ -182,7 +182,11 @@ if (matrices.length) {
     const button = make("button", { type: "button" }, item.textContent);
     const side = letters.indexOf(item.dataset.side);
     const { title, entry } = item.dataset;
-    button.onclick = () => choose({ side, title, entry: Number(entry) });
+    button.onclick = () => {
+      find("#matrix-of").value = matrices.findIndex((matrix) => matrix.side === side && matrix.title === title);
+      drawMatrix();
+      choose({ side, title, entry: Number(entry) });
+    };
     item.replaceWith(button);
   }
 }
