@@ -178,6 +178,8 @@ TEXT = """Infer the images of a data set, by several scales, and a CRF: scores, 
 
 An interrupted inference resumes. On Slurm, fsr submit-infer takes the same flags.
 
+The checkpoints of a study, and their table: fsr infer --study NAME (its flags: fsr infer --study NAME --help).
+
 Examples:
     voc --checkpoint runs/voc/best.pt --data_folder DIR --report
     voc --checkpoint student.pth --data_folder DIR --infer_set train_aug --pseudo_labels crf --no-crf
