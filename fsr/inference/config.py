@@ -178,7 +178,7 @@ TEXT = """Infer the images of a data set, by several scales, and a CRF: scores, 
 
 An interrupted inference resumes. On Slurm, fsr submit-infer takes the same flags.
 
-The checkpoints of a study, and their table: fsr infer --study NAME (its flags: fsr infer --study NAME --help).
+With --study NAME it infers the checkpoints of a study and shows their table (fsr infer --study NAME --help).
 
 Examples:
     voc --checkpoint runs/voc/best.pt --data_folder DIR --report
