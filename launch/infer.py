@@ -21,7 +21,7 @@ from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.inference.config import InferConfig
 from launch import infer_study
-from launch.infer_options import Options, one_gpu_a_worker, parse
+from launch.infer_options import Options, parse
 from launch.infer_study_options import names_a_study
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say
 from launch.state.paths import ResultsFolder
@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if names_a_study(arguments):
         infer_study.main(arguments)
+        return
     config, asked = parse(arguments)
     resources = resources_for(asked, config)
     if resources.cluster != "slurm":
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def resources_for(asked: Options, config: InferConfig) -> Options:
     """What a worker gets. Raises UserError for what it cannot get, and for a shard, which the workers choose."""
-    resources = one_gpu_a_worker(asked.resolved(), config)
+    resources = asked.resolved().for_inference(config)
     if config.shard:
         raise UserError(f"--shard is chosen by the workers, got {config.shard}; --shards says how many there are")
     return resources

@@ -29,7 +29,6 @@ from fsr.exit_codes import ExitCode
 from fsr.files import open_file
 from fsr.inference.config import InferConfig
 from fsr.next_command import next_command, study_words
-from launch.infer_options import one_gpu_a_worker
 from launch.infer_study_options import Options, parse
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say, tell_submission
 from launch.slurm.environment import LocalEnvironment, leave_job
@@ -68,7 +67,7 @@ def evaluate(options: Options) -> ExitCode:
     study = StudyFolder.in_runs(options.runs, options.study)
     folder = EvaluationFolder(options.output_folder.resolve()) if options.output_folder else EvaluationFolder.of(study)
     inferences = planned(options, study, folder, console)
-    resources = one_gpu_a_worker(options.resolved(), inferences[0])
+    resources = options.resolved().for_inference(inferences[0])
     check_rights(folder)
     missing = unfinished(inferences)
     say(console, f"{len(inferences)} inferences, {len(inferences) - len(missing)} of them done")

@@ -245,10 +245,10 @@ def command(words: list[str]) -> list[Command]:
         if len(words) == 1 or words[1].startswith("--"):
             return []
         name, start = words[1], 1
-    if f"{name} --study" in MODULES and "--study" in flags:
-        name = f"{name} --study"
     if name in ("train", "submit-train"):
         name = " ".join([name, *words[start + 1 :][:1]])
+    if f"{name} --study" in MODULES and "--study" in flags:
+        name = f"{name} --study"
     return [Command(name, flags)]
 
 

@@ -17,19 +17,9 @@ from launch.commands import MODULES
 from launch.sweep_options import Options
 
 PAGES = [name for name in MODULES if "train" not in name] + ["train voc", "train synthetic", "submit-train coco"]
-AT_ONCE = (
-    "train voc",
-    "infer",
-    "infer --study",
-    "sweep",
-    "submit-train voc",
-    "submit-infer",
-    "export",
-    "gallery",
-    "status",
-    "board",
-)
+AT_ONCE = ("train voc", "infer", "sweep", "submit-train voc", "submit-infer", "export", "gallery", "status", "board")
 CPU_S = 0.5
+AT_ONCE += ("infer --study",)
 
 
 @pytest.fixture

@@ -176,6 +176,19 @@ def names_of(data, infer_set):
     return [line.split()[0] for line in (data / LISTS / f"{infer_set}.txt").read_text().splitlines()]
 
 
+def workers_on(cluster):
+    """Numbers of the processes that infer on a cluster."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if words[1:4] == [b"-u", b"-m", b"launch.worker.main"] and cluster.owns(entry.name):
+            found.append(int(entry.name))
+    return found
+
+
 def scores_of(study):
     """What each inference has come to, by its folder."""
     found = EvaluationFolder.of(study).all_results()
@@ -261,7 +274,7 @@ def test_a_set_without_truth_comes_to_an_archive_a_checkpoint(study, small_data,
 
 @pytest.mark.slow
 @pytest.mark.skipif(not available(), reason=MISSING)
-def test_three_workers_on_slurm_share_the_checkpoints_through_a_requeue(study, small_data, tmp_path, tmp_path_factory):
+def test_three_workers_on_slurm_go_through_a_requeue_and_a_kill(study, small_data, tmp_path, tmp_path_factory):
     whole = StudyFolder(tmp_path / "whole/smoke")
     shutil.copytree(study.folder, whole.folder)
     words = ("--best", 2)
@@ -279,6 +292,8 @@ def test_three_workers_on_slurm_share_the_checkpoints_through_a_requeue(study, s
         wait_for(lambda: len(list(folder.glob("trial_*/*/images/*.jsonl"))) >= 3, 120)
         jobs = cluster.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split()
         cluster.ask("scontrol", "requeue", jobs[0])
+        wait_for(lambda: workers_on(cluster), 60)
+        os.kill(workers_on(cluster)[0], signal.SIGKILL)
         waiting = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster.environment
         )

@@ -127,10 +127,10 @@ class InferConfig:
         check_bounds(type(self), vars(self))
         check("shard", 0 <= self.shard < self.shards, f"from 0 to {self.shards - 1}")
         check("scales", len(self.scales) > 0, "one or more numbers")
-        for field in ("single_scale", "class_gating"):
-            check(field, not getattr(self, field) or 1.0 in self.scales, "false where no scale is 1")
         name = self.infer_set
         check("infer_set", name.replace("_", "").replace("-", "").isalnum(), "the name of a prepared list, such as val")
+        for field in ("single_scale", "class_gating"):
+            check(field, not getattr(self, field) or 1.0 in self.scales, "false where no scale is 1")
 
     @property
     def results_folder(self) -> Path:
@@ -180,6 +180,8 @@ class InferConfig:
 TEXT = """Infer the images of a data set, by several scales, and a CRF: scores, label maps, report.
 
 An interrupted inference resumes. On Slurm, fsr submit-infer takes the same flags.
+
+With --study NAME it infers the checkpoints of a study and shows their table (fsr infer --study NAME --help).
 
 Examples:
     voc --checkpoint runs/voc/best.pt --data_folder DIR --report

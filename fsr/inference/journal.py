@@ -29,7 +29,8 @@ KINDS = (
 )
 _LONGEST_LINE = 1 << 24
 # What a setting was before there was a choice.
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(InferConfig) if field.default is not MISSING}
+_FIELDS = (field for field in dataclasses.fields(InferConfig) if field.default is not MISSING)
+_DEFAULTS: dict[str, Any] = json.loads(json.dumps({field.name: field.default for field in _FIELDS}))
 
 
 class Settings(TypedDict):

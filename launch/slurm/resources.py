@@ -110,6 +110,16 @@ class Resources(Bounded):
             return 0
         return config.ranks if isinstance(config, TrainConfig) else 1
 
+    def for_inference(self: R, config: InferConfig) -> R:
+        """With one GPU a worker, none for the synthetic set. Raises UserError if more is asked for."""
+        gpus = self.gpus_for(config)
+        if gpus > 1 or self.nodes > 1:
+            raise UserError(
+                f"--gpus must be 0 or 1 and --nodes 1, as each worker infers alone (more of them: --parallel), "
+                f"got {gpus} and {self.nodes}"
+            )
+        return replace(self, gpus=gpus) if self.gpu_count is None else self
+
     def processes_for(self, config: TrainConfig) -> int:
         """Processes of a run. Raises UserError if they cannot share the micro-batches of a step equally."""
         gpus = self.gpus_for(config)
