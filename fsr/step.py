@@ -130,7 +130,7 @@ def targets_of(network: Network, config: TrainConfig) -> Iterator[None]:
 
 
 def view2_mask(network: Network, batch: Batch, noise: Tensor, step: int, config: TrainConfig) -> Tensor:
-    """Mask of view 2, [B, n, n] (bool): random before `uncertain_from`, after it uncertain blocks first."""
+    """Mask of view 2, [B, n, n] (bool): random in the first fifth of the run, after it uncertain blocks first."""
     if not config.use_mim:
         side = config.crop_size // config.patch_size
         return torch.zeros(len(noise), side, side, dtype=torch.bool, device=noise.device)

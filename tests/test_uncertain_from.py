@@ -10,21 +10,22 @@ from tiny import tiny_config
 from fsr import pictures, step
 from fsr.data.loaders import evaluation_images
 from fsr.data.voc import VocSource
+from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.masking import block_noise
 from fsr.models.network import Network
-from fsr.step import Batch, view2_mask
+from fsr.step import Batch, step_losses
 
 
 @pytest.mark.parametrize("uncertain_from, looks", [(0.0, [0, 5, 9]), (0.2, [5, 9]), (0.6, [9]), (1.0, [])])
-def test_only_steps_after_it_look_at_the_cam(uncertain_from, looks, monkeypatch):
+def test_only_steps_after_it_mask_by_the_cam(uncertain_from, looks, monkeypatch):
     config = tiny_config(Path("data"), uncertain_from=uncertain_from)
-    network, looked = Network(config), []
-    seen = step.multi_scale_aux_cam
-    monkeypatch.setattr(step, "multi_scale_aux_cam", lambda *args, **more: looked.append(now) or seen(*args, **more))
+    network, looked = Network(config).train(), []
+    blocks = step.uncertain_blocks
+    monkeypatch.setattr(step, "uncertain_blocks", lambda *args: looked.append(now) or blocks(*args))
     views = torch.randn(2, 2, 3, 32, 32)
     batch = Batch(*views, torch.eye(8)[:2], [], 1)
     for now in (0, 5, 9):
-        view2_mask(network, batch, block_noise(2, config), now, config)
+        step_losses(network, network, SelfReinforcement(config.out_dim), batch, block_noise(2, config), now, config)
     assert looked == looks
 
 
