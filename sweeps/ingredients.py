@@ -1,7 +1,7 @@
 """Which ingredients of later methods help, each alone and the best together?
 
-Each ingredient is on or off. The first trials are the method without any, each alone, and all together; with more
-`--trials` the sampler combines those that were good. benchmarks/claims tests the same ingredients over paired seeds.
+The first trials are the method without any, each alone, and all together (of those that exclude each other, the first);
+with more `--trials` the sampler combines those that were good. `make claims ARGS="--table ingredients"` tests the same.
 
 Command    .venv/bin/fsr sweep --study ingredients --data_folder DIR --repeat 8 --best all
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs
@@ -9,32 +9,42 @@ Hours      not yet measured
 Expected   trial 0 is the paper's setting; its score here is not yet measured
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from optuna import Trial
 
 from fsr.config import TrainConfig
 from launch.study import Settings, Study, joint_tpe, unpruned
 
-INGREDIENTS: Mapping[str, Settings] = {
-    "area": {"block_uncertainty": "area"},
-    "unmasked": {"cls_attends": "unmasked"},
-}
+# Those of one slot exclude each other.
+SLOTS: tuple[Mapping[str, Settings], ...] = (
+    {"area": {"block_uncertainty": "area"}},
+    {"unmasked": {"cls_attends": "unmasked"}},
+)
+INGREDIENTS = {name: fields for slot in SLOTS for name, fields in slot.items()}
+OFF = "off"
 
 
-def together(*names: str) -> dict[str, Any]:
+def together(*names: str) -> Settings:
     """What some ingredients change, all at once."""
     return {field: value for name in names for field, value in INGREDIENTS[name].items()}
 
 
+def parameter(slot: Iterable[str]) -> str:
+    """What a slot's parameter is called."""
+    return "_or_".join(slot)
+
+
 def suggest(trial: Trial, base: TrainConfig) -> Settings:
-    return together(*(name for name in INGREDIENTS if trial.suggest_categorical(name, [False, True])))
+    chosen = [trial.suggest_categorical(parameter(slot), [OFF, *slot]) for slot in SLOTS]
+    return together(*(name for name in chosen if name != OFF))
 
 
 def known(base: TrainConfig) -> list[Settings]:
-    sets = [(), *((name,) for name in INGREDIENTS), tuple(INGREDIENTS)]
-    return [{name: name in chosen for name in INGREDIENTS} for chosen in sets]
+    sets = [(), *((name,) for name in INGREDIENTS), tuple(next(iter(slot)) for slot in SLOTS)]
+    return [
+        {parameter(slot): next((name for name in slot if name in chosen), OFF) for slot in SLOTS} for chosen in sets
+    ]
 
 
 study = Study(

@@ -52,13 +52,23 @@ def test_a_grid_has_each_combination_once_first_one_change_at_a_time_then_the_mo
     )
 
 
-def test_ingredients_are_tried_alone_then_together_and_the_claims_are_of_the_same():
-    base = synthetic()
-    module = importlib.import_module("sweeps.ingredients")
+def test_ingredients_are_tried_alone_then_together_and_no_two_of_a_slot(monkeypatch):
+    module, base = importlib.import_module("sweeps.ingredients"), synthetic()
+    slots = (*module.SLOTS, {"short": {"iterations": 10}, "long": {"iterations": 900}})
+    everything = {name: fields for slot in slots for name, fields in slot.items()}
+    monkeypatch.setattr(module, "SLOTS", slots)
+    monkeypatch.setattr(module, "INGREDIENTS", everything)
     tried = [module.suggest(optuna.trial.FixedTrial(params), base) for params in module.known(base)]
-    assert tried[0] == {} and tried[1:-1] == list(module.INGREDIENTS.values())
-    assert tried[-1] == {name: value for fields in module.INGREDIENTS.values() for name, value in fields.items()}
-    assert len(tried) == module.study.trials
+    assert tried[0] == {} and tried[1:-1] == list(everything.values())
+    assert tried[-1] == {name: value for slot in slots for name, value in next(iter(slot.values())).items()}
+    assert module.known(base)[2]["short_or_long"] == "off" and tried[-1]["iterations"] == 10
+
+
+def test_ingredients_of_different_slots_change_different_fields_so_that_any_go_together():
+    module = importlib.import_module("sweeps.ingredients")
+    fields = [{field for changes in slot.values() for field in changes} for slot in module.SLOTS]
+    assert sum(map(len, fields)) == len(set.union(*fields))
+    assert len(module.known(synthetic())) == module.study.trials
 
 
 def test_momentum_is_searched_around_the_presets_own():
