@@ -110,6 +110,8 @@ RESULT |= {"val/cam_best_miou": 0.4, "val/class_f1": 0.9, "best/seg_miou": 0.5}
 
 def test_what_the_file_of_results_knows_is_not_trained_again_and_another_bed_is_refused(tmp_path):
     first = comparison(tmp_path, arms=("none",))
+    first.write()
+    comparison(tmp_path, lr=0.1)  # nothing is known yet, of any bed
     for job in first.jobs():
         first.add(job, RESULT)
     first.write()

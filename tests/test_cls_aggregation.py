@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from test_train import torchrun
 
+from fsr.compare import first_difference
 from fsr.config import TrainConfig, voc
 from fsr.errors import UserError
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
+from fsr.run import Run
 
 SMALL = {"pretrained": "none", "embed_dim": 16, "depth": 3, "heads": 2, "crop_size": 64, "block_size": 16}
 SMALL |= {"decoder_width": 8, "projector_hidden": 16, "projector_bottleneck": 8, "out_dim": 16, "drop_path": 0.1}
@@ -82,3 +85,13 @@ def test_a_class_token_that_nothing_is_left_for_is_refused():
     ):
         small(cls_attends="unmasked", mask_ratio=0.95)
     small(cls_attends="unmasked", mask_ratio=0.95, use_mim=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["average", "max"])
+def test_pooling_on_two_ranks_resumes_with_the_same_bits(synthetic_folder, tmp_path, how):
+    changes = {"ranks": 2, "cls_aggregation": how, "cls_attends": "unmasked", "uncertain_from": 0.5, "aux_layer": 2}
+    whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
+    for run, steps in ((whole, 0), (stopped, 7), (stopped, 0)):
+        torchrun(synthetic_folder, run.folder, steps, **changes)
+    assert first_difference(stopped, whole) is None

@@ -67,9 +67,17 @@ THRESHOLDS = ("bkg_threshold", "high_threshold", "low_threshold")
 # Another value of each field that the rule below finds none for.
 OTHER = {
     **{"dataset": "synthetic", "data_folder": Path("elsewhere"), "list_folder": Path("lists"), "backbone": "test_vit"},
-    **{"pretrained": "none", "patch_size": 8, "embed_dim": 24, "heads": 4, "crop_size": 48, "block_size": 32},
+    **{
+        "pretrained": "none",
+        "patch_size": 8,
+        "embed_dim": 24,
+        "heads": 4,
+        "crop_size": 48,
+        "block_size": 32,
+        "aux_layer": 2,
+    },
     **{"low_threshold": 0.1, "uncertain": (0.1, 0.9), "fsr_iters": 3, "augment": "device", "local_crop_size": 32},
-    **{"mask_ratio": 0.5, "train_set": "train", "val_set": "train", "num_classes": 9, "graphs": False, "aux_layer": 2},
+    **{"mask_ratio": 0.5, "train_set": "train", "val_set": "train", "num_classes": 9, "graphs": False},
     **{"high_threshold_start": 0.9},
 }
 SMALL = {"embed_dim": 16, "depth": 3, "heads": 2, "crop_size": 32, "block_size": 16, "cls_depth": 1}

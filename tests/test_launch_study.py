@@ -62,6 +62,12 @@ def test_ingredients_are_tried_alone_and_the_claims_are_of_the_same():
     assert len(tried) == module.study.trials
 
 
+def test_different_ingredients_change_different_fields_so_that_any_go_together():
+    module = importlib.import_module("sweeps.ingredients")
+    fields = [{field for changes in options.values() for field in changes} for options in module.INGREDIENTS.values()]
+    assert sum(map(len, fields)) == len(set.union(*fields))
+
+
 def test_momentum_is_searched_around_the_presets_own():
     for dataset, low, high in (("voc", 5e-5, 5e-3), ("synthetic", 2e-3, 0.2)):
         study = load("momentum")

@@ -86,7 +86,7 @@ class Comparison:
             return {}
         now = comparable(self.bed)
         name = next((name for name in now if before["bed"].get(name) != now[name]), None)
-        if name is not None:
+        if name is not None and before["runs"]:
             raise UserError(
                 f"{self.file} holds results with {name} {before['bed'].get(name)}, not {now[name]}; "
                 "choose another --out, or remove it"

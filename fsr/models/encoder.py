@@ -158,12 +158,6 @@ class Encoder(nn.Module):
         self.drop_path = config.drop_path
         self.class_has_position = not vit.no_embed_class  # in the position tables of this backbone
         self.attends_unmasked = config.cls_attends == "unmasked"
-        self.aggregation = config.cls_aggregation
-        if config.aux_layer > len(vit.blocks):
-            raise UserError(
-                f"aux_layer must be at most {len(vit.blocks)}, the blocks of {config.backbone}, got {config.aux_layer}"
-            )
-        self.aux_blocks = len(vit.blocks) - config.aux_layer + 1  # which the aux features have passed
         self.heads = attention_of(vit.blocks[0]).num_heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (config.crop_size // config.patch_size) ** 2, self.dim))
@@ -172,12 +166,18 @@ class Encoder(nn.Module):
         self.patch_embed = vit.patch_embed
         self.blocks = vit.blocks
         self.cls_blocks = nn.ModuleList(ClassBlock(self.dim, self.heads) for _ in range(config.cls_depth))
+        self.patch_block: Callable[[Block, Tensor, Kept], Tensor] = patch_block
+        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+        if config.aux_layer > len(vit.blocks):
+            raise UserError(
+                f"aux_layer must be at most {len(vit.blocks)}, the blocks of {config.backbone}, got {config.aux_layer}"
+            )
+        self.aux_blocks = len(vit.blocks) - config.aux_layer + 1  # which the aux features have passed
+        self.aggregation = config.cls_aggregation
         # Nothing reads these where patches are pooled. They stay, so that the names are the released ones, and so that
         # equal seeds start with equal weights.
         for unread in (self.cls_token, *self.cls_blocks.parameters()) if self.aggregation != "attention" else ():
             unread.requires_grad_(False)
-        self.patch_block: Callable[[Block, Tensor, Kept], Tensor] = patch_block
-        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
 
     def compile_blocks(self) -> None:
         """Compile the blocks, all as one: they are alike, so the code compiled for the first serves all."""
