@@ -10,7 +10,8 @@ Hours      not yet measured
 Expected   trial 0 is the paper's setting; its score here is not yet measured
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from optuna import Trial
 

@@ -1,7 +1,7 @@
 """The claims table: each claim of the method tested over paired seeds on the test bed.
 
     python -m benchmarks.claims
-    python -m benchmarks.claims --table ingredients --parallel 8 --first_seed 200 --seeds 8
+    python -m benchmarks.claims --table ingredients --parallel 8 --first_seed 300 --seeds 16
     python -m benchmarks.claims synthetic --arms none     from another preset, the rows with this arm alone
 
 Any field of a training run is a flag, too, and changes the bed: `--iterations 1440`. Runs stay in --runs, so that an
@@ -37,8 +37,8 @@ class Options(Bounded):
     """Which rows."""
     arms: tuple[str, ...] = ()
     """Only rows that have one of these arms, on either side; by default all."""
-    first_seed: Annotated[int, SEED] = 100
-    """The first of the seeds."""
+    first_seed: Annotated[int, SEED] = 200
+    """The first of the seeds. The bed was chosen with 100 to 103."""
     seeds: Annotated[int, COUNT] = 8
     """Seeds of each arm."""
     parallel: Annotated[int, COUNT] = 1
