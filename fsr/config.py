@@ -64,7 +64,7 @@ class TrainConfig:
     val_set: str = "val"
     """List to evaluate on."""
     num_classes: Annotated[int, Bounds(2, 255)] = 21
-    """Classes, background included (C = K + 1)."""
+    """Classes, background included (C = K + 1); by default those of the data set's classes.txt, where it has one."""
 
     # Network
     backbone: str = "vit_base_patch16_224"

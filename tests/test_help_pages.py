@@ -17,6 +17,7 @@ from launch.commands import MODULES
 from launch.sweep_options import Options
 
 PAGES = [name for name in MODULES if "train" not in name] + ["train voc", "train synthetic", "submit-train coco"]
+PAGES += ["infer images", "submit-infer images"]
 AT_ONCE = ("train voc", "infer", "sweep", "submit-train voc", "submit-infer", "export", "gallery", "status", "board")
 CPU_S = 0.5
 

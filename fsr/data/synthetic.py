@@ -1,6 +1,6 @@
 """Makes the synthetic data set: `fsr synthetic DIR`.
 
-It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first eight classes, so that everything that reads
+It lies on disk as VOC 2012 or COCO 2014 do, with the names of its classes in classes.txt, so that everything that reads
 those reads it unchanged. Equal seeds give equal bytes (with equal versions of NumPy and Pillow).
 """
 
@@ -22,6 +22,7 @@ from fsr.data.coco import CocoSource
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
+from fsr.data.synthetic_names import SEGMENTATION
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import naming, write_atomically
@@ -77,7 +78,7 @@ def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], setting
     images, seed = settings["images"], settings["seed"]
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
-    writer = VocWriter(root) if format == "voc" else CocoWriter(root)
+    writer = VocWriter(root, SEGMENTATION) if format == "voc" else CocoWriter(root, SEGMENTATION)
     total = images + max(2, images // 10)
     for index in with_progress(range(total), total, "drawing images"):
         writer.write(draw_scene(seed, index), index, "train" if index < images else "val")

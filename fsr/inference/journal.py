@@ -41,6 +41,7 @@ class Results:
         self.scores_file = self.folder / "scores.json"
         self.table_file = self.folder / "scores.csv"
         self.cam_quality_file = self.folder / "cam_quality.json"
+        self.pictures_file = self.folder / "pictures.json"
         self.report_file = self.folder / "report.html"  # with another's results beside it: comparison_file
         self.archive_file = self.folder / "VOC2012_comp6_test_cls.tar.gz"
 
@@ -125,7 +126,8 @@ class Results:
     def remove_unfinished(self) -> None:
         """Remove what killed processes had not finished writing."""
         for kind in KINDS:
-            remove_abandoned(self.folder / kind)
+            for folder, _, _ in os.walk(self.folder / kind):  # plain pictures may lie in folders of theirs
+                remove_abandoned(Path(folder))
 
 
 class JournalReader:
