@@ -53,8 +53,8 @@ FOREIGN = {
     "touch",
 }
 FOREIGN_FLAGS = {"--requeue", "--signal", "--array", "--kill-on-bad-exit", "--no-build-isolation"}
-COMMANDS = [name for name in MODULES if "train" not in name]
-COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train") for preset in PRESETS]
+COMMANDS = [name for name in MODULES if "train" not in name and name != "cost"]
+COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train", "cost") for preset in PRESETS]
 COMMANDS += ["infer images", "submit-infer images"]
 BLOCK_S = 300
 BESIDE_THE_PACKAGES = (
@@ -246,7 +246,7 @@ def command(words: list[str]) -> list[Command]:
         if len(words) == 1 or words[1].startswith("--"):
             return []
         name, start = words[1], 1
-    if name in ("train", "submit-train") or "images" in words[start + 1 :][:1]:
+    if name in ("train", "submit-train", "cost") or "images" in words[start + 1 :][:1]:
         name = " ".join([name, *words[start + 1 :][:1]])
     return [Command(name, flags)]
 

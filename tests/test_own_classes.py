@@ -57,7 +57,7 @@ def words(**settings: object) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.mark.parametrize("place", ["", "VOCdevkit/VOC2012"])
+@pytest.mark.parametrize("place", ["VOCdevkit/VOC2012", pytest.param("", marks=pytest.mark.slow)])
 def test_three_classes_of_ones_own_go_from_prepare_to_every_page_without_a_flag(
     place, synthetic_folder, tmp_path, capsys
 ):
