@@ -43,6 +43,7 @@ from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
 from fsr.models.network import Network
 from fsr.progress import with_progress
+from fsr.released import ANY
 from fsr.stop_signals import received_signals
 from fsr.writable import check_folder
 
@@ -113,7 +114,7 @@ class Inference:
         Raises UserError if the checkpoint is for other classes than the data set has.
         """
         config = self.config
-        preset = None if config.of_pictures else config.dataset
+        preset = ANY if config.of_pictures else config.dataset
         network, trained, class_names = load_trained(config.checkpoint, config.weights, preset, config.told())
         if isinstance(self.source, PlainPictures):
             self.source.class_names = tuple(class_names) or class_names_of(trained)

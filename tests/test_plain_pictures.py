@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from inference import infer
 from PIL import ExifTags, Image, ImageOps
 from tiny import tiny_config
 
-from fsr.checkpoint import TrainState, save_best
+from fsr.checkpoint import TrainState, load_trained, save_best
 from fsr.data.images import read_image
 from fsr.data.plain_pictures import PlainPictures, named_files
 from fsr.data.voc import CLASS_NAMES
 from fsr.errors import UserError
 from fsr.export import main as export
+from fsr.infer import infer as run_inference
 from fsr.infer import main
 from fsr.inference.config import InferConfig, parse
 from fsr.inference.image_record import line_of
@@ -237,6 +239,40 @@ def test_a_journal_names_nothing_outside_its_folder(tmp_path):
     lines = b"".join(line_of({"name": name}) for name in names)
     (results.journal_folder / "0000_of_0001.jsonl").write_bytes(lines)
     assert [record["name"] for record in results.records()] == ["fine/Photo 1"]
+
+
+def test_a_bare_state_dict_is_taken_for_that_of_the_preset_with_as_many_classes(checkpoint, tmp_path, capsys):
+    folder = save(tmp_path / "x/a.jpg", photograph(40, 40)).parent
+    state = load_trained(checkpoint).network.state_dict()
+    torch.save(dict(state), tmp_path / "bare.pth")
+    words = (folder, "--checkpoint", tmp_path / "bare.pth", "--out", tmp_path / "out", "--no-crf")
+    assert "do not tell heads, decoder_dilation, bkg_threshold; each must be given" in told(capsys, *words)
+    given = ("--heads", 2, "--decoder_dilation", 2, "--bkg_threshold", 0.3)
+    main([*map(str, ("images", *words, *given, "--workers", 0))])
+    assert json.loads((tmp_path / "out/pictures.json").read_text())["class_names"] == list(OLD)
+    state["decoder.conv8.weight"] = state["decoder.conv8.weight"][:5]
+    torch.save(dict(state), tmp_path / "five.pth")
+    words = (folder, "--checkpoint", tmp_path / "five.pth", "--out", tmp_path / "five", *given)
+    assert "must have as many as a preset, background included: 21 (voc), 81 (coco), 9" in told(capsys, *words)
+
+
+def test_an_interrupted_inference_resumes(album, exported, tmp_path):
+    def config(name):
+        config = parse(["images", str(album), "--checkpoint", str(exported), "--out", str(tmp_path / name)])
+        return replace(config, workers=0, threads=1, batch_size=1, crf=False, report=False)
+
+    stops = iter([False, False, True])
+    assert run_inference(config("parts"), lambda: next(stops)) == "stopped"
+    done = (tmp_path / "parts/images/0000_of_0001.jsonl").read_text().splitlines()
+    assert 0 < len(done) < len(NAMES) and not (tmp_path / "parts/pictures.json").exists()
+    assert run_inference(config("parts")) == run_inference(config("whole")) == "finished"
+    for kind in ("segmentation", "overlays", "cam", "cam_maps"):
+        whole = {
+            file.relative_to(tmp_path / "whole"): file.read_bytes() for file in tmp_path.glob(f"whole/{kind}/**/*.*")
+        }
+        assert whole and whole == {file: (tmp_path / "parts" / file).read_bytes() for file in whole}
+    parts, whole = (json.loads((tmp_path / name / "pictures.json").read_text()) for name in ("parts", "whole"))
+    assert parts == whole
 
 
 PEAK = """

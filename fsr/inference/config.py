@@ -47,8 +47,7 @@ class InferConfig:
     pictures: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDER")] = ()
     """Folder of pictures; or pictures, folders and lists (.txt, with a path a line), any number of them."""
     checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
-    """A run's best.pt (or checkpoint.pt), what `fsr export` wrote, or for a data set a bare state dict, as the released
-    code saves."""
+    """A run's best.pt (or checkpoint.pt), what `fsr export` wrote, or a bare state dict, as the released code saves."""
     data_folder: Path
     """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself; of images the folder of all pictures."""
     list_folder: Path | None = None
@@ -211,7 +210,7 @@ Examples:
     photos/a.jpg more_photos list.txt --checkpoint runs/voc/best.pt --out results --no-crf
 """
 # What a data set has, and pictures have not; and the other way round.
-_OF_DATA_SETS = ("data_folder", "list_folder", "infer_set", "num_classes", "heads", "backbone", "decoder_dilation")
+_OF_DATA_SETS = ("data_folder", "list_folder", "infer_set", "num_classes")
 _OF_PICTURES = ("pictures", "most_pixels")
 
 
