@@ -24,7 +24,7 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
-from fsr.released import UNTOLD, architecture, carried_by, check_tensors, plain_state
+from fsr.released import ANY, UNTOLD, architecture, carried_by, check_tensors, plain_state, preset_of
 from fsr.run import Run, missing_checkpoint
 from fsr.tensor_file import read_tensors, write_tensors
 from fsr.thresholds import ThresholdMixture, thresholds_of
@@ -241,7 +241,7 @@ def load_trained(
     Args:
         path: A run's best.pt or checkpoint.pt, what `fsr export` wrote, or the bare state dict of one network.
         weights: Which of a run's two networks; by default the student.
-        dataset: Preset that a bare state dict belongs to.
+        dataset: Preset that a bare state dict belongs to; ANY for the one that has as many classes.
         told: What only the user can tell of a bare state dict: fields of TrainConfig, None where they were not given.
             By default none was.
 
@@ -271,6 +271,8 @@ def load_trained(
             )
         if dataset is None:
             raise UserError(f"checkpoint {path} must be a run's best.pt or checkpoint.pt, with its configuration")
+        if dataset == ANY:
+            dataset = preset_of(state, path)
         config = architecture(state, path, dataset, told)
     config = dataclasses.replace(config, pretrained="none")
     with torch.device("meta"):  # allocates no memory and draws no weights: the checkpoint replaces them

@@ -7,12 +7,12 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,21 +67,47 @@ def parse_with(more: type[More], command: str, arguments: Sequence[str], text: s
     `text` is the docstring of the help page.
     """
     both = type_of_both(TrainCommand, more)
+
+    def default(preset: TrainConfig) -> Any:
+        return both(TrainCommand(tyro.MISSING, preset), more())
+
+    read = parse_preset(both, command, arguments, text, default, "--run_folder DIR ")
+    return read.cluster, read.method.config, read.method.run_folder
+
+
+def parse_preset(
+    kind: Callable[..., Any],
+    command: str,
+    arguments: Sequence[str],
+    text: str,
+    default: Callable[[TrainConfig], Any],
+    needed: str = "",
+) -> Any:
+    """What a command line says that begins with a preset's name, as a dataclass that holds a TrainConfig.
+
+    `default` makes one of the preset, which has as many classes as the data set's classes.txt names, if there is one.
+    `needed` is what has to follow, for the usage. Raises UserError for a line that is not accepted.
+    """
     presets = ", ".join(PRESETS)
-    others, words = read_words(flags_of(both), arguments)
-    preset = others.pop(0) if others else None
-    if asks_for_help(arguments) and preset not in PRESETS:
-        print(f"usage: {next_command(command)} DATASET --run_folder DIR [--FLAG VALUE ...]\n")
+    others, words = read_words(flags_of(kind), arguments)
+    name = others.pop(0) if others else None
+    if asks_for_help(arguments) and name not in PRESETS:
+        print(f"usage: {next_command(command)} DATASET {needed}[--FLAG VALUE ...]\n")
         print(f"DATASET is one of {presets}. Each has its own defaults, which its page shows:")
         print(f"  {next_command(command, 'voc', '--help')}")
         raise SystemExit(ExitCode.DONE)
-    if preset not in PRESETS:
-        told = preset or "nothing"
+    if name not in PRESETS:
+        told = name or "nothing"
         raise UserError(f"fsr {command} expects a data set as its first argument, got {told}; allowed: {presets}")
-    default = both(TrainCommand(tyro.MISSING, PRESETS[preset]()), more())
-    words += ["--help"] if asks_for_help(arguments) else []
-    read = parse_flags(both, f"{command} {preset}", [*others, *words], text=text, default=default)
-    return read.cluster, read.method.config, read.method.run_folder
+    preset = PRESETS[name]()
+    if asks_for_help(arguments):
+        words += ["--help"]
+    else:
+        from fsr.data.source import with_own_classes  # here, for --help does not wait for it
+
+        folder = next((value for flag, value in pairwise(words) if flag == "--data_folder"), None)
+        preset = with_own_classes(PRESETS[name](Path(folder)) if folder else preset)
+    return parse_flags(kind, f"{command} {name}", [*others, *words], text=text, default=default(preset))
 
 
 def type_of_both(method: type, cluster: type) -> Callable[..., Any]:
@@ -91,21 +117,31 @@ def type_of_both(method: type, cluster: type) -> Callable[..., Any]:
 
 
 def parse_flags(
-    kind: Callable[..., Any], command: str, arguments: Sequence[str] | None, *, text: str | None = None, **options: Any
+    kind: Callable[..., Any],
+    command: str,
+    arguments: Sequence[str] | None,
+    *,
+    text: str | None = None,
+    without: Collection[str] = (),
+    first: Sequence[str] = (),
+    **options: Any,
 ) -> Any:
     """What the words behind `fsr COMMAND` say as a dataclass, or as the answer of a function with these flags.
 
     `arguments` are by default the process's own; `text` is the docstring of the help page, by default that of `kind`.
-    Raises UserError for a line that is not accepted. Other options are tyro's.
+    `without` names fields that are no flags of this command, and `first` has the words that give them. Raises UserError
+    for a line that is not accepted. Other options are tyro's.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    flags = flags_of(kind, options.get("default"))
+    flags = [flag for flag in flags_of(kind, options.get("default")) if flag.name not in without]
     if asks_for_help(arguments):
         print(help_page(command, flags, text or kind.__doc__ or ""), end="")
         raise SystemExit(ExitCode.DONE)
     others, words = read_words(flags, arguments)
     positional = [flag for flag in flags if flag.positional]
-    missing = positional[len(others) :] + [flag for flag in flags if flag.needed and not flag.positional]
+    missing = [flag for flag in positional[len(others) :] if flag.needed] + [
+        flag for flag in flags if flag.needed and not flag.positional
+    ]
     missing = [flag for flag in missing if f"--{flag.name}" not in [word.partition("=")[0] for word in words]]
     if missing:
         wanted = ", ".join(flag.typed for flag in missing)
@@ -113,7 +149,9 @@ def parse_flags(
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(kind, prog=f"fsr {command}", args=[*others, *words], use_underscores=True, **options)
+            return tyro.cli(
+                kind, prog=f"fsr {command}", args=[*first, *others, *words], use_underscores=True, **options
+            )
     except SystemExit:
         raise UserError(f"{reason_of(complaint.getvalue())} (all flags: {next_command(command, '--help')})") from None
 

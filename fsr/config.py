@@ -65,7 +65,7 @@ class TrainConfig:
     val_set: str = "val"
     """List to evaluate on."""
     num_classes: Annotated[int, Bounds(2, 255)] = 21
-    """Classes, background included (C = K + 1)."""
+    """Classes, background included (C = K + 1); by default those of the data set's classes.txt, where it has one."""
 
     # Network
     backbone: str = "vit_base_patch16_224"
@@ -505,9 +505,9 @@ def synthetic(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
 def bed(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
     """The test bed: the synthetic data set from a pretrained start, where the method's claims can be tested.
 
-    It fine-tunes as the paper does, with a small learning rate of the encoder and ten times that of the heads, and with the
-    paper's number of outputs. Weights and mask ratio are those that helped most on seeds 100 to 102, and the affinity
-    loss is off: beside it, self-reinforcement brought nothing on these seeds (docs/results.md).
+    It fine-tunes as the paper does, with a small learning rate of the encoder and ten times that of the heads, and with
+    the paper's number of outputs. Weights and mask ratio are those that helped most on seeds 100 to 102, and the
+    affinity loss is off: beside it, self-reinforcement brought nothing on these seeds (docs/results.md).
     """
     return dataclasses.replace(
         synthetic(data_folder),

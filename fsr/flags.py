@@ -41,7 +41,7 @@ class Flag:
     @property
     def needed(self) -> bool:
         """Whether the command does not work without it."""
-        return self.positional or self.default is MISSING
+        return self.default is MISSING
 
     @property
     def words(self) -> int | None:

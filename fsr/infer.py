@@ -16,7 +16,7 @@ if __name__ == "__main__":
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,7 +28,9 @@ from fsr.data.check import check_files
 from fsr.data.lists import Item
 from fsr.data.loaders import EvaluationImage, batches_of_one_size, labelled_images
 from fsr.data.names import shown
-from fsr.data.transforms import levels
+from fsr.data.plain_pictures import PlainPictures
+from fsr.data.source import class_names_of
+from fsr.data.transforms import levels, levels_within
 from fsr.distributed import own_number
 from fsr.errors import LoaderError, UserError, reports_user_errors
 from fsr.files import atomic_file
@@ -42,6 +44,7 @@ from fsr.inference.predictor import Predictor
 from fsr.inference.summary import summarise
 from fsr.models.network import Network
 from fsr.progress import with_progress
+from fsr.released import ANY
 from fsr.stop_signals import received_signals
 from fsr.writable import check_folder
 
@@ -67,6 +70,8 @@ class Inference:
         self.source = open_images(config)
         self.results = Results(config.results_folder)
         self.settings = config.identity(fingerprint(config.checkpoint))
+        if config.of_pictures:  # their names are no more than paths
+            self.settings |= {"data_folder": str(self.source.root), "most_pixels": config.seen_pixels}
         self.results.check(self.settings)
         self.items = self.source.items(config.infer_set)
         left_out = self.source.left_out(config.infer_set)
@@ -109,8 +114,13 @@ class Inference:
 
         Raises UserError if the checkpoint is for other classes than the data set has.
         """
-        config, wanted = self.config, len(self.source.class_names)
-        network, trained, class_names = load_trained(config.checkpoint, config.weights, config.dataset, config.told())
+        config = self.config
+        preset = ANY if config.of_pictures else config.dataset
+        network, trained, class_names = load_trained(config.checkpoint, config.weights, preset, config.told())
+        if isinstance(self.source, PlainPictures):
+            self.source.class_names = tuple(class_names) or class_names_of(trained)
+            return network, config.thresholds(trained)
+        wanted = len(self.source.class_names)
         if trained.num_classes != wanted:
             raise UserError(
                 f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
@@ -134,8 +144,11 @@ class Inference:
         predictor = Predictor(config, thresholds, network, self.source, self.results)
         self.results.start(self.settings)  # from now on the folder holds results of these settings
         journal = Journal(self.results, shard, config.shards)
-        loaded = labelled_images(self.source, config.infer_set, missing, config.workers, levels)
-        loaded = with_progress(loaded, len(missing), f"images of {config.infer_set}")
+        as_tensor = levels if config.seen_pixels is None else partial(levels_within, config.seen_pixels)
+        loaded = labelled_images(self.source, config.infer_set, missing, config.workers, as_tensor)
+        loaded = with_progress(
+            loaded, len(missing), "pictures" if config.of_pictures else f"images of {config.infer_set}"
+        )
         images = readable(loaded, missing, journal, skip_bad=config.skip_bad)
         batches = batches_of_one_size(images, config.batch_size)
         unwritten: list[Finished] = []  # done but for their logits, which go to disk together

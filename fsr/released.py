@@ -38,6 +38,7 @@ _TELLING = {
 # block of the aux features is the released one, unless a user says another.
 UNTOLD = ("heads", "decoder_dilation")
 _VIT_BASE_HEADS = 12  # which the presets of the paper leave to their backbone
+ANY = "any"  # in the place of a preset
 _METADATA = "fsr"  # its place in torch's metadata of a state dict, beside the names of modules
 _LISTED = 20  # names in an error
 
@@ -86,6 +87,19 @@ def carried_by(content: dict[str, Any], path: Path) -> Carried | None:
             except TypeCheckError as error:
                 raise UserError(f"checkpoint {path} carries no configuration of a run: {error}") from None
     return None
+
+
+def preset_of(state: State, path: Path) -> str:
+    """The preset with as many classes as a bare state dict. Raises UserError if there is none."""
+    last = state.get("decoder.conv8.weight")
+    presets = {preset().num_classes: name for name, preset in PRESETS.items()}
+    if last is None or not last.ndim or len(last) not in presets:
+        known = ", ".join(f"{classes} ({name})" for classes, name in presets.items())
+        raise UserError(
+            f"checkpoint {path} is a bare state dict that names no classes; it must have as many as a preset, "
+            f"background included: {known}"
+        )
+    return presets[len(last)]
 
 
 def architecture(state: State, path: Path, dataset: str, told: Mapping[str, Any]) -> TrainConfig:

@@ -18,6 +18,7 @@ COMMANDS = {
         "figures": ("analysis.figures", "the main plots of studies as PNG files"),
     },
     "One run": {
+        "cost": ("fsr.cost", "what a run costs: operations, memory, hours"),
         "train": ("fsr.train", "train on this machine"),
         "infer": ("fsr.infer", "scores, label maps and report of a checkpoint, on this machine"),
         "submit-train": ("launch.train", "train on Slurm"),

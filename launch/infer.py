@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     optional = ("list_folder", "compare")
     places |= {name: getattr(config, name).absolute() for name in optional if getattr(config, name)}
     folder = ResultsFolder(config.results_folder.resolve())
-    config = replace(config, **places, output_folder=folder.folder)
+    pictures = tuple(place.absolute() for place in config.pictures)
+    config = replace(config, **places, pictures=pictures, output_folder=folder.folder)
     check_rights(folder)
     lock = folder.sweep_lock()
     lock.take(f"submitting {folder.folder}")

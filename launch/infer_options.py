@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fsr.bounds import WORKERS
-from fsr.command import parse_flags, type_of_both
-from fsr.inference.config import InferConfig
+from fsr.command import type_of_both
+from fsr.inference.config import InferConfig, in_its_folder, parse_inference
 from launch.slurm.resources import Resources
 
 
@@ -26,5 +26,7 @@ class Options(Resources):
 
 def parse(arguments: Sequence[str]) -> tuple[InferConfig, Options]:
     """What is inferred, and where. Raises UserError for a value that is not allowed."""
-    both = parse_flags(type_of_both(InferConfig, Options), "submit-infer", arguments, text=Options.__doc__)
-    return both.method, both.cluster
+    kind = type_of_both(InferConfig, Options)
+    text = Options.__doc__ or ""
+    both = parse_inference(kind, "submit-infer", arguments, text, lambda config: kind(config, Options()))
+    return in_its_folder(both.method), both.cluster

@@ -16,6 +16,7 @@ from typeguard import TypeCheckError, check_type
 
 from fsr.bounds import COUNT, WORKERS, check_bounds
 from fsr.config import PRESETS, TrainConfig
+from fsr.data.source import with_own_classes
 from fsr.errors import UserError
 from fsr.score_names import SEG_MIOU, TITLES, is_score
 from fsr.setting_text import stored
@@ -100,6 +101,8 @@ class Study:
         preset_config = preset() if data_folder is None else preset(data_folder)
         settings = checked(self.settings, "settings", self.suggest, self.file)
         config = self.configured(preset_config, settings, "settings", self.suggest)
+        if "num_classes" not in settings:
+            config = with_own_classes(config)
         if iterations is not None:
             eval_every = max(1, config.eval_every * iterations // config.iterations)
             config = replace(config, iterations=iterations, eval_every=eval_every)

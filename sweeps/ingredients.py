@@ -1,8 +1,8 @@
 """Which ingredients of later methods help, each alone and the best together?
 
 Each of eight is off, or one of its options is on (docs/training.md). The first trials are the method without any, and
-each option alone; with more `--trials` the sampler combines those that were good. `make claims ARGS="--table ingredients"`
-tests the same options over paired seeds.
+each option alone; with more `--trials` the sampler combines those that were good. The same options are tested over
+paired seeds by `make claims ARGS="--table ingredients"`.
 
 Command    .venv/bin/fsr sweep --study ingredients --data_folder DIR --repeat 8 --best all
 Hardware   one run of the VOC preset: 4 micro-batches x 2 images a step, on 4, 2 or 1 GPUs

@@ -10,6 +10,7 @@ import launch_stub
 import pytest
 import torch
 from inference import resize_some, save_checkpoint
+from real_sets import as_real
 from selenium.webdriver import Chrome
 from slurm_cluster import Cluster, Sweep
 from studies import add_trial, attempt, new_study, sweep_for_real, write_run
@@ -102,6 +103,7 @@ def voc(tmp_path_factory) -> Path:
     """A data folder in VOC's layout with 24 training images of three sizes. Do not change it."""
     folder = tmp_path_factory.mktemp("voc")
     synthesise(folder, images=24, seed=1)
+    as_real(folder)
     resize_some(folder / "VOCdevkit/VOC2012", "JPEGImages", "SegmentationClass", "SegmentationClassAug")
     return folder
 
@@ -111,6 +113,7 @@ def coco(tmp_path_factory) -> Path:
     """The same in COCO's layout. Do not change it."""
     folder = tmp_path_factory.mktemp("coco")
     synthesise(folder, "coco", images=24, seed=2)
+    as_real(folder)
     for split in ("train2014", "val2014"):
         resize_some(folder / "COCO", f"JPEGImages/{split}", f"SegmentationClass/{split}")
     return folder
@@ -121,7 +124,7 @@ def own_voc(synthetic_folder, tmp_path) -> Path:
     """A set in VOC's layout that a test may change, without its prepared lists: 24 training images, 2 of val."""
     shutil.copytree(synthetic_folder, tmp_path / "voc")
     shutil.rmtree(tmp_path / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
-    return tmp_path / "voc"
+    return as_real(tmp_path / "voc")
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +132,7 @@ def coco_of_six(tmp_path_factory) -> Path:
     """A set in COCO's layout: 6 training images, 2 of val. Do not change it."""
     folder = tmp_path_factory.mktemp("people") / "coco"
     synthesise(folder, "coco", images=6, seed=1)
-    return folder
+    return as_real(folder)
 
 
 @pytest.fixture

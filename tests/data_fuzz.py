@@ -21,6 +21,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_sets import as_real
 
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import draw_mask, read_annotations
@@ -230,7 +231,7 @@ def fuzz(folder: Path, seconds: float, first_round: int) -> None:
     """Rounds of a hundred examples of each kind until the time is over."""
     synthesise(folder / "voc", images=3)
     synthesise(folder / "coco", "coco", images=3)
-    voc, coco = VocSource(folder / "voc"), CocoSource(folder / "coco")
+    voc, coco = VocSource(as_real(folder / "voc")), CocoSource(as_real(folder / "coco"))
     name = voc.items("train")[0].name
     (voc.root / "ImageSets/Segmentation/train_aug.txt").write_text(f"{name}\n")  # else found by subtraction
     files = {

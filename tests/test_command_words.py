@@ -225,6 +225,7 @@ def test_every_command_begins_under_its_own_name():
             "submit-train",
             "submit-infer",
             "pretrained",
+            "cost",
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from real_sets import as_real
 
 from fsr.data.coco import CATEGORIES, LAYOUTS, CocoSource
 from fsr.data.coco_layouts import recognise
@@ -63,7 +64,7 @@ def test_as_long_as_nothing_tells_the_layouts_apart_all_say_the_same(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     synthesise(tmp_path / "coco", "coco", images=6, seed=1)
-    return tmp_path / "coco"
+    return as_real(tmp_path / "coco")
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from real_sets import as_real
 
 from fsr.data.coco import CocoSource
 from fsr.data.prepare import main
@@ -18,14 +19,14 @@ from fsr.data.voc import VocSource
 @pytest.fixture
 def voc_folder(synthetic_folder, tmp_path):
     """A set in VOC's layout that a test may change."""
-    return shutil.copytree(synthetic_folder, tmp_path / "voc")
+    return as_real(shutil.copytree(synthetic_folder, tmp_path / "voc"))
 
 
 @pytest.fixture
 def coco_folder(tmp_path):
     """A set in COCO's layout that a test may change: 6 training images, 2 for validation."""
     synthesise(tmp_path / "coco", "coco", images=6, seed=1)
-    return tmp_path / "coco"
+    return as_real(tmp_path / "coco")
 
 
 def failure(arguments, capsys):

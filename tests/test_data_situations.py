@@ -9,6 +9,7 @@ import sys
 import pytest
 from data_situations import exporters, layouts, lists, pictures, truth, weights
 from data_situations.place import ROWS, Place, Situation
+from real_sets import as_real
 
 from fsr.data.synthetic import synthesise
 
@@ -26,7 +27,7 @@ def coco_of_sixty(tmp_path_factory):
     """A set in COCO's layout: 60 training images, 6 of val. Do not change it."""
     folder = tmp_path_factory.mktemp("coco") / "coco"
     synthesise(folder, "coco", images=60, seed=1)
-    return folder
+    return as_real(folder)
 
 
 def look(situation: Situation, place: Place, capsys) -> None:

@@ -53,8 +53,9 @@ FOREIGN = {
     "touch",
 }
 FOREIGN_FLAGS = {"--requeue", "--signal", "--array", "--kill-on-bad-exit", "--no-build-isolation"}
-COMMANDS = [name for name in MODULES if "train" not in name]
-COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train") for preset in PRESETS]
+COMMANDS = [name for name in MODULES if "train" not in name and name != "cost"]
+COMMANDS += [f"{name} {preset}" for name in ("train", "submit-train", "cost") for preset in PRESETS]
+COMMANDS += ["infer images", "submit-infer images"]
 BLOCK_S = 300
 BESIDE_THE_PACKAGES = (
     *("docs", "tests", "benchmarks", "csrc", "Makefile", "pyproject.toml", "README.md", "setup.py", "setup.sh"),
@@ -245,7 +246,7 @@ def command(words: list[str]) -> list[Command]:
         if len(words) == 1 or words[1].startswith("--"):
             return []
         name, start = words[1], 1
-    if name in ("train", "submit-train"):
+    if name in ("train", "submit-train", "cost") or "images" in words[start + 1 :][:1]:
         name = " ".join([name, *words[start + 1 :][:1]])
     if f"{name} --study" in MODULES and "--study" in flags:
         name = f"{name} --study"
@@ -430,7 +431,7 @@ def test_the_inference_page_explains_every_flag():
     rows = rows_of("docs/inference.md")
     for field in dataclasses.fields(InferConfig):
         default = None if field.default is dataclasses.MISSING else field.default
-        if field.name != "dataset":
+        if field.name not in ("dataset", "pictures"):  # which have no flag
             place = f"docs/inference.md must show {shown(default)!r} for --{field.name}"
             assert rows.get(field.name, [])[:1] == [shown(default)], place
 

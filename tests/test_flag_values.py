@@ -47,7 +47,7 @@ COMMANDS = (
 
 def kinds():
     """Everything whose fields are flags, or that a study's file fills in."""
-    options = [importlib.import_module(name).Options for name in COMMANDS]
+    options = [importlib.import_module(name).Options for name in (*COMMANDS, "fsr.cost_options")]
     return [TrainConfig, InferConfig, Resources, Options, Study, synthetic.synthesise, pretrain.Options, *options]
 
 

@@ -16,8 +16,20 @@ from fsr.inference.config import InferConfig
 from launch.commands import MODULES
 from launch.sweep_options import Options
 
-PAGES = [name for name in MODULES if "train" not in name] + ["train voc", "train synthetic", "submit-train coco"]
-AT_ONCE = ("train voc", "infer", "sweep", "submit-train voc", "submit-infer", "export", "gallery", "status", "board")
+PAGES = [name for name in MODULES if "train" not in name and name != "cost"]
+PAGES += ["train voc", "train synthetic", "submit-train coco", "cost voc", "infer images", "submit-infer images"]
+AT_ONCE = (
+    "train voc",
+    "cost voc",
+    "infer",
+    "sweep",
+    "submit-train voc",
+    "submit-infer",
+    "export",
+    "gallery",
+    "status",
+    "board",
+)
 CPU_S = 0.5
 AT_ONCE += ("infer --study",)
 

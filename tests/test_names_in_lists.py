@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from real_sets import as_real
 from tiny import source_of, tiny_config
 
 from fsr.data.coco import CocoSource
@@ -131,7 +132,7 @@ def test_any_other_list_is_named_with_its_line(tmp_path, what):
 
 @pytest.fixture
 def voc(synthetic_folder, tmp_path):
-    return VocSource(shutil.copytree(synthetic_folder, tmp_path / "voc"))
+    return VocSource(as_real(shutil.copytree(synthetic_folder, tmp_path / "voc")))
 
 
 def test_voc_lists_are_read_by_the_same_rules(voc, capsys):

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 
 import pytest
+from real_sets import as_real
 
 from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import draw_mask, read_annotations
@@ -59,7 +60,7 @@ def mutated_json(content: bytes, draw: random.Random) -> bytes:
 def test_mutated_texts_are_read_or_told_in_one_sentence(tmp_path):
     synthesise(tmp_path / "voc", images=2)
     synthesise(tmp_path / "coco", "coco", images=2)
-    voc, coco = VocSource(tmp_path / "voc"), CocoSource(tmp_path / "coco")
+    voc, coco = VocSource(as_real(tmp_path / "voc")), CocoSource(as_real(tmp_path / "coco"))
 
     def draw_all() -> None:
         for image in read_annotations(coco, "train").values():

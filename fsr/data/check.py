@@ -3,18 +3,20 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 
+from fsr.data.image_set import ImageSet
 from fsr.data.images import END_OF_IMAGE, open_picture, read_image, refusing
 from fsr.data.lists import Item
-from fsr.data.source import Source
 from fsr.errors import UserError
 from fsr.heartbeat import HEARTBEAT
 from fsr.regular_file import open_regular
 
+_DECODING = Semaphore(4)  # whole pictures in memory; the other threads wait for a file server
 _TRAILING_BYTES = 64  # that cameras and editors may leave behind the end of a picture
 
 
-def check_files(source: Source, split: str, items: list[Item], with_masks: bool) -> None:
+def check_files(source: ImageSet, split: str, items: list[Item], with_masks: bool) -> None:
     """Look at every file that a run will read, without decoding it.
 
     A picture must have a header and an end, a mask the same size and right checksums. Raises UserError that names the
@@ -49,7 +51,8 @@ def _check_image(file: Path) -> tuple[int, int]:
         stream.seek(max(0, length - _TRAILING_BYTES))
         tail = stream.read()
     if END_OF_IMAGE not in tail:
-        read_image(file)  # a PNG, or long trailing data, which is harmless: decoding it is the judge
+        with _DECODING:
+            read_image(file)  # a PNG, or long trailing data, which is harmless: decoding it is the judge
     return size
 
 

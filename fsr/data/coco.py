@@ -1,4 +1,4 @@
-"""MS COCO 2014 on disk."""
+"""MS COCO 2014 on disk, and sets of one's own in its layout."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsr.data.coco_layouts import layouts, recognise, to_classes
+from fsr.data.coco_layouts import layouts, own_layout, recognise, to_classes
 from fsr.data.images import check_classes, open_mask, read_mask
 from fsr.data.lists import Item
 from fsr.data.names import shown
@@ -42,10 +42,16 @@ class CocoSource(PreparedSet):
 
     usual_name = "COCO"
     own_sign = "annotations/instances_train2014.json"
+    layouts = ("COCO", "coco")
+    signs = ("JPEGImages", "annotations", "images/train2014", "train2014")
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
-        places, signs = ("COCO", "coco"), ("JPEGImages", "annotations", "images/train2014", "train2014")
-        super().__init__("coco", places, signs, CLASS_NAMES, data_folder, list_folder, num_classes)
+        super().__init__("coco", CLASS_NAMES, data_folder, list_folder, num_classes)
+        # By the ids of categories and the values of masks; both are the classes themselves in a set of one's own.
+        self.class_of_category, self.mask_layouts = CLASS_OF_CATEGORY, LAYOUTS
+        if self.has_own_classes:
+            self.class_of_category = {class_id: class_id for class_id in range(1, len(self.class_names))}
+            self.mask_layouts = own_layout(len(self.class_names))
         self.layout: dict[str, str] = {}  # by split, how masks number their classes, once they are recognised
         images = [self.root / "JPEGImages", self.root / "images", self.root]  # as rearranged, and as unzipped
         years = ("train2014", "val2014")
@@ -72,7 +78,9 @@ class CocoSource(PreparedSet):
             return None
         if split not in self.layout:
             self.recognise_masks(split, self.items(split))
-        classes = to_classes(self.noted(file, open_mask(file, size, ANY_VALUE)), LAYOUTS[self.layout[split]], file)
+        classes = to_classes(
+            self.noted(file, open_mask(file, size, ANY_VALUE)), self.mask_layouts[self.layout[split]], file
+        )
         check_classes(classes, file, len(self.class_names))
         return classes
 
@@ -93,7 +101,7 @@ class CocoSource(PreparedSet):
                 except UserError:
                     continue  # the reader of this image reports it
 
-        self.layout[split] = recognise(masks(), LAYOUTS)
+        self.layout[split] = recognise(masks(), self.mask_layouts)
 
     def annotation_file(self, split: str) -> Path:
         """COCO's own annotations of `train` or `val`."""

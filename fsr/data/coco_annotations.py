@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as rle
 
-from fsr.data.coco import CATEGORIES, CLASS_OF_CATEGORY, CocoSource
+from fsr.data.coco import CocoSource
 from fsr.data.images import IGNORED, MOST_PIXELS
 from fsr.data.names import image_name, shown
+from fsr.data.own_classes import FILE
 from fsr.errors import UserError
 from fsr.regular_file import read_regular
 
 _LONGEST_OUTLINE = 4  # pixels of a polygon for each of its image; each takes 40 bytes to draw
 _FLAGS = {"true": True, "false": False}
 _FEW = 8  # outlines, of which a file's habits cannot be told
-_CLASS_OF_NAME = {name: class_id for class_id, name in enumerate(CATEGORIES.values(), 1)}
 
 
 class Annotation(NamedTuple):
@@ -62,9 +62,9 @@ def read_annotations(source: CocoSource, split: str) -> dict[str, AnnotatedImage
     file = source.annotation_file(split)
     try:
         content = json.loads(read_regular(file))
-        things, categories = content["annotations"], _categories(content.get("categories") or [], file)
+        things, categories = content["annotations"], _categories(source, content.get("categories") or [], file)
         annotations = [
-            (_whole(raw, "image_id", place), _annotation(raw, categories, place))
+            (_whole(raw, "image_id", place), _annotation(source, raw, categories, place))
             for raw, place in _each(things, "annotation", file)
         ]
         names, images = {}, {}
@@ -110,20 +110,24 @@ def _is_box(segmentation: Any) -> bool:
     return len(corners) == 4 and all(len(set(values)) == 2 for values in zip(*corners, strict=True))
 
 
-def _categories(raws: list[Any], file: Path) -> dict[int, int]:
+def _categories(source: CocoSource, raws: list[Any], file: Path) -> dict[int, int]:
     """Class by the category ids of this file, which names them: most number them as COCO does, some from 0 or 1 on
     without gaps. Raises UserError for another data set's categories."""
-    classes = {}
+    usual, classes = source.class_of_category, {}
+    alike = str if source.has_own_classes else str.lower  # of one's own, two may differ by capitals alone
+    class_of_name = {alike(name): class_id for class_id, name in enumerate(source.class_names) if class_id}
     for raw, place in _each(raws, "category", file):
-        number, name = _whole(raw, "id", place), str(raw.get("name") or CATEGORIES.get(_whole(raw, "id", place), ""))
-        class_id = _CLASS_OF_NAME.get(name.strip().lower())
+        number = _whole(raw, "id", place)
+        meant = source.class_names[usual[number]] if number in usual else ""
+        name = str(raw.get("name") or meant)
+        class_id = class_of_name.get(alike(name.strip()))
         if class_id is None:
-            meant = CATEGORIES.get(number)
-            in_coco = f"is {meant!r} in COCO" if meant else "COCO has not"
-            raise UserError(f"{place} is {shown(name)}, which {in_coco}")
+            whose = FILE if source.has_own_classes else "COCO"
+            known = f"is {meant!r} in {whose}" if meant else f"{whose} has not"
+            raise UserError(f"{place} is {shown(name)}, which {known}")
         classes[number] = class_id
-    as_coco = classes.items() <= CLASS_OF_CATEGORY.items()  # whose other ids may occur, too
-    return CLASS_OF_CATEGORY if as_coco else classes
+    as_usual = classes.items() <= usual.items()  # whose other ids may occur, too
+    return usual if as_usual else classes
 
 
 def _each(raws: list[Any], what: str, file: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -148,10 +152,11 @@ def _name(raw: dict[str, Any], split: str, place: str) -> str:
     return image_name(name.removeprefix(f"{split}2014/"), place)
 
 
-def _annotation(raw: dict[str, Any], categories: dict[int, int], place: str) -> Annotation:
+def _annotation(source: CocoSource, raw: dict[str, Any], categories: dict[int, int], place: str) -> Annotation:
     category = _whole(raw, "category_id", place)
     if category not in categories:
-        whose = "COCO's" if categories is CLASS_OF_CATEGORY else "its file's"
+        known_as = f"{FILE}'s" if source.has_own_classes else "COCO's"
+        whose = known_as if categories is source.class_of_category else "its file's"
         raise UserError(f"{place} has category {category}, which is none of {whose} {len(categories)}")
     crowd, area = raw.get("iscrowd", 0), raw.get("area")
     crowd = _FLAGS.get(crowd.lower(), crowd) if isinstance(crowd, str) else crowd

@@ -37,6 +37,11 @@ def layouts(class_of_category: dict[int, int]) -> dict[str, np.ndarray]:
     }
 
 
+def own_layout(classes: int) -> dict[str, np.ndarray]:
+    """The one way of a data set of one's own: a mask holds its classes, `classes` with the background."""
+    return {f"classes 0 to {classes - 1}": _table({class_id: class_id for class_id in range(classes)})}
+
+
 def to_classes(values: np.ndarray, table: np.ndarray, file: Path) -> np.ndarray:
     """Classes of a mask's values, uint8 [H, W]. Raises UserError for a value that means none."""
     classes: np.ndarray = table[values]
@@ -64,8 +69,8 @@ def recognise(masks: Iterable[tuple[Path, np.ndarray, tuple[int, ...]]], tables:
                     f"mask {file} holds the values {', '.join(map(str, found))}, but its image the classes "
                     f"{', '.join(map(str, classes)) or 'none'}"
                 )
-        fewest, next_fewest, *_ = sorted(map(len, wrong.values()))
-        if next_fewest >= fewest + _SEVERAL and fewest <= MOST_CONTRADICTIONS * count:
+        fewest, *others = sorted(map(len, wrong.values()))
+        if others and others[0] >= fewest + _SEVERAL and fewest <= MOST_CONTRADICTIONS * count:
             break
     best = min(wrong, key=lambda name: len(wrong[name]))  # the first of those
     if len(wrong[best]) > MOST_CONTRADICTIONS * count:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from fsr.data.palette import classes_of_colours, classes_of_palette
 from fsr.errors import UserError, unreadable
@@ -26,6 +26,17 @@ Kind: TypeAlias = Literal["image", "mask"]
 FORMATS: dict[Kind, tuple[str, ...]] = {"image": ("JPEG", "PNG"), "mask": ("PNG",)}
 _OTHER_FORMATS = ("GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "EPS", "PPM")  # which a message tells by name
 
+# What an orientation in EXIF asks viewers to do.
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # Where Pillow, too, suspects a decompression bomb. Data sets of this field have pictures of up to 50 million pixels.
 MOST_PIXELS = 89_478_485
 MOST_BYTES = 1 << 30
@@ -33,8 +44,9 @@ MOST_BYTES = 1 << 30
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_image(file: Path) -> Image.Image:
+def read_image(file: Path, *, upright: bool = False) -> Image.Image:
     """The picture as RGB, as it is stored: an orientation in its EXIF turns nothing, as the masks are drawn on that.
+    `upright` turns it as viewers do.
 
     Raises UserError if it is missing, cut, damaged or no regular file, no JPEG or PNG, too large, or if it has no one
     rendering in 8-bit colours: 16 bits a channel, several frames, pixels that can be seen through.
@@ -50,7 +62,17 @@ def read_image(file: Path) -> Image.Image:
         # An interrupted copy may leave zeros, which Pillow decodes as grey without a word.
         if content.endswith(bytes(64)) and _ends_in_zeros(content, picture):
             raise ValueError("its second part is all zeros")
-    return rgb
+        return _turned(picture, rgb) if upright else rgb
+
+
+def _turned(picture: ImageFile.ImageFile, rgb: Image.Image) -> Image.Image:
+    """The pixels `rgb` of a picture as its EXIF says that they are to be shown; damaged EXIF says nothing."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of damaged bytes Pillow raises nearly everything
+        return rgb
+    turn = _TURNS.get(orientation)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _ends_in_zeros(content: bytes, picture: Image.Image) -> bool:

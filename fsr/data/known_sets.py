@@ -27,7 +27,7 @@ def check_apart(names: Mapping[str, Sequence[str]], source: PreparedSet) -> None
 def other_counts(names: Mapping[str, Sequence[str]], source: PreparedSet) -> Iterator[str]:
     """A sentence for each list that has another number of images than the data set that the folder seems to be."""
     known = KNOWN_COUNTS.get(source.root.name, KNOWN_COUNTS[source.usual_name])
-    for split in names:
-        if not source.is_synthetic and split in known and len(names[split]) != known[split]:
+    for split in () if source.has_own_classes or source.is_synthetic else names:
+        if split in known and len(names[split]) != known[split]:
             called = source.root.name if source.root.name in KNOWN_COUNTS else source.usual_name
             yield f"{split} has {len(names[split])} images, but {called} {known[split]}: is its list whole?"

@@ -48,7 +48,7 @@ def read_entries(file: Path) -> list[Entry]:
     """
     lines: dict[str, int] = {}
     entries = []
-    for number, line in enumerate(_text_lines(read_regular(file), file), 1):
+    for number, line in enumerate(text_lines(read_regular(file), file), 1):
         words = line.strip(" \t\n").split()
         if not words:
             continue
@@ -65,7 +65,8 @@ def read_entries(file: Path) -> list[Entry]:
     return entries
 
 
-def _text_lines(content: bytes, file: Path) -> Iterator[str]:
+def text_lines(content: bytes, file: Path) -> Iterator[str]:
+    """The lines of a list in UTF-8 or UTF-16. Raises UserError for other bytes."""
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding)

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, default_collate
 
 from fsr.config import TrainConfig
 from fsr.data.device_views import DrawnView
+from fsr.data.image_set import ImageSet
 from fsr.data.images import IGNORED, read_image
 from fsr.data.lists import Item
 from fsr.data.loader_processes import load
@@ -68,7 +69,7 @@ def evaluation_images(
 
 
 def labelled_images(
-    source: Source, split: str, items: list[Item], workers: int, as_tensor: View = normalise
+    source: ImageSet, split: str, items: list[Item], workers: int, as_tensor: View = normalise
 ) -> Iterator[EvaluationImage | UserError]:
     """The images `items` of `split` in their order, as `evaluation_images` yields them, or a UserError in its place.
 
@@ -127,7 +128,7 @@ class TrainingViews(Dataset[dict[str, Any] | UserError]):
 class EvaluationImages(Dataset[EvaluationImage | UserError]):
     """The images of a split at their own size, with their ground truth."""
 
-    def __init__(self, source: Source, split: str, items: list[Item], as_tensor: View) -> None:
+    def __init__(self, source: ImageSet, split: str, items: list[Item], as_tensor: View) -> None:
         self.source, self.split, self.items, self.as_tensor = source, split, items, as_tensor
 
     def __len__(self) -> int:
@@ -137,14 +138,15 @@ class EvaluationImages(Dataset[EvaluationImage | UserError]):
         """The image, or the UserError of its files."""
         item = self.items[index]
         try:
-            image = read_image(self.source.image_file(item.name, self.split))
+            image = self.source.picture(item.name, self.split)
             ground_truth = self.source.ground_truth(item.name, self.split, image.size)
         except UserError as error:
             return error
+        pixels = self.as_tensor(image)
         if ground_truth is None:
-            ground_truth = np.full((image.height, image.width), IGNORED, np.uint8)
+            ground_truth = np.full(pixels.shape[1:], IGNORED, np.uint8)
         labels = multi_hot(item, len(self.source.class_names))
-        return item.name, self.as_tensor(image), torch.from_numpy(ground_truth), labels
+        return item.name, pixels, torch.from_numpy(ground_truth), labels
 
 
 class _Batches:

@@ -25,6 +25,13 @@ def check_name(name: str, place: str) -> str:
     return name
 
 
+def check_path(name: str, place: str) -> str:
+    """The name, if it can be nothing but that of a file below the folder where it is looked for. Raises UserError."""
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise UserError(f"{place} has the name {shown(name)}; allowed is the path of a file below its folder")
+    return name
+
+
 def _flaw(name: str) -> str | None:
     if not name:
         return "is empty"

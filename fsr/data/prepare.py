@@ -21,7 +21,7 @@ import tyro
 from fsr.command import call
 from fsr.config import PRESETS
 from fsr.data.check_journal import CheckJournal
-from fsr.data.coco import LAYOUTS, CocoSource
+from fsr.data.coco import CocoSource
 from fsr.data.coco_annotations import AnnotatedImage, draw_mask, only_boxes, read_annotations
 from fsr.data.finding import Files, Finding, examine
 from fsr.data.known_sets import check_apart, other_counts
@@ -126,7 +126,7 @@ def prepare_coco(source: CocoSource, write_masks: bool, skip_bad: bool = False, 
         print(f"{split}: no masks (needed only for an evaluation on this set; --write_masks makes them)")
     for split in (split for split in names if split not in without_masks):
         source.recognise_masks(split, [Item(name, classes[name]) for name in names[split]])
-        if source.layout[split] != next(iter(LAYOUTS)):
+        if source.layout[split] != next(iter(source.mask_layouts)):
             print(f"{split}: masks are read as {source.layout[split]}")
     _write_checked_lists(source, names, classes, without_masks, skip_bad, just_drawn)
 

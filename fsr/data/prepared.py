@@ -1,15 +1,16 @@
 """The base of VOC and COCO: a folder, class names, and prepared lists."""
 
 import os
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from fsr.data.image_set import ImageSet
 from fsr.data.images import Mask, open_mask
 from fsr.data.list_places import list_folder_of
 from fsr.data.lists import Item, read_list
+from fsr.data.own_classes import own_classes
 from fsr.data.record import read_record, told
 from fsr.errors import UnreadableError, UserError
 from fsr.next_command import next_command
@@ -18,12 +19,11 @@ IMAGE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
 MASK_ENDINGS = (".png", ".PNG")
 
 
-class PreparedSet(ABC):
-    """A data set in one of the folders `layouts` of `data_folder`, of which the first `num_classes` classes (background
-    included) are used.
+class PreparedSet(ImageSet):
+    """A data set below `data_folder`, of which the first `num_classes` classes (background included) are used.
 
-    `data_folder` may also be the folder of the set itself, which holds one of `signs`, as in the released code's
-    command lines. Raises UserError if it is not there or has fewer classes.
+    Its classes are those of its classes.txt, else `all_class_names`. Raises UserError if it is not there or has fewer
+    classes.
     """
 
     usual_name: ClassVar[str]
@@ -32,38 +32,49 @@ class PreparedSet(ABC):
     own_sign: ClassVar[str]
     """What no other data set's folder has."""
 
+    layouts: ClassVar[tuple[str, ...]]
+    """Folders of a data folder in which the set may lie, the usual one first."""
+
+    signs: ClassVar[tuple[str, ...]]
+    """Folders of which the set's own holds one: that may be given as the data folder, as to the released code."""
+
     def __init__(
         self,
         kind: str,
-        layouts: tuple[str, ...],
-        signs: tuple[str, ...],
         all_class_names: tuple[str, ...],
         data_folder: Path,
         list_folder: Path | None,
         num_classes: int | None,
     ) -> None:
-        roots = [data_folder / layout for layout in layouts]
-        if any((data_folder / sign).is_dir() for sign in signs):
-            roots.insert(0, data_folder)
-        found = [root for root in roots if root.is_dir()]
-        if not found:
+        root = self.root_in(data_folder)
+        if root is None:
             depths = (data_folder.glob(f"{'*/' * depth}{self.own_sign}") for depth in (1, 2, 3))
             below = next((path.parents[1] for paths in depths for path in paths), None)
             there = "" if below is None else f"; {below} looks like it: give that folder"
-            raise UnreadableError(f"data folder {data_folder} must hold {layouts[0]}, which is missing{there}")
-        self.root = found[0]
+            raise UnreadableError(f"data folder {data_folder} must hold {self.layouts[0]}, which is missing{there}")
+        self.root = root
         self.is_synthetic = (self.root / "synthetic.json").exists()
         self.mapped_by_colour: set[Path] = set()  # masks, for `prepare`, which says so
-        num_classes = len(all_class_names) if num_classes is None else num_classes
-        if num_classes > len(all_class_names):
-            raise UserError(f"num_classes must be at most {len(all_class_names)} for {kind}, got {num_classes}")
-        self.class_names = all_class_names[:num_classes]
+        own = own_classes(root, data_folder)
+        self.has_own_classes = own is not None
+        which, names = own or (kind, all_class_names)
+        if num_classes is not None and num_classes > len(names):
+            raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
+        self.class_names = names[:num_classes]
         self.list_folder = list_folder or list_folder_of(self.root)
         where: list[str | Path] = [] if list_folder is None else ["--list_folder", list_folder]
         self.remedy = next_command("prepare", kind, data_folder, *where)
         self.record = read_record(self.list_folder, self.remedy)
         # Where masks are looked for first, if not inside the data set: what `prepare` wrote down.
         self.mask_folder = None if self.record.mask_folder is None else self.list_folder / self.record.mask_folder
+
+    @classmethod
+    def root_in(cls, data_folder: Path) -> Path | None:
+        """The folder of the set itself; None where there is none."""
+        roots = [data_folder / layout for layout in cls.layouts]
+        if any((data_folder / sign).is_dir() for sign in cls.signs):
+            roots.insert(0, data_folder)
+        return next((root for root in roots if root.is_dir()), None)
 
     def items(self, split: str) -> list[Item]:
         """The images of the prepared list `split`. Raises UserError if it is missing, damaged, or has no labels."""
@@ -80,14 +91,6 @@ class PreparedSet(ABC):
     def has_ground_truth(self, split: str) -> bool:
         """Whether the images of a set have masks. Only the evaluation server has those of a test set."""
         return not split.startswith("test")
-
-    @abstractmethod
-    def image_file(self, name: str, split: str) -> Path:
-        """The picture of an image."""
-
-    @abstractmethod
-    def mask_file(self, name: str, split: str) -> Path | None:
-        """The ground truth of an image, None in a set that has none."""
 
     def ground_truth(self, name: str, split: str, size: tuple[int, int] | None) -> np.ndarray | None:
         """Class of every pixel, uint8 [H, W], 255 ignored, None where there is no ground truth.

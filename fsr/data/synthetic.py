@@ -1,8 +1,8 @@
 """Makes the synthetic data set: `fsr synthetic DIR`.
 
-It lies on disk as VOC 2012 or COCO 2014 do, with the names of their first classes, so that everything that reads those
-reads it unchanged: 8 in the segmentation split, 20 in the pretraining split (fsr/data/looks.py). Equal seeds give equal
-bytes (with equal versions of NumPy and Pillow).
+It lies on disk as VOC 2012 or COCO 2014 do, with the names of its classes in classes.txt, so that everything that reads
+those reads it unchanged: 8 in the segmentation split, 20 in the pretraining split (fsr/data/looks.py). Equal seeds give
+equal bytes (with equal versions of NumPy and Pillow).
 """
 
 if __name__ == "__main__":
@@ -20,8 +20,8 @@ from typing_extensions import NotRequired, TypedDict
 
 from fsr.bounds import COUNT, SEED, check_bounds
 from fsr.command import call
+from fsr.data import looks, synthetic_names
 from fsr.data.coco import CocoSource
-from fsr.data.looks import PRETRAINING, SEGMENTATION
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
@@ -35,7 +35,10 @@ from fsr.writable import check_folder
 
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
-_SPLITS = {"segmentation": SEGMENTATION, "pretraining": PRETRAINING}
+_SPLITS = {
+    "segmentation": (looks.SEGMENTATION, synthetic_names.SEGMENTATION),
+    "pretraining": (looks.PRETRAINING, synthetic_names.PRETRAINING),
+}
 
 
 def synthesise(
@@ -86,8 +89,8 @@ def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], setting
     images, seed = settings["images"], settings["seed"]
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
-    split = _SPLITS[settings.get("split", "segmentation")]
-    writer = VocWriter(root) if format == "voc" else CocoWriter(root, len(split.looks))
+    split, class_names = _SPLITS[settings.get("split", "segmentation")]
+    writer = VocWriter(root, class_names) if format == "voc" else CocoWriter(root, class_names)
     total = images + max(2, images // 10)
     for index in with_progress(range(total), total, "drawing images"):
         writer.write(draw_scene(seed, index, split), index, "train" if index < images else "val")

@@ -1,6 +1,7 @@
 """Scenes on disk, exactly as VOC 2012 and COCO 2014 lie there, so that every tool for these reads them unchanged."""
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsr.data.coco import CATEGORIES
+from fsr.data.own_classes import FILE
 from fsr.data.palette import palette_png
 from fsr.data.scenes import SIDE, Scene
-from fsr.data.voc import CLASS_NAMES
 
 
 class VocWriter:
-    """Writes scenes in VOC's layout below `root`; the classes bear the names of VOC's first."""
+    """Writes scenes of these classes, from 1, in VOC's layout below `root`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, class_names: Sequence[str]) -> None:
+        self.root, self.class_names = root, class_names
         self.names: dict[str, list[str]] = {"train": [], "val": []}
         for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "Annotations"):
             (root / folder).mkdir(parents=True)
@@ -31,10 +31,11 @@ class VocWriter:
         mask = palette_png(scene.ground_truth)
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (self.root / folder / f"{name}.png").write_bytes(mask)
-        (self.root / "Annotations" / f"{name}.xml").write_text(_voc_xml(name, scene))
+        (self.root / "Annotations" / f"{name}.xml").write_text(_voc_xml(name, scene, self.class_names))
 
     def finish(self) -> None:
-        """Write the lists that come with VOC."""
+        """Write the names of the classes, and the lists that come with VOC."""
+        write_class_names(self.root, self.class_names)
         folder = self.root / "ImageSets" / "Segmentation"
         folder.mkdir(parents=True)
         for split, names in (self.names | {"trainval": self.names["train"] + self.names["val"]}).items():
@@ -42,11 +43,10 @@ class VocWriter:
 
 
 class CocoWriter:
-    """Writes scenes in COCO's layout below `root`; the classes are COCO's first `classes` categories."""
+    """Writes scenes of these classes, from 1, in COCO's layout below `root`; categories have the numbers of classes."""
 
-    def __init__(self, root: Path, classes: int) -> None:
-        self.root = root
-        self.classes = classes
+    def __init__(self, root: Path, class_names: Sequence[str]) -> None:
+        self.root, self.class_names = root, class_names
         self.images: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
         self.annotations: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
         for split in self.images:
@@ -65,7 +65,7 @@ class CocoWriter:
                 {
                     "id": len(self.annotations["train"]) + len(self.annotations["val"]) + 1,
                     "image_id": index,
-                    "category_id": list(CATEGORIES)[thing.class_id - 1],
+                    "category_id": thing.class_id,
                     "iscrowd": 0,
                     "area": thing.area,
                     "bbox": [left, top, right - left + 1, bottom - top + 1],
@@ -78,10 +78,16 @@ class CocoWriter:
         """Write the annotations of both sets."""
         folder = self.root / "annotations"
         folder.mkdir()
-        categories = [{"id": id_, "name": name} for id_, name in list(CATEGORIES.items())[: self.classes]]
+        write_class_names(self.root, self.class_names)
+        categories = [{"id": class_id, "name": name} for class_id, name in enumerate(self.class_names, 1)]
         for split, images in self.images.items():
             content = {"images": images, "annotations": self.annotations[split], "categories": categories}
             (folder / f"instances_{split}2014.json").write_text(json.dumps(content))
+
+
+def write_class_names(root: Path, class_names: Sequence[str]) -> None:
+    """Name the classes of the set, from 1."""
+    (root / FILE).write_text("".join(f"{name}\n" for name in class_names))
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -91,10 +97,10 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _voc_xml(name: str, scene: Scene) -> str:
+def _voc_xml(name: str, scene: Scene, class_names: Sequence[str]) -> str:
     objects = "".join(
         f"""\t<object>
-\t\t<name>{CLASS_NAMES[thing.class_id]}</name>
+\t\t<name>{class_names[thing.class_id - 1]}</name>
 \t\t<pose>Unspecified</pose>
 \t\t<truncated>0</truncated>
 \t\t<difficult>0</difficult>

@@ -1,5 +1,6 @@
 """The random views of an image, and its normalisation."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -31,6 +32,15 @@ def normalise(image: Image.Image) -> torch.Tensor:
 def levels(image: Image.Image) -> torch.Tensor:
     """The 8-bit levels of an RGB picture, uint8 [3, H, W]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def levels_within(most_pixels: int, image: Image.Image) -> torch.Tensor:
+    """The same of a picture that is made smaller, in its proportions, if it has more pixels."""
+    scale = math.sqrt(most_pixels / (image.width * image.height))
+    if scale < 1:
+        size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return levels(image)
 
 
 def normalise_levels(levels: torch.Tensor) -> torch.Tensor:

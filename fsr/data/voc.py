@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 on disk, and the synthetic set, which has the same layout and VOC's first eight class names."""
+"""PASCAL VOC 2012 on disk, and sets in its layout: the synthetic one, and those of one's own."""
 
 import os
 from collections.abc import Collection
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fsr.data.images import IGNORED, check_classes, refusing
+from fsr.data.images import check_classes, refusing
 from fsr.data.lists import Item
 from fsr.data.names import shown
+from fsr.data.own_classes import FILE
 from fsr.data.prepared import IMAGE_ENDINGS, MASK_ENDINGS, PreparedSet, file_of
 from fsr.data.sbd import read_sbd
-from fsr.errors import UnreadableError, UserError
-from fsr.regular_file import read_regular
+from fsr.errors import UnreadableError
 
 CLASS_NAMES = (
     "background",
@@ -27,19 +27,19 @@ class VocSource(PreparedSet):
 
     usual_name = "VOC2012"
     own_sign = "ImageSets/Segmentation"
+    layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")
+    signs = ("JPEGImages",)
 
     def __init__(self, data_folder: Path, list_folder: Path | None = None, num_classes: int | None = None) -> None:
-        layouts = ("VOCdevkit/VOC2012", "VOC2012", "VOCdevkit/VOC2007", "VOC2007")
-        super().__init__("voc", layouts, ("JPEGImages",), CLASS_NAMES, data_folder, list_folder, None)
-        own = self.root / "classes.txt"
-        names = own_class_names(own) if os.path.lexists(own) else CLASS_NAMES
-        if num_classes is not None and num_classes > len(names):
-            which = own if os.path.lexists(own) else "voc"
-            raise UserError(f"num_classes must be at most {len(names)} for {which}, got {num_classes}")
-        self.class_names = names[:num_classes]
+        super().__init__("voc", CLASS_NAMES, data_folder, list_folder, num_classes)
         self.unknown: set[tuple[str, str]] = set()  # images and classes of objects in XMLs, for `prepare`
         self.own_masks = self.root / "SegmentationClass"
         self._unzipped = data_folder / "benchmark_RELEASE" / "dataset" / "cls"
+
+    @property
+    def is_voc(self) -> bool:
+        """Whether its classes are VOC's; the synthetic set stands for it."""
+        return self.is_synthetic or not self.has_own_classes
 
     @cached_property
     def augmented_masks(self) -> Path:
@@ -54,7 +54,7 @@ class VocSource(PreparedSet):
     def no_such_classes(self, unknown: Collection[str]) -> str:
         """What can be done about the classes that the XMLs have and this set has not, in a sentence."""
         seen = ", ".join(map(shown, sorted(unknown)[:30]))
-        return f"classes of your own ({seen}) have to stand in {self.root / 'classes.txt'}, one a line"
+        return f"classes of your own ({seen}) have to stand in {self.root / FILE}, one a line"
 
     @property
     def augmented_list(self) -> Path | None:
@@ -111,21 +111,3 @@ class VocSource(PreparedSet):
             classes = read_sbd(file, size)
         check_classes(classes, file, len(self.class_names))
         return classes
-
-
-def own_class_names(file: Path) -> tuple[str, ...]:
-    """Background and the classes of a data set of one's own, one a line; `background` may be the first of them.
-
-    Raises UserError if the file is no text, or has no class, one twice, or more than 254.
-    """
-    try:
-        lines = [line.strip() for line in read_regular(file).decode("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list of classes {file} cannot be read: {error}") from None
-    names = ["background", *(line for line in lines if line and line != "background")]
-    for name in names:
-        if names.count(name) > 1 or not name.isprintable() or "/" in name:
-            raise UserError(f"list of classes {file} must have each class once, printable, no `/`, got {shown(name)}")
-    if not 1 < len(names) < IGNORED + 1:
-        raise UserError(f"list of classes {file} must have 1 to {IGNORED - 1} classes, got {len(names) - 1}")
-    return tuple(names)

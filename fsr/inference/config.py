@@ -1,19 +1,23 @@
 """Every setting of an inference in one frozen dataclass. Imports no torch."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import tyro
 
 from fsr.bounds import COUNT, FRACTION, PROCESSES, SIDE, WIDTH, Bounds, check_bounds
-from fsr.command import parse_flags
+from fsr.command import asks_for_help, parse_flags, read_words
 from fsr.config import TrainConfig, typed_config
 from fsr.errors import UserError
+from fsr.flags import flags_of
 
 THREADS_ON_SLURM = 4
+PICTURES: Final = "images"  # in the place of a data set
+MOST_PIXELS = 640**2  # of a picture in COCO
 _PLACES = ("data_folder", "list_folder", "output_folder", "checkpoint", "compare")
 
 
@@ -38,18 +42,23 @@ class InferConfig:
     """
 
     # What is inferred
-    dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic"]]
-    """Layout of the data set, and which classes it has."""
+    dataset: tyro.conf.Positional[Literal["voc", "coco", "synthetic", "images"]]
+    """Layout of the data set, and which classes it has; or images, pictures without a data set."""
+    pictures: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDER")] = ()
+    """Folder of pictures; or pictures, folders and lists (.txt, with a path a line), any number of them."""
     checkpoint: Annotated[Path, tyro.conf.arg(aliases=("--model_path",))]
     """A run's best.pt (or checkpoint.pt), what `fsr export` wrote, or a bare state dict, as the released code saves."""
     data_folder: Path
-    """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself."""
+    """Folder that holds VOCdevkit/VOC2012 or COCO, or that folder itself; of images the folder of all pictures."""
     list_folder: Path | None = None
     """Folder of the prepared lists; by default ImageSets/fsr inside the data set."""
     infer_set: str = "val"
     """Prepared list of the images: train, train_aug, val or test."""
-    output_folder: Path | None = None
+    output_folder: Annotated[Path | None, tyro.conf.arg(aliases=("--out",))] = None
     """Where the results go; by default infer_SET beside the checkpoint. An interrupted inference in it resumes."""
+    most_pixels: Annotated[int | None, Bounds(1024, 89_478_485)] = None
+    """Most pixels that the network sees of a picture: of a larger one it sees a smaller copy. Label maps and overlays
+    are as large as the picture itself. By default 409600 (640 x 640)."""
 
     # The network
     weights: Literal["student", "teacher"] | None = None
@@ -127,15 +136,34 @@ class InferConfig:
         check_bounds(type(self), vars(self))
         check("shard", 0 <= self.shard < self.shards, f"from 0 to {self.shards - 1}")
         check("scales", len(self.scales) > 0, "one or more numbers")
+        unused = ("list_folder", "num_classes") if self.of_pictures else ("pictures", "most_pixels")
+        for field in unused:
+            check(field, not getattr(self, field), f"left out for {self.dataset}")
         name = self.infer_set
         check("infer_set", name.replace("_", "").replace("-", "").isalnum(), "the name of a prepared list, such as val")
         for field in ("single_scale", "class_gating"):
             check(field, not getattr(self, field) or 1.0 in self.scales, "false where no scale is 1")
 
     @property
+    def of_pictures(self) -> bool:
+        """Whether the images are pictures without a data set."""
+        return self.dataset == PICTURES
+
+    @property
+    def seen_pixels(self) -> int | None:
+        """Pixels of an image as the network sees it, at most; None without a limit."""
+        return (self.most_pixels or MOST_PIXELS) if self.of_pictures else None
+
+    @property
+    def called(self) -> str:
+        """What is inferred, in words."""
+        return f"pictures in {self.data_folder}" if self.of_pictures else f"{self.dataset} {self.infer_set}"
+
+    @property
     def results_folder(self) -> Path:
         """Where the results go."""
-        return self.output_folder or self.checkpoint.parent / f"infer_{self.infer_set}"
+        name = Path(os.path.abspath(self.data_folder)).name if self.of_pictures else self.infer_set
+        return self.output_folder or self.checkpoint.parent / f"infer_{name}"
 
     def told(self) -> dict[str, Any]:
         """What this inference needs of a network, and a bare state dict does not tell; None where it was not given."""
@@ -155,7 +183,7 @@ class InferConfig:
 
     def identity(self, checkpoint_sha256: str) -> dict[str, Any]:
         """The settings that the results depend on. Results of another identity are not resumed."""
-        here = ("data_folder", "list_folder", "output_folder", "shards", "shard")
+        here = ("data_folder", "list_folder", "pictures", "most_pixels", "output_folder", "shards", "shard")
         how = ("batch_size", "workers", "threads", "postprocess")
         later = ("report", "report_images", "compare", "skip_bad", "checkpoint")
         chosen = {name: value for name, value in self.to_json().items() if name not in (*here, *how, *later)}
@@ -168,16 +196,21 @@ class InferConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        fields = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self) | {"pictures": list(map(str, self.pictures))}
         return {name: str(fields[name]) if name in _PLACES and fields[name] else fields[name] for name in fields}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "InferConfig":
         """The inverse of `to_json`. Raises UserError for a value of another kind."""
+        pictures = fields.get("pictures", ())
+        if isinstance(pictures, list | tuple) and all(isinstance(place, str) for place in pictures):
+            fields = fields | {"pictures": tuple(map(Path, pictures))}
         return typed_config(cls, fields, _PLACES)
 
 
 TEXT = """Infer the images of a data set, by several scales, and a CRF: scores, label maps, report.
+
+Pictures that belong to no data set: fsr infer images FOLDER (its flags: fsr infer images --help).
 
 An interrupted inference resumes. On Slurm, fsr submit-infer takes the same flags.
 
@@ -187,9 +220,60 @@ Examples:
     voc --checkpoint runs/voc/best.pt --data_folder DIR --report
     voc --checkpoint student.pth --data_folder DIR --infer_set train_aug --pseudo_labels crf --no-crf
 """
+TEXT_OF_PICTURES = """Infer pictures without labels, which belong to no data set: label maps, overlays, CAMs of the
+classes that the network predicts, their areas, and a report.
+
+Class names, thresholds and the network's settings come with the checkpoint. JPEG and PNG files are taken, and turned as
+their EXIF says. An interrupted inference resumes.
+
+Examples:
+    photos --checkpoint student.pth --out results
+    photos/a.jpg more_photos list.txt --checkpoint runs/voc/best.pt --out results --no-crf
+"""
+# What a data set has, and pictures have not; and the other way round.
+_OF_DATA_SETS = ("data_folder", "list_folder", "infer_set", "num_classes")
+_OF_PICTURES = ("pictures", "most_pixels")
 
 
 def parse(arguments: Sequence[str]) -> InferConfig:
     """The configuration from a command line. Raises UserError for a value that is not allowed."""
-    config: InferConfig = parse_flags(InferConfig, "infer", arguments, text=TEXT)
-    return config
+    config: InferConfig = parse_inference(InferConfig, "infer", arguments, TEXT, lambda config: config)
+    return in_its_folder(config)
+
+
+def parse_inference(
+    kind: Callable[..., Any], command: str, arguments: Sequence[str], text: str, holding: Callable[[InferConfig], Any]
+) -> Any:
+    """What a command line says that begins with a data set, or with `images` and pictures.
+
+    It is of a `kind` that has the flags of an InferConfig; `holding` makes one of a configuration.
+    """
+    others, words = read_words(flags_of(kind), arguments)
+    if others[:1] != [PICTURES]:
+        if others[1:]:
+            raise UserError(f"fsr {command} {others[0]} takes no {others[1]}; pictures stand behind {PICTURES}")
+        return parse_flags(kind, command, arguments, text=text, without=_OF_PICTURES)
+    default = InferConfig(
+        dataset=PICTURES,
+        pictures=tyro.MISSING,
+        checkpoint=tyro.MISSING,
+        data_folder=Path(),
+        save_overlays=True,
+        save_cam=True,
+        report=True,
+    )
+    without = ("dataset", *_OF_DATA_SETS)
+    rest = [*others[1:], *words, *(["--help"] if asks_for_help(arguments) else [])]
+    options: dict[str, Any] = {"text": TEXT_OF_PICTURES, "without": without, "first": [PICTURES]}
+    return parse_flags(kind, f"{command} {PICTURES}", rest, default=holding(default), **options)
+
+
+def in_its_folder(config: InferConfig) -> InferConfig:
+    """A configuration from a command line with the folder from which its pictures are named: the one that was given, or
+    the one that all lie in."""
+    if not config.pictures:
+        return config
+    if len(config.pictures) == 1 and config.pictures[0].is_dir():
+        return dataclasses.replace(config, data_folder=config.pictures[0], pictures=())
+    folders = [place if place.is_dir() else place.parent for place in map(Path, map(os.path.abspath, config.pictures))]
+    return dataclasses.replace(config, data_folder=Path(os.path.commonpath(folders)))

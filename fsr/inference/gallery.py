@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from fsr.bounded_map import bounded_map
-from fsr.data.images import read_image, read_mask
-from fsr.data.source import Source
+from fsr.data.image_set import ImageSet
+from fsr.data.images import read_mask
 from fsr.inference.answered import Answered, Brief
 from fsr.inference.cam_maps import KINDS as CAM_KINDS
 from fsr.inference.cam_maps import CamMaps, read_cam_maps
@@ -38,14 +38,14 @@ class Shown(NamedTuple):
         return None if first is None or last is None else last - first
 
 
-def write_gallery(config: InferConfig, source: Source, answered: Answered) -> None:
+def write_gallery(config: InferConfig, source: ImageSet, answered: Answered) -> None:
     """Write report.html from the saved results: the worst images of each class. Runs no network."""
     shown = [Shown((brief,)) for brief in worst_of_each_class(answered.briefs, config.report_images)]
-    title = f"{config.dataset} {config.infer_set}: {config.checkpoint}"
+    title = f"{config.called}: {config.checkpoint}"
     _write(answered.results.report_file, title, config, source, (answered,), shown)
 
 
-def write_comparison(config: InferConfig, source: Source, answered: Answered, other: Answered) -> Path:
+def write_comparison(config: InferConfig, source: ImageSet, answered: Answered, other: Answered) -> Path:
     """Write the report of two inferences of the same images: those whose mean IoU differs most. Returns its file.
 
     The other one is A and this one B, so a difference above 0 says that this one is better.
@@ -54,13 +54,13 @@ def write_comparison(config: InferConfig, source: Source, answered: Answered, ot
     both = [Shown((others[brief.name], brief)) for brief in answered.briefs if brief.name in others]
     both.sort(key=lambda shown: (shown.change is None, -abs(shown.change or 0), shown.briefs[0].name))
     file = answered.results.comparison_file(other.results.folder)
-    title = f"{config.dataset} {config.infer_set}: {other.results.folder} and {answered.results.folder}"
+    title = f"{config.called}: {other.results.folder} and {answered.results.folder}"
     _write(file, title, config, source, (other, answered), both[: config.report_images])
     return file
 
 
 def _write(
-    file: Path, title: str, config: InferConfig, source: Source, sides: Sequence[Answered], shown: list[Shown]
+    file: Path, title: str, config: InferConfig, source: ImageSet, sides: Sequence[Answered], shown: list[Shown]
 ) -> None:
     draw = partial(_drawn, source, config.infer_set, [side.results for side in sides])
     pairs = zip("AB" if len(sides) > 1 else ("",), sides, strict=True)
@@ -115,10 +115,10 @@ def _examples(shown: Sequence[Brief]) -> dict[str, dict[int, int]]:
     return {title: {entry: -place for entry, (_, place) in entries.items()} for title, entries in most.items()}
 
 
-def _drawn(source: Source, split: str, results: Sequence[Results], shown: Shown) -> GalleryImage:
+def _drawn(source: ImageSet, split: str, results: Sequence[Results], shown: Shown) -> GalleryImage:
     """The pictures of an image, read from data set and results. Raises UserError for a file that cannot be read."""
     name = shown.briefs[0].name
-    picture = read_image(source.image_file(name, split))
+    picture = source.picture(name, split)
     layers: dict[str, np.ndarray | CamMaps] = {}
     truth = source.ground_truth(name, split, picture.size)
     if truth is not None:

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 from zlib import crc32
 
 from fsr.data.images import MOST_PIXELS
-from fsr.data.names import check_name
+from fsr.data.names import check_name, check_path
 from fsr.errors import UserError
 from fsr.json_file import DamagedError, parse_json
 
@@ -32,6 +32,13 @@ class ImageRecord(_Named, total=False):
     """By kind of scores, index and count of each entry that is not 0, in turns. Only with ground truth."""
     errors: dict[str, dict[str, Any]]
     """By kind of labels and name of ErrorCounts, in the same way; lines of version 0.1.0 have none."""
+    # Of plain pictures alone.
+    size: tuple[int, int]
+    """Width and height as it is shown."""
+    predicted: list[int]
+    """Classes that the network predicts: those of its CAMs."""
+    areas: list[int]
+    """Class and its pixels in the label map, in turns; background included."""
 
 
 class _Line(ImageRecord, total=False):
@@ -53,7 +60,7 @@ def record_of(line: bytes, place: str) -> ImageRecord:
     if checksum is not None and checksum != _checksum(found):
         raise DamagedError(f"{place} is damaged: its checksum is another one")
     try:
-        check_name(found["name"], place)
+        check_path(found["name"], place) if checksum is not None else check_name(found["name"], place)
     except UserError as error:
         raise DamagedError(str(error)) from None
     if checksum is None and not found.keys() & {"counts", "skipped"}:  # of an image without ground truth, or a rest

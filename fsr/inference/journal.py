@@ -60,6 +60,7 @@ class Results:
         self.cam_quality_file = self.folder / "cam_quality.json"
         self.errors_file = self.folder / "errors.json"
         self.confusion_file = self.folder / "confusion.csv"
+        self.pictures_file = self.folder / "pictures.json"
         self.report_file = self.folder / "report.html"  # with another's results beside it: comparison_file
         self.archive_file = self.folder / "VOC2012_comp6_test_cls.tar.gz"
 
@@ -151,7 +152,8 @@ class Results:
     def remove_unfinished(self) -> None:
         """Remove what killed processes had not finished writing."""
         for kind in KINDS:
-            remove_abandoned(self.folder / kind)
+            for folder, _, _ in os.walk(self.folder / kind):  # plain pictures may lie in folders of theirs
+                remove_abandoned(Path(folder))
 
 
 class JournalReader:

@@ -32,6 +32,7 @@ class Answers(NamedTuple):
     classes: list[Tensor]  # [P_i] class ids of image i from 1
     cam_maps: list[Tensor]  # an image: uint8 [2, P_i, h, w], its top and aux CAMs, small
     heats: list[Tensor]  # an image: uint8 [P_i, H, W, 3], one a class; empty unless they are saved
+    cams: list[Tensor]  # an image: uint8 [P_i, H, W], levels of its top CAMs; empty unless plain pictures' are saved
     grids: list[Tensor]  # a scale: float16 [B, C, h, w]; empty unless they are saved
 
 
@@ -91,15 +92,17 @@ class Postprocessor:
                 confidence["crf"] = sharpest.values
             errors = self.count_errors(labels, entries, confidence, ground_truth)
         shown, final = pictures / 255, labels["crf" if config.crf else "segmentation"]
-        heats = zip(shown, seen.cams, strict=True) if config.save_cam else ()
+        here = not config.of_pictures  # which are drawn as they are shown, on what the network may not have seen
+        heats = zip(shown, seen.cams, strict=True) if config.save_cam and here else ()
         return Answers(
             labels,
             counts,
             errors,
-            pixels_of(overlay(shown, final)) if config.save_overlays else None,
+            pixels_of(overlay(shown, final)) if config.save_overlays and here else None,
             seen.classes,
             list(map(small_cams, seen.cams, seen.aux_cams)),
             [pixels_of(heat(picture, cams)) for picture, cams in heats],
+            [(cams * 255).round().byte() for cams in seen.cams] if config.save_cam and not here else [],
             [grid.half() for grid in seen.grids] if config.save_logits else [],
         )
 

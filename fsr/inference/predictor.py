@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fsr import distributed
 from fsr.arithmetic import use_arithmetic
+from fsr.data.image_set import ImageSet
 from fsr.data.loaders import EvaluationImage
-from fsr.data.source import Source
 from fsr.data.transforms import normalise_levels
 from fsr.inference.config import InferConfig, Thresholds
 from fsr.inference.finisher import Answer, Finished, Finisher
@@ -29,7 +29,7 @@ class Predictor:
     """
 
     def __init__(
-        self, config: InferConfig, thresholds: Thresholds, network: Network, source: Source, results: Results
+        self, config: InferConfig, thresholds: Thresholds, network: Network, source: ImageSet, results: Results
     ) -> None:
         self.config = config
         use_arithmetic(config.precision, deterministic=False)
@@ -38,7 +38,7 @@ class Predictor:
         self.network = network.to(self.device)
         self.has_ground_truth = source.has_ground_truth(config.infer_set)
         self.postprocess = Postprocessor(config, thresholds, len(source.class_names))
-        self.finish = Finisher(config, source.class_names, results)
+        self.finish = Finisher(config, source, results)
         self._lock = Lock()
 
     def __call__(self, batch: list[EvaluationImage]) -> list[Finished]:

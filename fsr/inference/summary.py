@@ -4,12 +4,15 @@ from typing import Any
 
 from fsr.console import console
 from fsr.data.lists import Item
+from fsr.data.plain_pictures import PlainPictures
 from fsr.data.source import Source
+from fsr.data.voc import VocSource
 from fsr.files import write_atomically, write_json
 from fsr.inference.answered import answered_images, finished
 from fsr.inference.config import InferConfig
 from fsr.inference.gallery import write_comparison, write_gallery
 from fsr.inference.journal import Results
+from fsr.inference.picture_list import write_picture_list
 from fsr.inference.totals import Totals, as_csv, as_table
 from fsr.inference.voc_archive import write_archive
 
@@ -17,7 +20,7 @@ from fsr.inference.voc_archive import write_archive
 def summarise(
     config: InferConfig,
     background: float,
-    source: Source,
+    source: Source | PlainPictures,
     results: Results,
     items: list[Item],
     settings: dict[str, Any],
@@ -51,7 +54,9 @@ def summarise(
         other = Totals(len(source.class_names), theirs["bkg_threshold"])
         beside = Results(config.compare), names, str(theirs.get("checkpoint")), other
         print(f"comparison: {write_comparison(config, source, answered, answered_images(*beside, briefly=True))}")
-    if config.dataset != "coco" and not source.has_ground_truth(config.infer_set):
+    if isinstance(source, PlainPictures):
+        write_picture_list(results, source, names, str(config.checkpoint))
+    elif isinstance(source, VocSource) and not source.has_ground_truth(config.infer_set) and source.is_voc:
         pack_for_server(config, results, totals, names)
     if scores and totals.errors.uncounted:
         print(

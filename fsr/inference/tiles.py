@@ -82,7 +82,7 @@ def _size(picture: Image.Image, area: float) -> tuple[int, int]:
 
 def label_strip(labels: np.ndarray, size: tuple[int, int]) -> Strip:
     """A part for each class of a label map but the background, in its colour; all else is transparent."""
-    classes = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[1:]) + 1
+    classes = np.flatnonzero(Image.fromarray(labels).histogram()[1:]) + 1
     width, height = size[0], min(size[1], _TALLEST // max(1, len(classes)) - 2)
     small = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
     classes = classes[np.isin(classes, small)]

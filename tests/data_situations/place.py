@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from inference import save_checkpoint
 from PIL import Image
+from real_sets import as_real
 from tiny import TINY, tiny_config
 
 from fsr.data.coco import CocoSource
@@ -49,7 +50,7 @@ class Place:
     def voc(self) -> Path:
         """The data folder in VOC's layout, copied when first asked for."""
         if not (self.folder / "voc").exists():
-            shutil.copytree(self._voc, self.folder / "voc")
+            as_real(shutil.copytree(self._voc, self.folder / "voc"))
             shutil.rmtree(self.folder / "voc/VOCdevkit/VOC2012/ImageSets/fsr")
         return self.folder / "voc"
 
