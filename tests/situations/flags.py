@@ -29,6 +29,8 @@ FLOATS = (
     *("drop_path", "high_threshold", "low_threshold", "bkg_threshold", "mask_ratio", "w_class", "w_patch", "w_aff"),
     *("w_seg", "w_reg", "fsr_from", "aff_from", "seg_from", "reg_from", "student_temp", "lr", "head_lr_factor"),
     *("cls_lr_factor", "weight_decay", "warmup", "momentum", "w_swap", "swap_from", "high_threshold_start"),
+    "uncertain_from",
+    *("cls_lr_factor", "weight_decay", "warmup", "momentum"),
 )
 PAIRS = ("crop_area", "local_crop_area", "uncertain", "teacher_temp", "cam_scales")
 WHOLE = ("iterations", "batch_size", "ranks", "eval_every", "log_every", "save_every", "crop_size", "embed_dim", "seed")
@@ -50,6 +52,10 @@ ABSURD = {
 }
 # Flag and value of each command, with the words that the sentence must hold (the flag, if none are given).
 TRAINS = (
+    ("--cls_aggregation", "median"),
+    ("--aux_layer", "0"),
+    ("--aux_layer", "1000"),
+    ("--uncertain_from", "1.1"),
     ("--backbone", "no_such_vit"),
     ("--backbone", "resnet18"),
     ("--pretrained", "{here}/missing.pth"),
@@ -150,6 +156,7 @@ SWEEPS = (
     ("--iterations", "3", "iterations"),
     ("--repeat", "0"),
     ("--best", "0"),
+    ("--best", "most"),
     ("--seed", "-1", "seed"),
     ("--seed", "99999999999999999999999999", "seed"),
     ("--seed", "7", "seed"),
