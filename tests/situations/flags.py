@@ -30,7 +30,6 @@ FLOATS = (
     *("w_seg", "w_reg", "fsr_from", "aff_from", "seg_from", "reg_from", "student_temp", "lr", "head_lr_factor"),
     *("cls_lr_factor", "weight_decay", "warmup", "momentum", "w_swap", "swap_from", "high_threshold_start"),
     "uncertain_from",
-    *("cls_lr_factor", "weight_decay", "warmup", "momentum"),
 )
 PAIRS = ("crop_area", "local_crop_area", "uncertain", "teacher_temp", "cam_scales")
 WHOLE = ("iterations", "batch_size", "ranks", "eval_every", "log_every", "save_every", "crop_size", "embed_dim", "seed")
