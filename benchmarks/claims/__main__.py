@@ -46,7 +46,7 @@ class Options(Bounded):
     runs: Path = Path("runs/claims")
     """Where the runs are."""
     out: Path | None = None
-    """File of the results, .json; by default docs/results/TABLE.json. What it knows is not trained again."""
+    """File of the results, .json; by default TABLE.json in --runs. What it knows is not trained again."""
     minutes: float = math.inf
     """Time after which all runs are saved; the same command resumes."""
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = Options(PRESETS[preset]())
     options = tyro.cli(Options, args=words, default=default, description=__doc__, use_underscores=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    file = options.out or Path(f"docs/results/{options.table}.json")
+    file = options.out or options.runs / f"{options.table}.json"
     comparison = Comparison(options.table, options.config, options.arms, seeds, options.runs, file)
     received = train_missing(comparison, options.parallel, options.minutes)
     comparison.show()
