@@ -20,7 +20,10 @@ LEAST_DEVIATION = 0.02  # of a component, two bins
 
 
 def thresholds_of(step: int, config: TrainConfig) -> tuple[float, float]:
-    """Low and high threshold of step `step` (from 0) as far as the configuration alone tells them."""
+    """Low and high threshold of step `step` (from 0) as far as the configuration alone tells them.
+
+    That `high_threshold_start` is by default .15 above `high_threshold` is recalled of DuPL, not verified.
+    """
     high, start = config.high_threshold, config.high_threshold_start
     if config.threshold_rule == "cosine":
         high = falling_threshold(step, config.iterations, min(high + 0.15, 1.0) if start is None else start, high)
