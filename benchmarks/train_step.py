@@ -55,7 +55,7 @@ PARTS = {
     "CAM of view 2": (step_module, "view2_cam"),
     "teacher": (Network, "targets"),
     "student, forward": (Network, "forward"),
-    "CAM of view 1": (step_module, "multi_scale_cams"),
+    "CAM of view 1": (step_module, "view1_cams"),
     "pseudo label": (step_module, "pseudo_label_of"),
     "self-reinforcement": (SelfReinforcement, "forward"),
     "affinity": (step_module, "affinity_loss"),

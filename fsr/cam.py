@@ -59,7 +59,7 @@ def _cams_at(
 def multi_scale_aux_cam(
     network: Network, images: Tensor, scales: tuple[float, ...], *, classes: Tensor | None = None
 ) -> Tensor:
-    """The aux CAM of `multi_scale_cams` alone, for which the encoder stops two blocks early."""
+    """The aux CAM of `multi_scale_cams` alone, for which the encoder stops at the aux features."""
 
     def at(scale: float) -> Tensor:
         scaled = resized(images, scale)

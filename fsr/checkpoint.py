@@ -21,7 +21,7 @@ from fsr.files import atomic_file
 from fsr.finite import FiniteGuard
 from fsr.json_file import DamagedError
 from fsr.losses.self_reinforcement import SelfReinforcement
-from fsr.losses.separate_and_conquer import SeparateAndConquer
+from fsr.losses.separate_and_conquer import separate_and_conquer_of
 from fsr.models.network import Network
 from fsr.optim import build_optimizer
 from fsr.released import ANY, UNTOLD, architecture, carried_by, check_tensors, plain_state, preset_of
@@ -62,11 +62,9 @@ class TrainState:
         self.mixture: ThresholdMixture | None = None
         if config.threshold_rule == "mixture":
             self.mixture = ThresholdMixture(config.low_threshold, config.high_threshold).to(device)
-        self.seco: SeparateAndConquer | None = None
-        if config.w_seco:
-            crops = config.batch_size * config.contrast_crops
-            sizes = config.num_classes - 1, config.projector_bottleneck, config.ranks, crops
-            self.seco = SeparateAndConquer(*sizes).to(device)
+        self.seco = separate_and_conquer_of(config)
+        if self.seco:
+            self.seco.to(device)
         self.guard = FiniteGuard(self.optimizer, config.losses, device)
         self.step = 0  # steps done
         self.evaluated = 0  # step of the last evaluation

@@ -142,7 +142,8 @@ class TrainConfig:
     """How the two thresholds go along the run: `fixed`; `cosine`, the high one falls from high_threshold_start (DuPL);
     or `mixture`, both follow the CAMs of the last 100 steps (CoSA)."""
     high_threshold_start: Annotated[float | None, FRACTION] = None
-    """High threshold of the rule `cosine` in the first tenth of the run; by default .15 above high_threshold."""
+    """High threshold of the rule `cosine` in the first tenth of the run; by default .15 above high_threshold, as DuPL's
+    is recalled to be."""
     pseudo_label_from: Literal["student", "teacher"] = "student"
     """Network whose CAMs of view 1 become pseudo and affinity labels: the `student` as released, or the `teacher`."""
     cam_source: Literal["aux", "top", "aux_then_top"] = "aux"

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any
@@ -20,12 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsr import step as training_step
-from fsr.cam import multi_scale_cams, resized
+from fsr.cam import resized
 from fsr.config import TrainConfig
 from fsr.losses.affinity import affinity_loss
 from fsr.losses.energy import energy_loss
 from fsr.losses.segmentation import segmentation_loss
 from fsr.losses.self_reinforcement import SelfReinforcement
+from fsr.losses.separate_and_conquer import separate_and_conquer_of
 from fsr.masking import block_noise
 from fsr.models.encoder import Features
 from fsr.models.network import Network
@@ -43,16 +44,18 @@ def _code(function: Callable[..., Any]) -> CodeType:
 
 # What a step consists of: the function that does it. The innermost one that is running gets the operations.
 PARTS: dict[CodeType, str] = {
-    _code(training_step.view2_mask): "CAM of view 2",
+    _code(training_step.view2_cam): "CAM of view 2",
     _code(Network.targets): "teacher",
     _code(Network.forward): "student",
     _code(Projector.forward): "projector",
-    _code(multi_scale_cams): "CAM of view 1",
+    _code(Projector.embed): "projector",
+    _code(training_step.view1_cams): "CAM of view 1",
     _code(training_step.pseudo_label_of): "losses",
     _code(SelfReinforcement.forward): "losses",
     _code(affinity_loss): "losses",
     _code(segmentation_loss): "losses",
     _code(energy_loss): "losses",
+    _code(training_step.option_losses): "losses",
     _code(torch.autograd.backward): "backward",
 }
 IN_PARTS = {"projector"}  # which is one of the student's and one of the teacher's
@@ -76,11 +79,12 @@ def blocks(config: TrainConfig) -> int:
 
 def kinds_of_steps(config: TrainConfig) -> dict[int, int]:
     """The steps of a run that do different work: the first of each kind, and how many of it there are."""
-    first: dict[tuple[bool, ...], int] = {}
+    first: dict[tuple[Hashable, ...], int] = {}
     steps: Counter[int] = Counter()
     for step in range(config.iterations):
         counts = [weight > 0 for weight in config.loss_weights(step).values()]
-        steps[first.setdefault((config.masks_at_random(step), *counts), step)] += 1
+        kind = config.masks_at_random(step), config.cam_source_at(step), *counts
+        steps[first.setdefault(kind, step)] += 1
     return dict(steps)
 
 
@@ -92,13 +96,15 @@ def step_flops(config: TrainConfig, steps: Iterable[int]) -> dict[int, dict[str,
     with _without_content():
         networks = student.to_empty(device="cpu"), teacher.to_empty(device="cpu")
         reinforcement = SelfReinforcement(config.out_dim, config.student_temp)
+        seco = separate_and_conquer_of(config)
         labels = torch.zeros(batch, config.num_classes - 1)
         crops = [torch.zeros(batch, 3, config.local_crop_size, config.local_crop_size)] * config.local_crops
         view = torch.zeros(batch, 3, size, size)
         images = Batch(view, view, labels, crops, min(LABELS, config.num_classes - 1))
         for step in steps:
             with FlopCounterMode(display=False) as total, _Parts(total) as parts:
-                losses = step_losses(*networks, reinforcement, images, block_noise(batch, config), step, config)
+                noise = block_noise(batch, config)
+                losses = step_losses(*networks, reinforcement, images, noise, step, config, seco=seco)
                 torch.autograd.backward(losses["loss"])
             flops[step] = {part: parts.flops[part] for part in ORDER if part in parts.flops}
     return flops

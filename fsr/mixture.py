@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-KEPT = 1e-3  # share of all mass by which a component keeps what it was, so that none vanishes for good
-
 
 class Mixture(NamedTuple):
     """Components of a mixture, by rising mean."""
@@ -22,24 +20,50 @@ class Mixture(NamedTuple):
         distance = (values[..., None, :] - means) ** 2 / variances
         return weights.log() - 0.5 * (distance + variances.log() + math.log(2 * math.pi))
 
+    def posterior(self, values: Tensor) -> Tensor:
+        """Probability of each component given values [..., n]: [..., k, n]."""
+        return self.log_parts(values).softmax(dim=-2)
 
-def fitted(start: Mixture, values: Tensor, counts: Tensor, *, rounds: int, least_variance: float) -> Mixture:
-    """The mixture after so many rounds of EM on counts [..., n] of values [n]; from no counts it is the start.
+
+def fitted(
+    start: Mixture,
+    values: Tensor,
+    counts: Tensor,
+    *,
+    rounds: int,
+    kept: float,
+    least_variance: float = 0.0,
+    added_variance: float = 0.0,
+    posterior: Tensor | None = None,
+) -> Mixture:
+    """The mixture after so many rounds of EM on counts [..., n] of values [n] or [..., n].
 
     All in float64: on a GPU products of float32 may be rounded to 10 bits. The number of rounds is fixed, so that the
     host does not wait. The start may be the last fit, and then a few rounds are enough.
+
+    Args:
+        start: Where the first round begins.
+        values: Of the histogram's bins.
+        counts: Of the values; without any the components keep means and variances.
+        rounds: Of EM.
+        kept: Share of all mass by which a component keeps what it was, so that none vanishes for good; not 0.
+        least_variance: Smaller variances are replaced by this one.
+        added_variance: Added to every variance.
+        posterior: Of the first round [..., k, n]; by default the start's. A start that has none, for its variances are
+            0, tells only what components keep.
     """
-    counts = counts[..., None, :].double()
-    values = values.double()
-    total = counts.sum(-1).clamp(min=1)  # [..., 1]
+    values, counts = values.double(), counts.double()[..., None, :]
+    kept_mass = kept * counts.sum(-1).clamp(min=1)  # [..., 1]
+    places = values[..., None, :]
     mixture = start
     for _ in range(rounds):
-        shares = mixture.log_parts(values).softmax(dim=-2) * counts  # [..., k, n]
-        mass = shares.sum(-1) + KEPT * total
-        means = ((shares * values).sum(-1) + KEPT * total * mixture.means) / mass
-        spread = (shares * (values - means[..., None]) ** 2).sum(-1)
-        variances = ((spread + KEPT * total * mixture.variances) / mass).clamp(min=least_variance)
-        mixture = Mixture(mass / mass.sum(-1, keepdim=True), means, variances)
+        shares = (mixture.posterior(values) if posterior is None else posterior) * counts  # [..., k, n]
+        mass = shares.sum(-1) + kept_mass
+        means = ((shares * places).sum(-1) + kept_mass * mixture.means) / mass
+        spread = (shares * (places - means[..., None]) ** 2).sum(-1)
+        variances = (spread + kept_mass * mixture.variances) / mass + added_variance
+        mixture = Mixture(mass / mass.sum(-1, keepdim=True), means, variances.clamp(min=least_variance))
+        posterior = None
     order = mixture.means.argsort(dim=-1)
     return Mixture(*(part.gather(-1, order) for part in mixture))
 

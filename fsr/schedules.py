@@ -19,7 +19,7 @@ def falling_threshold(step: int, iterations: int, start: float, end: float) -> f
     """High threshold of CAMs: `start` for a tenth of the run, then half a cosine to `end` (DuPL, CVPR 2024).
 
     In the paper τ(t) = τ(0) − ½ (τ(0) − τ(T)) (1 − cos(π t / T)). That t counts from the end of the first tenth is our
-    reading: up to there only the classifier learns in the paper.
+    reading: up to there only the classifier learns in the paper. Its τ(0) is recalled, not verified.
     """
     first = iterations // 10
     passed = max(step - first, 0) / (iterations - first)

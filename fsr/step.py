@@ -1,6 +1,6 @@
 """One training step: views and labels to losses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from fsr.losses.self_reinforcement import SelfReinforcement
 from fsr.losses.separate_and_conquer import SeparateAndConquer
 from fsr.losses.swapped_assignment import swapped_assignment_loss
 from fsr.masking import block_mask, uncertain_blocks
-from fsr.models.network import Network, StudentOutput
+from fsr.models.network import Network, StudentOutput, Targets
 from fsr.refine import refined_pseudo_label
 from fsr.resize import resize
 from fsr.schedules import teacher_temperature
@@ -73,24 +73,30 @@ def step_losses(
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
     weights = config.loss_weights(step)
+    temperature = temperature_of(step, config) if temperature is None else temperature
+    low, high = thresholds_of(step, config) if thresholds is None else thresholds
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
 
-    cropping = [name for name in ("contrast", "seco") if weights.get(name, 0) > 0]
+    contrasts = [name for name in ("contrast", "seco") if weights.get(name)]
     crops: dict[str, Crops] = {}
-    low, high = thresholds_of(step, config) if thresholds is None else thresholds
     with autocast, targets_of(network, config):
         by_cam = config.use_mim and not config.masks_at_random(step)
-        cam2 = view2_cam(network, batch, step, config) if by_cam or cropping else None
+        cam2 = view2_cam(network, batch, step, config) if by_cam or contrasts else None
         mask = view2_mask(noise, cam2 if by_cam else None, present, config)
-        if cam2 is not None and cropping:
-            label = training_label(resize(cam2, (mask.shape[-2], mask.shape[-1])), present, low, high)
-            crops = view2_crops(batch.view2, named(label, classes), cropping, config)
+        grid = mask.shape[-2], mask.shape[-1]
+        if cam2 is not None and contrasts:
+            label = named(training_label(resize(cam2, grid), present, low, high), classes)
+            crops = view2_crops(batch.view2, label, contrasts, config)
+
     with autocast, targets_of(teacher, config):
-        tagged = crops["seco"].images if "seco" in crops else None
-        target = teacher.targets(batch.view1, batch.view2, whole="contrast" in crops, crops=tagged)
-        assigned = teacher.decoder(target.features) if weights.get("swap") else None
-    cut = [of_one.images for of_one in crops.values()]
+        target = teacher.targets(
+            batch.view1,
+            batch.view2,
+            segmentation=bool(weights.get("swap")),
+            whole="contrast" in crops,
+            crops=crops["seco"].images if "seco" in crops else None,
+        )
     with autocast:
         out: StudentOutput = student(
             batch.view1,
@@ -98,23 +104,17 @@ def step_losses(
             mask,
             batch.local_crops,
             len(mask) * config.masked_patches,
-            torch.cat(cut) if cut else None,
+            torch.cat([of_one.images for of_one in crops.values()]) if crops else None,
         )
-    # The own pass is one of the CAM's six, unless the student's drop path is not wanted there.
-    seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
-    if config.pseudo_label_from == "student":
-        own = out.features.detach(), out.aux_features.detach()
-        seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
-    labeller = network if config.pseudo_label_from == "student" else teacher
-    with autocast, targets_of(labeller, config):
-        cam, aux_cam = multi_scale_cams(labeller, batch.view1, config.cam_scales, seen=seen, classes=classes)
 
-    pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config, low, high), classes)
-    side = out.features.shape[-2], out.features.shape[-1]
-    grid = resize(cam if config.cam_source_at(step) == "top" else aux_cam, side)
-    affinity_label = training_label(grid, present, low, high)
+    with autocast:
+        cam, aux_cam = view1_cams(network, teacher, batch.view1, out, target, classes, config)
     if mixture is not None:
-        mixture.see(strongest_class(resize(cam, side), present)[0])
+        mixture.see(strongest_class(resize(cam, grid), present)[0])
+    pseudo_label = named(pseudo_label_of(batch.view1, cam, present, config, low, high), classes)
+    source = cam if config.cam_source_at(step) == "top" else aux_cam
+    affinity_label = training_label(resize(source, grid), present, low, high)
+
     segmentation = out.segmentation.float()
     class_loss, patch_loss = reinforcement(
         out.cls.float(),
@@ -123,9 +123,10 @@ def step_losses(
         target.cls.float(),
         target.patches.float(),
         mask,
-        temperature_of(step, config) if temperature is None else temperature,
+        temperature,
     )
-    losses = {
+    losses = dict.fromkeys(weights, class_loss.new_zeros(()))  # of what does not count yet
+    losses |= {
         "cls_top": F.multilabel_soft_margin_loss(out.top_logits.float(), batch.labels),
         "cls_aux": F.multilabel_soft_margin_loss(out.aux_logits.float(), batch.labels),
         "class": class_loss,
@@ -133,21 +134,12 @@ def step_losses(
         "aff": affinity_loss(out.features.float(), affinity_label),
         "seg": segmentation_loss(segmentation, pseudo_label, filter_noise=config.filters_noise(step)),
     }
-    # The lattice is built only when its term counts. Other terms of weight 0 stay
-    # in the sum: every parameter gets a gradient, as in the released code.
-    counts = weights["reg"] > 0
-    losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label) if counts else class_loss.new_zeros(())
-    if assigned is not None:
-        losses["swap"] = swapped_assignment_loss(network.top_scores(out.features), assigned, batch.labels)
-    embedded = dict(zip(crops, torch.split(out.crops.float(), [len(images) for images in cut]), strict=True))
-    if "contrast" in crops:
-        losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
-    if "seco" in crops:
-        assert seco is not None
-        tags = (crops["seco"].tags * crops["seco"].fits).flatten()
-        losses["seco"] = seco(embedded["seco"], target.crops.float(), tags)
-    losses |= {name: class_loss.new_zeros(()) for name in weights if name not in losses}  # options before their time
-    losses["loss"] = sum(weights[name] * loss for name, loss in losses.items())
+    # The lattice is built only when its term counts. The terms above stay in the sum
+    # with weight 0, too: every parameter gets a gradient, as in the released code.
+    if weights["reg"] > 0:
+        losses["reg"] = energy_loss(segmentation, batch.view1, pseudo_label)
+    losses |= option_losses(weights, network, batch.labels, out, target, crops, seco)
+    losses["loss"] = sum(weight * losses[name] for name, weight in weights.items())
     return losses
 
 
@@ -195,6 +187,26 @@ def view2_crops(view: Tensor, label: Tensor, names: Sequence[str], config: Train
     return {name: cut_crops(view, label, wanted[name], draw, config) for name, draw in zip(names, draws, strict=True)}
 
 
+def view1_cams(
+    network: Network,
+    teacher: Network,
+    view: Tensor,
+    out: StudentOutput,
+    target: Targets,
+    classes: Tensor,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:
+    """Top and aux CAM of view 1 for its labels, each [B, W, S, S], of the network that `pseudo_label_from` names."""
+    # The network's own pass is one of the CAM's six, unless the student's drop path is not wanted there.
+    seen: tuple[Tensor, Tensor] | None = target.features, target.aux_features
+    if config.pseudo_label_from == "student":
+        own = out.features.detach(), out.aux_features.detach()
+        seen = own if config.drop_path_in_targets or config.drop_path == 0 else None
+    labeller = network if config.pseudo_label_from == "student" else teacher
+    with targets_of(labeller, config):
+        return multi_scale_cams(labeller, view, config.cam_scales, seen=seen, classes=classes)
+
+
 def pseudo_label_of(
     view: Tensor, cam: Tensor, labels: Tensor, config: TrainConfig, low: float | Tensor, high: float | Tensor
 ) -> Tensor:
@@ -202,3 +214,27 @@ def pseudo_label_of(
     image = denormalise(view)
     image = (image.round() if config.image_levels == "round" else image.trunc()).clamp(0, 255)
     return refined_pseudo_label(image / 255, cam, labels, high, low)
+
+
+def option_losses(
+    weights: Mapping[str, float],
+    network: Network,
+    labels: Tensor,
+    out: StudentOutput,
+    target: Targets,
+    crops: Mapping[str, Crops],
+    seco: SeparateAndConquer | None,
+) -> dict[str, Tensor]:
+    """Those terms of other methods that count; `out` holds the crops of one contrast after those of the other."""
+    losses = {}
+    if weights.get("swap"):
+        losses["swap"] = swapped_assignment_loss(network.top_scores(out.features), target.segmentation, labels)
+    sizes = [len(of_one.images) for of_one in crops.values()]
+    embedded = dict(zip(crops, out.crops.float().split(sizes), strict=True))
+    if "contrast" in crops:
+        losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
+    if "seco" in crops:
+        assert seco is not None
+        tags = (crops["seco"].tags * crops["seco"].fits).flatten()
+        losses["seco"] = seco(embedded["seco"], target.crops.float(), tags)
+    return losses

@@ -15,11 +15,15 @@ from fsr.schedules import falling_threshold
 STEPS = 100  # whose CAMs are remembered
 BINS = 100  # of a CAM's value in [0, 1]
 ROUNDS = 5  # of EM a step
+KEPT = 1e-3  # share of all mass by which a component keeps what it was
 LEAST_DEVIATION = 0.02  # of a component, two bins
 
 
 def thresholds_of(step: int, config: TrainConfig) -> tuple[float, float]:
-    """Low and high threshold of step `step` (from 0) as far as the configuration alone tells them."""
+    """Low and high threshold of step `step` (from 0) as far as the configuration alone tells them.
+
+    That `high_threshold_start` is by default .15 above `high_threshold` is recalled of DuPL, not verified.
+    """
     high, start = config.high_threshold, config.high_threshold_start
     if config.threshold_rule == "cosine":
         high = falling_threshold(step, config.iterations, min(high + 0.15, 1.0) if start is None else start, high)
@@ -73,6 +77,7 @@ class ThresholdMixture(nn.Module):
         self._seen.zero_()
         values = (torch.arange(1, BINS, device=self.counts.device) + 0.5) / BINS
         counts = self.counts[:, 1:].double().sum(0)
-        mixture = fitted(Mixture(*self.mixture), values, counts, rounds=ROUNDS, least_variance=LEAST_DEVIATION**2)
+        floor = LEAST_DEVIATION**2
+        mixture = fitted(Mixture(*self.mixture), values, counts, rounds=ROUNDS, kept=KEPT, least_variance=floor)
         self.mixture.copy_(torch.stack(mixture))
         self.thresholds.copy_(boundaries(mixture))

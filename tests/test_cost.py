@@ -67,10 +67,22 @@ def test_an_inference_has_the_operations_of_multi_scale_inference(tmp_path):
     assert sum(parameters(config).values()) == sum(one.numel() for one in network.parameters())
 
 
+@pytest.mark.slow
+def test_options_of_other_methods_are_counted_in_the_part_that_does_them(tmp_path):
+    config = tiny_config(tmp_path)
+    on = {"w_swap": 0.05, "w_contrast": 0.5, "w_seco": 0.1, "cam_source": "aux_then_top", "contrast_side": 2}
+    last = config.iterations - 1
+    without, having = (step_flops(one, [last])[last] for one in (config, dataclasses.replace(config, **on)))
+    assert without.keys() == having.keys() and "other" not in having
+    assert {part for part in having if having[part] > without[part]} == {*having} - {"CAM of view 1"}
+
+
 def test_the_kinds_of_steps_are_those_of_the_schedule():
     assert kinds_of_steps(voc()) == {0: 2000, 2000: 2000, 4000: 16_000}
     kinds = kinds_of_steps(synthetic())
     assert sum(kinds.values()) == 360 and len(kinds) == 4
+    changing = dataclasses.replace(voc(), cam_source="aux_then_top")
+    assert kinds_of_steps(changing) == {0: 2000, 2000: 2000, 4000: 6000, 10_000: 10_000}
     assert mean_flops({0: {"a": 1}, 5: {"a": 2, "b": 2}}, {0: 5, 5: 15}) == pytest.approx(3.25)
 
 

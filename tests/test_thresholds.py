@@ -28,7 +28,7 @@ def start(low: float = 0.25, high: float = 0.7) -> Mixture:
 
 
 def plain_em(weights, means, variances, samples, rounds, least_variance):
-    """EM sample by sample. Each component keeps a thousandth of all mass as it was, as `fitted` says."""
+    """EM sample by sample. Each component keeps a thousandth of all mass as it was (kept=1e-3)."""
     kept = len(samples) / 1000
     for _ in range(rounds):
         sums = [[0.0, 0.0, 0.0] for _ in means]
@@ -68,6 +68,7 @@ def test_the_mixture_of_a_histogram_is_that_of_its_samples_one_by_one():
         torch.from_numpy(values),
         torch.from_numpy(counts),
         rounds=7,
+        kept=1e-3,
         least_variance=0.004,
     )
     assert torch.stack(found).tolist() == [pytest.approx(part, rel=1e-9) for part in expected]
@@ -77,15 +78,16 @@ def test_many_histograms_at_once_give_the_mixtures_of_each():
     counts = torch.randint(20, (5, 30))
     values = (torch.arange(30) + 0.5) / 30
     many = Mixture(*(part.expand(5, 3) for part in start()))
-    together = fitted(many, values, counts, rounds=3, least_variance=1e-4)
+    together = fitted(many, values, counts, rounds=3, kept=1e-3, least_variance=1e-4)
+    own_values = fitted(many, values.expand(5, 30), counts, rounds=3, kept=1e-3, least_variance=1e-4)
     for index, row in enumerate(counts):
-        alone = fitted(start(), values, row, rounds=3, least_variance=1e-4)
-        for part, own in zip(together, alone, strict=True):
-            assert torch.equal(part[index], own)
+        alone = fitted(start(), values, row, rounds=3, kept=1e-3, least_variance=1e-4)
+        for part, same, own in zip(together, own_values, alone, strict=True):
+            assert torch.equal(part[index], own) and torch.equal(same[index], own)
 
 
 def test_a_histogram_of_nothing_leaves_the_mixture_as_it_is():
-    found = fitted(start(), torch.arange(10) / 10, torch.zeros(10), rounds=5, least_variance=1e-4)
+    found = fitted(start(), torch.arange(10) / 10, torch.zeros(10), rounds=5, kept=1e-3, least_variance=1e-4)
     assert all(torch.allclose(part, was) for part, was in zip(found, start(), strict=True))
 
 

@@ -5,10 +5,12 @@ from torch import Tensor
 
 from fsr.arithmetic import forward_only
 from fsr.data.images import IGNORED
+from fsr.mixture import Mixture, fitted
 
 BINS = 256
-ITERATIONS = 20
-LEAST_VARIANCE = 1e-3  # added to both variances: losses that are all alike have none
+ROUNDS = 20  # of EM
+KEPT = 1e-12  # share of all losses by which a Gaussian that has none keeps the mean of all
+ADDED_VARIANCE = 1e-3  # losses that are all alike have none
 GAP = 1.0
 SURE = 0.95
 
@@ -32,27 +34,14 @@ def noisy_pixels(loss: Tensor, label: Tensor) -> Tensor:
     # Counted by sorting: a GPU adds to bins in another order each time, or sorts in any case.
     up_to_edge = torch.searchsorted(values.masked_fill(~foreground, torch.inf).sort(1).values, edges, right=True)
     counts = up_to_edge.diff(dim=1, prepend=torch.zeros_like(up_to_edge[:, :1]))
-    mean, posterior = two_gaussians((edges - width / 2).double(), counts.double())
-    worse = mean.argmax(1)[:, None, None].expand(-1, 1, BINS)
-    sure = posterior.gather(1, worse)[:, 0] > SURE
-    apart = (mean[:, 1] - mean[:, 0]).abs() > GAP
+    middles = (edges - width / 2).double()
+    overall = (middles * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp(min=1)
+    above = middles > overall
+    halves = torch.stack([~above, above], dim=1).double()
+    mean = overall.expand(-1, 2)
+    alike = Mixture(torch.full_like(mean, 0.5), mean, torch.zeros_like(mean))
+    mixture = fitted(alike, middles, counts, rounds=ROUNDS, kept=KEPT, added_variance=ADDED_VARIANCE, posterior=halves)
+    sure = mixture.posterior(middles)[:, 1] > SURE
+    apart = mixture.means[:, 1] - mixture.means[:, 0] > GAP
     bins = torch.searchsorted(edges, values).clamp(max=BINS - 1)
     return ((sure & apart[:, None]).gather(1, bins) & foreground).view_as(label)
-
-
-def two_gaussians(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Means [B, 2] of a mixture fitted to values [B, n] with counts [B, n], and its posteriors [B, 2, n]."""
-    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    overall = (share * values).sum(1, keepdim=True)
-    above = values > overall
-    posterior = torch.stack([~above, above], dim=1).to(values.dtype)
-    values, share, overall = values[:, None], share[:, None], overall[:, None]
-    least = 1e-12  # of a component's weight: one that has no values has the mean of all
-    for _ in range(ITERATIONS):
-        own = share * posterior
-        weight = own.sum(2, keepdim=True) + least
-        mean = ((own * values).sum(2, keepdim=True) + least * overall) / weight
-        deviation = (values - mean).square()
-        variance = (own * deviation).sum(2, keepdim=True) / weight + LEAST_VARIANCE
-        posterior = (weight.log() - (variance.log() + deviation / variance) / 2).softmax(1)
-    return mean[:, :, 0], posterior

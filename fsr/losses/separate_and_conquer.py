@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsr import distributed
+from fsr.config import TrainConfig
 
 QUEUE_STEPS = 16
 TEMPERATURE = 0.5
@@ -68,6 +69,14 @@ class SeparateAndConquer(nn.Module):
         self.prototypes.copy_(torch.where(counts > 0, moved, self.prototypes))
         for last, new in ((self.queue, seen), (self.tags, tags)):
             last.copy_(torch.cat([last, new])[-len(last) :])
+
+
+def separate_and_conquer_of(config: TrainConfig) -> SeparateAndConquer | None:
+    """A run's, in the sizes that its configuration has; None where `w_seco` is 0."""
+    if not config.w_seco:
+        return None
+    crops = config.batch_size * config.contrast_crops
+    return SeparateAndConquer(config.num_classes - 1, config.projector_bottleneck, config.ranks, crops)
 
 
 def _contrast(likeness: Tensor, positive: Tensor, counted: Tensor) -> Tensor:

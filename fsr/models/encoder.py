@@ -20,7 +20,7 @@ from fsr.resize import resize, resize_bicubic
 class Features(NamedTuple):
     """The encoder's features of images; h, w are the patch grid."""
 
-    aux: Tensor  # [B, D, h, w] output of the third-last block (aux_layer), not normalised
+    aux: Tensor  # [B, D, h, w] output of the block that aux_layer names, not normalised
     top: Tensor  # [B, D, h, w] output of the last block, normalised
     last: Tensor  # [B, n, D] the same, not normalised: what the class token attends to
 

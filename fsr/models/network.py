@@ -34,6 +34,7 @@ class Targets(NamedTuple):
     patches: Tensor  # [B, n * n, out] projected patches of view 2
     features: Tensor  # [B, D, h, w] top features of view 1
     aux_features: Tensor  # [B, D, h, w] its aux features
+    segmentation: Tensor  # [B, C, h, w] of view 1, if it is wanted
     whole: Tensor  # [B, bottleneck] embedded class token of view 2, if it is wanted
     crops: Tensor  # [B * crops, bottleneck] embedded class tokens of crops, if there are any
 
@@ -124,8 +125,19 @@ class Network(nn.Module):
             crops=cls.new_empty(0) if crops is None else self._embedded(self.encoder(crops).last),
         )
 
-    def targets(self, view1: Tensor, view2: Tensor, *, whole: bool = False, crops: Tensor | None = None) -> Targets:
-        """The teacher's pass over two views [B, 3, S, S], and over crops [B * crops, 3, s, s] if there are any."""
+    def targets(
+        self,
+        view1: Tensor,
+        view2: Tensor,
+        *,
+        segmentation: bool = False,
+        whole: bool = False,
+        crops: Tensor | None = None,
+    ) -> Targets:
+        """The teacher's pass over two views [B, 3, S, S], and over crops [B * crops, 3, s, s] if there are any.
+
+        `segmentation` of view 1 and the `whole` of view 2 are made where they are wanted.
+        """
         both: Features = self.encoder(torch.cat([view1, view2]))
         seen1, seen2 = map(Features, *(part.chunk(2) for part in both))
         cls = self.encoder.class_token(seen1.last)
@@ -135,6 +147,7 @@ class Network(nn.Module):
             self.projector(patches),
             seen1.top,
             seen1.aux,
+            segmentation=self.decoder(seen1.top) if segmentation else cls.new_empty(0),
             whole=self._embedded(seen2.last) if whole else cls.new_empty(0),
             crops=cls.new_empty(0) if crops is None else self._embedded(self.encoder(crops).last),
         )
