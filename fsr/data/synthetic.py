@@ -22,7 +22,7 @@ from fsr.data.coco import CocoSource
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
-from fsr.data.synthetic_names import SEGMENTATION
+from fsr.data.synthetic_names import SEGMENTATION_NAMES
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import naming, write_atomically
@@ -78,7 +78,7 @@ def _make(data_folder: Path, root: Path, format: Literal["voc", "coco"], setting
     images, seed = settings["images"], settings["seed"]
     # The marker comes first unfinished, so that only what was begun here is ever removed, and last finished.
     _write_marker(root, settings | {"finished": False})
-    writer = VocWriter(root, SEGMENTATION) if format == "voc" else CocoWriter(root, SEGMENTATION)
+    writer = VocWriter(root, SEGMENTATION_NAMES) if format == "voc" else CocoWriter(root, SEGMENTATION_NAMES)
     total = images + max(2, images // 10)
     for index in with_progress(range(total), total, "drawing images"):
         writer.write(draw_scene(seed, index), index, "train" if index < images else "val")

@@ -1,6 +1,6 @@
 """What the classes of the synthetic set are called: by the body that a pair of classes shares, and its own marker."""
 
-SEGMENTATION = (
+SEGMENTATION_NAMES = (
     *("red disc with lime", "red disc with blue"),
     *("green square with orange", "green square with azure"),
     *("cyan flower with green", "cyan flower with purple"),
