@@ -133,8 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     here = None
     if options.measure:
         print("measuring here; --no-measure leaves it out", file=sys.stderr)
-        here = measure_training(config)
+        # In this order: a process without a GPU tells the most memory that it has taken so far.
         inferred = measure_inference(config, options.image_size, options.scales, options.images)
+        here = measure_training(config)
         out.print(measured_table(here, inferred))
     out.print(hours_table(config, cost, here))
     graphs = "as CUDA graphs" if config.graphs else "without graphs, so that the host may be the bottleneck (--graphs)"

@@ -1,5 +1,7 @@
 """From a checkpoint to the numbers and files of a paper: `fsr infer voc --checkpoint PATH --data_folder DIR`.
 
+Or to label maps of anybody's pictures: `fsr infer images FOLDER --checkpoint PATH --out DIR`.
+
 Images pass in a stream, a few at a time, from the network through the CRF to their files. Nothing large is held in
 memory, or written to disk in between.
 """
@@ -110,7 +112,7 @@ class Inference:
 
     @cached_property
     def network(self) -> tuple[Network, Thresholds]:
-        """The network, and the thresholds of its CAMs.
+        """The network, and the thresholds of its CAMs. Plain pictures take the names of the classes from it.
 
         Raises UserError if the checkpoint is for other classes than the data set has.
         """
@@ -119,12 +121,11 @@ class Inference:
         network, trained, class_names = load_trained(config.checkpoint, config.weights, preset, config.told())
         if isinstance(self.source, PlainPictures):
             self.source.class_names = tuple(class_names) or class_names_of(trained)
-            return network, config.thresholds(trained)
         wanted = len(self.source.class_names)
         if trained.num_classes != wanted:
+            other = f"names {wanted}" if config.of_pictures else f"{config.dataset} has {wanted} (--num_classes)"
             raise UserError(
-                f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, "
-                f"but {config.dataset} has {wanted} (--num_classes)"
+                f"checkpoint {config.checkpoint} has {trained.num_classes} classes, background included, but {other}"
             )
         for number, (ours, own) in enumerate(zip(class_names, self.source.class_names, strict=False)):
             if ours != own:
@@ -146,9 +147,8 @@ class Inference:
         journal = Journal(self.results, shard, config.shards)
         as_tensor = levels if config.seen_pixels is None else partial(levels_within, config.seen_pixels)
         loaded = labelled_images(self.source, config.infer_set, missing, config.workers, as_tensor)
-        loaded = with_progress(
-            loaded, len(missing), "pictures" if config.of_pictures else f"images of {config.infer_set}"
-        )
+        what = "pictures" if config.of_pictures else f"images of {config.infer_set}"
+        loaded = with_progress(loaded, len(missing), what)
         images = readable(loaded, missing, journal, skip_bad=config.skip_bad)
         batches = batches_of_one_size(images, config.batch_size)
         unwritten: list[Finished] = []  # done but for their logits, which go to disk together

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fsr.data.coco import CATEGORIES
 from fsr.data.own_classes import FILE
-from fsr.data.synthetic_names import SEGMENTATION
+from fsr.data.synthetic_names import SEGMENTATION_NAMES
 from fsr.data.voc import CLASS_NAMES
 
 
@@ -15,7 +15,7 @@ def as_real(data_folder: Path) -> Path:
     names.unlink()
     for file in names.parent.glob("Annotations/*.xml"):
         text = file.read_text()
-        for own, real in zip(SEGMENTATION, CLASS_NAMES[1:], strict=False):
+        for own, real in zip(SEGMENTATION_NAMES, CLASS_NAMES[1:], strict=False):
             text = text.replace(f"<name>{own}</name>", f"<name>{real}</name>")
         file.write_text(text)
     for file in names.parent.glob("annotations/*.json"):

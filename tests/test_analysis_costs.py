@@ -63,8 +63,7 @@ def test_fields_that_cost_nothing_change_no_operation(tmp_path):
     from fsr.flops import step_flops
 
     config = tiny_config(tmp_path)
-    (plain,) = step_flops(config, [9]).values()
-    for field in dataclasses.fields(config):
-        if field.name in _FREE and field.name not in ("pretrained", "use_aa", "use_gauss", "augment"):
-            changed = dataclasses.replace(config, **{field.name: other_value(field)})
-            assert step_flops(changed, [9]) == {9: plain}, field.name
+    wild = ("pretrained", "use_aa", "use_gauss", "augment")  # which need files, or contradict each other
+    free = [field for field in dataclasses.fields(config) if field.name in _FREE and field.name not in wild]
+    changed = dataclasses.replace(config, **{field.name: other_value(field) for field in free})
+    assert step_flops(changed, [9]) == step_flops(config, [9])

@@ -16,7 +16,7 @@ from fsr.data.palette import palette_png
 from fsr.data.prepare import main as prepare
 from fsr.data.source import open_source
 from fsr.data.synthetic import synthesise
-from fsr.data.synthetic_names import SEGMENTATION
+from fsr.data.synthetic_names import SEGMENTATION_NAMES
 from fsr.errors import UserError
 from fsr.infer import main as infer
 from fsr.train import main as train
@@ -34,7 +34,7 @@ def renamed(data_folder: Path, place: str) -> Path:
     (data_folder / place / FILE).write_text("".join(f"{name}\n" for name in OWN))
     for xml in file.parent.glob("Annotations/*.xml"):
         text = xml.read_text()
-        for number, name in enumerate(SEGMENTATION):
+        for number, name in enumerate(SEGMENTATION_NAMES):
             text = text.replace(f"<name>{name}</name>", f"<name>{OWN[number % 3]}</name>")
         xml.write_text(text)
     for annotations in file.parent.glob("annotations/*.json"):
@@ -106,7 +106,7 @@ def test_coco_with_classes_of_ones_own_draws_its_masks_and_infers(coco_of_six, t
 @pytest.mark.parametrize("layout", ["voc", "coco"])
 def test_the_synthetic_set_names_its_classes_and_an_old_one_still_works(layout, tmp_path):
     synthesise(tmp_path, layout, images=4, seed=1)
-    assert open_source(layout, tmp_path, None, None).class_names == ("background", *SEGMENTATION)
+    assert open_source(layout, tmp_path, None, None).class_names == ("background", *SEGMENTATION_NAMES)
     old = open_source(layout, as_real(tmp_path), None, 9)
     assert old.class_names[0] == "background" and old.class_names[1] in ("aeroplane", "person")
     before = (old.list_folder / "train.txt").read_text()

@@ -20,11 +20,12 @@ from typing_extensions import NotRequired, TypedDict
 
 from fsr.bounds import COUNT, SEED, check_bounds
 from fsr.command import call
-from fsr.data import looks, synthetic_names
+from fsr.data import looks
 from fsr.data.coco import CocoSource
 from fsr.data.prepare import prepare_coco, prepare_voc
 from fsr.data.scenes import draw_scene
 from fsr.data.synthetic_files import CocoWriter, VocWriter
+from fsr.data.synthetic_names import PRETRAINING_NAMES, SEGMENTATION_NAMES
 from fsr.data.voc import VocSource
 from fsr.errors import UserError, reports_user_errors
 from fsr.files import naming, write_atomically
@@ -36,8 +37,8 @@ from fsr.writable import check_folder
 # Counted up when scenes change, so that an old set is not taken for a new one.
 _DESIGN = 1
 _SPLITS = {
-    "segmentation": (looks.SEGMENTATION, synthetic_names.SEGMENTATION),
-    "pretraining": (looks.PRETRAINING, synthetic_names.PRETRAINING),
+    "segmentation": (looks.SEGMENTATION, SEGMENTATION_NAMES),
+    "pretraining": (looks.PRETRAINING, PRETRAINING_NAMES),
 }
 
 

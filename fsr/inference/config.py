@@ -258,6 +258,7 @@ def parse_inference(
         pictures=tyro.MISSING,
         checkpoint=tyro.MISSING,
         data_folder=Path(),
+        infer_set="pictures",
         save_overlays=True,
         save_cam=True,
         report=True,
