@@ -51,7 +51,7 @@ def test_the_encoder_is_small_and_tells_how_it_was_made(file):
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
     assert all(name.startswith(KEPT) for name in tensors)  # nothing that this objective does not train
     said = told(file)
-    assert said["command"].startswith("fsr pretrain ") and said["seed"] == "0" and said["heads"] == "2"
+    assert said["command"].startswith("fsr pretrain") and said["seed"] == "0" and said["heads"] == "2"
     assert said["data"] == "pretraining split, 8 images, seed 0"
     assert "torch" in said["versions"] and "CPU" in said["machine"] and said["date"].startswith("20")
     assert json.loads(said["config"])["num_classes"] == 21
