@@ -147,6 +147,7 @@ def counted(monkeypatch):
     monkeypatch.setattr("fsr.cost.cost_of", lambda *_: cost)
 
 
+@pytest.mark.slow
 def test_training_and_inference_are_measured_here(counted, capsys):
     main(["synthetic", *FLAGS, "--image_size", "50", "37"])
     told = capsys.readouterr().out

@@ -113,6 +113,7 @@ def test_a_step_has_no_operation_that_a_gpu_computes_another_way_each_time(launc
         assert not set(operations) & set(NONDETERMINISTIC), precision
 
 
+@pytest.mark.slow
 def test_options_add_no_operation_that_a_gpu_computes_another_way_each_time():
     options = {"noise_filter_from": 0.0, "w_contrast": 0.5, "w_seco": 0.1}
     small = {"depth": 3, "embed_dim": 32, "heads": 2, "crop_size": 64, "cam_scales": (1.0,)}

@@ -27,6 +27,7 @@ def settings(grid):
     return [(trial.params["block_size"], trial.user_attrs.get("seed", 0), trial.state.name) for trial in trials]
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_grid_is_trained_with_each_seed_by_one_command(grid):
     code, output = grid.run(*GRID, *ALL, "--dry-run")
     assert code == 0 and "the settings of trials 0 and 1, 2, 3, 4 with seeds 1 to 2" in output

@@ -119,6 +119,7 @@ def test_a_folder_of_pictures_in_an_empty_folder_elsewhere(album, exported, monk
     assert before == {file: file.stat().st_mtime_ns for file in out.glob("*/*.png")}
 
 
+@pytest.mark.slow
 def test_label_maps_are_those_of_a_test_set_of_the_same_pictures(voc, checkpoint, tmp_path):
     folder = shutil.copytree(voc, tmp_path / "data")
     root = folder / "VOCdevkit/VOC2012"

@@ -139,6 +139,7 @@ def test_the_step_tags_crops_by_the_label_of_their_middle():
     assert losses["loss"].item() == pytest.approx((others + 0.3 * losses["seco"]).item())
 
 
+@pytest.mark.slow
 def test_a_run_with_it_resumes_bit_identically_also_on_prototypes_and_queue(synthetic_folder, tmp_path):
     config = tiny_config(synthetic_folder, ranks=2, high_threshold=0.3, w_contrast=0.5, **ON)
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
