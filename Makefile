@@ -104,7 +104,7 @@ train: $(VENV)/installed $(DRAWN)
 infer: $(VENV)/installed
 	$(FSR) infer "$$DATASET" --data_folder $(DATA_FOLDER) --checkpoint "$$CHECKPOINT" --report $(ARGS)
 
-# Hours: docs/studies.md says how many. Runs that are there already are not trained again.
+# hours_of_runs in docs/results/claims.json says how long. Runs that are there already are not trained again.
 claims: $(VENV)/installed $(DRAWN)
 	$(BIN)/python -m benchmarks.claims --data_folder $(DATA_FOLDER) $(ARGS)
 

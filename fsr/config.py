@@ -527,4 +527,5 @@ def bed(data_folder: Path = Path("data/synthetic")) -> TrainConfig:
     )
 
 
+# `bed` is not called test_bed: pytest would take it for a test in a file that imports it.
 PRESETS = {"voc": voc, "coco": coco, "synthetic": synthetic, "test_bed": bed}

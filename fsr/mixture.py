@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+POINTS = 256  # between two means, at which densities are compared
+
 
 class Mixture(NamedTuple):
     """Components of a mixture, by rising mean."""
@@ -68,15 +70,15 @@ def fitted(
     return Mixture(*(part.gather(-1, order) for part in mixture))
 
 
-def boundaries(mixture: Mixture, points: int = 256) -> Tensor:
+def boundaries(mixture: Mixture) -> Tensor:
     """Where the likelier of two neighbouring components changes, between their means: [..., k − 1].
 
     Between the means the left component's density falls and the right one's rises, so it changes once; where one of
-    them is the likelier all the way, the boundary is the other's mean. Exact to a `points`-th of the distance.
+    them is the likelier all the way, the boundary is the other's mean. Exact to a 256th of the distance.
     """
     left, right = mixture.means[..., :-1], mixture.means[..., 1:]
-    way = (torch.arange(points, device=left.device, dtype=left.dtype) + 0.5) / points
-    places = left[..., None] + (right - left)[..., None] * way  # [..., k - 1, points]
+    way = (torch.arange(POINTS, device=left.device, dtype=left.dtype) + 0.5) / POINTS
+    places = left[..., None] + (right - left)[..., None] * way  # [..., k - 1, POINTS]
     densities = [
         Mixture(*(part[..., side, None] for part in mixture)).log_parts(places)[..., 0, :]
         for side in (slice(None, -1), slice(1, None))

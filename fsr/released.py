@@ -90,9 +90,12 @@ def carried_by(content: dict[str, Any], path: Path) -> Carried | None:
 
 
 def preset_of(state: State, path: Path) -> str:
-    """The preset with as many classes as a bare state dict. Raises UserError if there is none."""
+    """The preset, one named as its data set, with as many classes as a bare state dict.
+
+    Raises UserError if there is none.
+    """
     last = state.get("decoder.conv8.weight")
-    presets = {preset().num_classes: name for name, preset in PRESETS.items()}
+    presets = {preset().num_classes: preset().dataset for preset in PRESETS.values()}
     if last is None or not last.ndim or len(last) not in presets:
         known = ", ".join(f"{classes} ({name})" for classes, name in presets.items())
         raise UserError(

@@ -73,7 +73,6 @@ def step_losses(
     network = student.module if isinstance(student, DistributedDataParallel) else student
     assert isinstance(network, Network)
     weights = config.loss_weights(step)
-    temperature = temperature_of(step, config) if temperature is None else temperature
     low, high = thresholds_of(step, config) if thresholds is None else thresholds
     autocast = torch.autocast(batch.view1.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     classes, present = batch.present()
@@ -123,7 +122,7 @@ def step_losses(
         target.cls.float(),
         target.patches.float(),
         mask,
-        temperature,
+        temperature_of(step, config) if temperature is None else temperature,
     )
     losses = dict.fromkeys(weights, class_loss.new_zeros(()))  # of what does not count yet
     losses |= {
@@ -230,7 +229,7 @@ def option_losses(
     if weights.get("swap"):
         losses["swap"] = swapped_assignment_loss(network.top_scores(out.features), target.segmentation, labels)
     sizes = [len(of_one.images) for of_one in crops.values()]
-    embedded = dict(zip(crops, out.crops.float().split(sizes), strict=True))
+    embedded = dict(zip(crops, torch.split(out.crops.float(), sizes), strict=True))
     if "contrast" in crops:
         losses["contrast"] = contrast_loss(embedded["contrast"], target.whole.float(), crops["contrast"].fits)
     if "seco" in crops:

@@ -254,7 +254,9 @@ def test_a_bare_state_dict_is_taken_for_that_of_the_preset_with_as_many_classes(
     state["decoder.conv8.weight"] = state["decoder.conv8.weight"][:5]
     torch.save(dict(state), tmp_path / "five.pth")
     words = (folder, "--checkpoint", tmp_path / "five.pth", "--out", tmp_path / "five", *given)
-    assert "must have as many as a preset, background included: 21 (voc), 81 (coco), 9" in told(capsys, *words)
+    assert "must have as many as a preset, background included: 21 (voc), 81 (coco), 9 (synthetic)" in told(
+        capsys, *words
+    )
 
 
 def test_an_interrupted_inference_resumes(album, exported, tmp_path):

@@ -32,7 +32,6 @@ AS_RELEASED: Mapping[str, Any] = {
     "graphs": False,
 }
 
-
 PAPERS_RATIO = 0.4
 """The mask ratio of the paper. The bed's own may leave masks no choice between blocks."""
 
@@ -96,11 +95,11 @@ def claims(bed: TrainConfig) -> list[Row]:
             if size != own
         ),
         *(Row(f"cross-attention beats {pooling} pooling", "method", pooling) for pooling in ("average", "max")),
-        *(Row(f"momentum {bed.momentum:g} beats a {pace} teacher's", "method", f"{pace}_teacher") for pace in PACES),
+        *(
+            Row(f"momentum {bed.momentum:g} beats a {pace} teacher's", "method", f"{pace}_teacher")
+            for pace in ("slower", "faster")
+        ),
     ]
-
-
-PACES = ("slower", "faster")
 
 
 def ingredients(bed: TrainConfig) -> list[Row]:

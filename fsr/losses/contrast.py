@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+TEMPERATURE = 0.5
 
-def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor, temperature: float = 0.5) -> Tensor:
+
+def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor) -> Tensor:
     """InfoNCE of an image's crops against the whole image, a scalar.
 
     With p the image's class token, q⁺ those of its N⁺ crops from uncertain regions and q⁻ those from its background,
@@ -20,9 +22,8 @@ def contrast_loss(crops: Tensor, whole: Tensor, fits: Tensor, temperature: float
         crops: [B * 2 * N, D], image by image, first those from uncertain regions.
         whole: [B, D], without gradient.
         fits: [B, 2, N] (bool), the crops that count.
-        temperature: τ.
     """
-    likeness = (torch.unflatten(crops, 0, fits.shape) @ whole[:, None, :, None])[..., 0] / temperature  # [B, 2, N]
+    likeness = (torch.unflatten(crops, 0, fits.shape) @ whole[:, None, :, None])[..., 0] / TEMPERATURE  # [B, 2, N]
     (uncertain, background), (positive, negative) = likeness.unbind(1), fits.unbind(1)
     against = (background.exp() * negative).sum(1, keepdim=True)
     each = torch.log1p(against * (-uncertain).exp())  # cosines over τ: no exponential is large
