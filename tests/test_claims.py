@@ -23,6 +23,7 @@ from fsr.score_names import CAM_MIOU, SEG_MIOU
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from benchmarks.claims import trained as training
+from benchmarks.claims.__main__ import main
 from benchmarks.claims.arms import RELEASED, TABLES, Row, arms_of
 from benchmarks.claims.comparison import Comparison
 from benchmarks.claims.table import compared, rows_of
@@ -138,6 +139,29 @@ def test_a_name_that_is_no_arm_is_one_sentence(tmp_path):
         comparison(tmp_path, arms=("nothing",))
     with pytest.raises(UserError, match="table released has no row with random_masks"):
         comparison(tmp_path, "released", arms=("random_masks",))
+
+
+@pytest.mark.parametrize(
+    "content, wrong",
+    [
+        ({"a": 1}, "arms is missing"),
+        ({"bed": [], "arms": {}, "runs": {}}, r"bed is \[\], not an object"),
+        ({"bed": {}, "arms": {}, "runs": {"none": {"200": 0.5}}}, "runs.none.200 is 0.5, not an object"),
+    ],
+)
+def test_a_file_that_holds_no_results_is_one_sentence_and_stays(tmp_path, content, wrong):
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"found.json is damaged: {wrong}"):
+        comparison(tmp_path)
+    assert json.loads(file.read_text()) == content
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "0", "inf"])
+def test_a_time_that_is_none_is_one_sentence(tmp_path, minutes):
+    with pytest.raises(SystemExit) as end:
+        main([f"--minutes={minutes}", "--arms", "nothing", "--runs", str(tmp_path)])
+    assert end.value.code == 2
 
 
 @pytest.fixture
