@@ -255,6 +255,20 @@ def test_a_signal_saves_all_runs_and_the_same_command_resumes(synthetic_folder, 
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_the_processes_still_import_ends_in_no_traceback(synthetic_folder, tmp_path):
+    line = command(tmp_path, synthetic_folder, "--arms", "none", "--iterations", "4000", "--eval_every", "4000", seeds=1)
+    with subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert "runs, 0 of them are there" in process.stdout.readline()
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, wrong = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT and wrong == ""
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_once(synthetic_folder, tmp_path):
     slow = ["--iterations", "4000", "--eval_every", "4000", "--log_every", "1"]
     line = command(tmp_path, synthetic_folder, *slow)
