@@ -164,6 +164,15 @@ def test_a_time_that_is_none_is_one_sentence(tmp_path, minutes):
     assert end.value.code == 2
 
 
+def test_the_released_arm_is_told_as_the_reference_trains_it(tmp_path):
+    others = {"aux_layer": 2, "cam_source": "top", "w_swap": 0.05, "threshold_rule": "mixture", "mask_ratio": 0.2}
+    released = comparison(tmp_path, "released", **others).jobs()[-1]
+    assert released.released
+    told = released.config
+    assert (told.aux_layer, told.cam_source, told.w_swap, told.threshold_rule) == (3, "aux", 0.0, "fixed")
+    assert told.mask_ratio == 0.2  # which the reference takes from the bed
+
+
 @pytest.fixture
 def stop(monkeypatch) -> threading.Event:
     event = threading.Event()
