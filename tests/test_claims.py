@@ -265,7 +265,8 @@ def test_a_signal_saves_all_runs_and_the_same_command_resumes(synthetic_folder, 
 
 @pytest.mark.slow
 def test_ctrl_c_while_the_processes_still_import_ends_in_no_traceback(synthetic_folder, tmp_path):
-    line = command(tmp_path, synthetic_folder, "--arms", "none", "--iterations", "4000", "--eval_every", "4000", seeds=1)
+    slow = ["--iterations", "4000", "--eval_every", "4000"]
+    line = command(tmp_path, synthetic_folder, "--arms", "none", *slow, seeds=1)
     with subprocess.Popen(
         line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
