@@ -23,6 +23,7 @@ from fsr.score_names import CAM_MIOU, SEG_MIOU
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from benchmarks.claims import trained as training
+from benchmarks.claims.__main__ import main
 from benchmarks.claims.arms import RELEASED, TABLES, Row, arms_of
 from benchmarks.claims.comparison import Comparison
 from benchmarks.claims.table import compared, rows_of
@@ -140,6 +141,38 @@ def test_a_name_that_is_no_arm_is_one_sentence(tmp_path):
         comparison(tmp_path, "released", arms=("random_masks",))
 
 
+@pytest.mark.parametrize(
+    "content, wrong",
+    [
+        ({"a": 1}, "arms is missing"),
+        ({"bed": [], "arms": {}, "runs": {}}, r"bed is \[\], not an object"),
+        ({"bed": {}, "arms": {}, "runs": {"none": {"200": 0.5}}}, "runs.none.200 is 0.5, not an object"),
+    ],
+)
+def test_a_file_that_holds_no_results_is_one_sentence_and_stays(tmp_path, content, wrong):
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"found.json is damaged: {wrong}"):
+        comparison(tmp_path)
+    assert json.loads(file.read_text()) == content
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "0", "inf"])
+def test_a_time_that_is_none_is_one_sentence(tmp_path, minutes):
+    with pytest.raises(SystemExit) as end:
+        main([f"--minutes={minutes}", "--arms", "nothing", "--runs", str(tmp_path)])
+    assert end.value.code == 2
+
+
+def test_the_released_arm_is_told_as_the_reference_trains_it(tmp_path):
+    others = {"aux_layer": 2, "cam_source": "top", "w_swap": 0.05, "threshold_rule": "mixture", "mask_ratio": 0.2}
+    released = comparison(tmp_path, "released", **others).jobs()[-1]
+    assert released.released
+    told = released.config
+    assert (told.aux_layer, told.cam_source, told.w_swap, told.threshold_rule) == (3, "aux", 0.0, "fixed")
+    assert told.mask_ratio == 0.2  # which the reference takes from the bed
+
+
 @pytest.fixture
 def stop(monkeypatch) -> threading.Event:
     event = threading.Event()
@@ -228,6 +261,21 @@ def test_a_signal_saves_all_runs_and_the_same_command_resumes(synthetic_folder, 
     assert process.returncode == 128 + number, wrong
     assert "not shown" in said
     assert len(list((tmp_path / "runs").glob("*/checkpoint.pt"))) == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_processes_still_import_ends_in_no_traceback(synthetic_folder, tmp_path):
+    slow = ["--iterations", "4000", "--eval_every", "4000"]
+    line = command(tmp_path, synthetic_folder, "--arms", "none", *slow, seeds=1)
+    with subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert "runs, 0 of them are there" in process.stdout.readline()
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, wrong = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT and wrong == ""
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ import tyro
 
 from benchmarks.claims.comparison import Comparison
 from benchmarks.claims.trained import Trained
-from fsr.bounds import COUNT, SEED, Bounded
+from fsr.bounds import COUNT, POSITIVE, SEED, Bounded
 from fsr.config import PRESETS, TrainConfig
 from fsr.errors import reports_user_errors
 from fsr.exit_codes import ExitCode
@@ -47,11 +47,11 @@ class Options(Bounded):
     """Where the runs are."""
     out: Path | None = None
     """File of the results, .json; by default TABLE.json in --runs. What it knows is not trained again."""
-    minutes: float = math.inf
+    minutes: Annotated[float | None, POSITIVE] = None
     """Time after which all runs are saved; the same command resumes."""
 
 
-def train_missing(comparison: Comparison, parallel: int, minutes: float) -> int | None:
+def train_missing(comparison: Comparison, parallel: int, minutes: float | None) -> int | None:
     """Train what is missing, and say how far it is. The signal that stopped it, if one did."""
     jobs = comparison.missing()
     comparison.write()
@@ -59,7 +59,8 @@ def train_missing(comparison: Comparison, parallel: int, minutes: float) -> int 
     print(f"{total} runs, {total - len(jobs)} of them are there", flush=True)
     if not jobs:
         return None
-    started, trained = time.monotonic(), Trained(jobs, parallel, 60 * minutes, comparison.runs)
+    limit_s = math.inf if minutes is None else 60 * minutes
+    started, trained = time.monotonic(), Trained(jobs, parallel, limit_s, comparison.runs)
     for number, (job, found) in enumerate(trained, 1):
         said = f"{total - len(jobs) + number} of {total}  {job.arm} seed {job.seed}"
         if isinstance(found, str):

@@ -16,6 +16,7 @@ AS_RELEASED: Mapping[str, Any] = {
     "block_uncertainty": "pixel",
     "cls_attends": "all",
     "cls_aggregation": "attention",
+    "aux_layer": 3,
     "cls_lr_factor": 1.0,
     "image_levels": "truncate",
     "local_crops": 0,

@@ -4,7 +4,7 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 
@@ -21,6 +21,14 @@ from fsr.score_names import MAIN_SCORES, TEACHER_SEG_MIOU
 
 RECORDED = (*MAIN_SCORES, TEACHER_SEG_MIOU, "val/cam_best_miou", "val/class_f1", "best/seg_miou", "seconds")
 UNLIMITED = 1000  # columns of a page, of which no cell is broken
+
+
+class Known(TypedDict):
+    """What a file of results tells the next comparison."""
+
+    bed: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, dict[str, float | None]]]  # by arm and seed
 
 
 class Comparison:
@@ -79,9 +87,9 @@ class Comparison:
         return {arm: self.known.get(self.trained_as(arm), {}) for arm in self.arms}
 
     def _read(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """What the file of results knows. Raises UserError if it is of another bed."""
+        """What the file of results knows. Raises UserError if it is of another bed, or no such file."""
         try:
-            before = read_json(self.file, dict[str, Any])
+            before = read_json(self.file, Known, newer=True)
         except FileNotFoundError:
             return {}
         now = comparable(self.bed)
@@ -94,7 +102,7 @@ class Comparison:
         return {
             arm: {int(seed): run for seed, run in runs.items()}
             for arm, runs in before["runs"].items()
-            if arm in self.changes and before["arms"][arm] == in_json(self.changes[arm])
+            if arm in self.changes and before["arms"].get(arm) == in_json(self.changes[arm])
         }
 
     def write(self) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -20,7 +20,7 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.parent import end_with
 from fsr.run import Run
-from fsr.stop_signals import received_signals
+from fsr.stop_signals import SIGNALS, received_signals
 from fsr.train import train
 
 DIED = "a process died: it was killed, or this machine is out of memory"
@@ -65,7 +65,8 @@ class Trained:
         threads = max(1, len(os.sched_getaffinity(0)) // self.parallel)
         self.logs.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(self.parallel, spawned, begin, (stop, threads, self.logs, os.getpid())) as pool:
-            jobs: dict[Future[dict[str, Any] | None], Job] = {pool.submit(trained, job): job for job in self.jobs}
+            with held_back():
+                jobs: dict[Future[dict[str, Any] | None], Job] = {pool.submit(trained, job): job for job in self.jobs}
             pending = set(jobs)
             try:
                 while pending:
@@ -85,6 +86,16 @@ class Trained:
         self.signal = received[0] if received else None
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold stop signals back, here and in the processes that start meanwhile; Ctrl-C would end these in an import."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def outcome(future: "Future[dict[str, Any] | None]") -> dict[str, Any] | str | None:
     """The result of a run, or what ended it; None if it was stopped. Raises UserError."""
     try:
@@ -102,8 +113,9 @@ def begin(stop: Event, threads: int, logs: Path, parent: int) -> None:
     global _stop
     end_with(parent)
     _stop = stop
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see held_back
     log = os.open(logs / f"worker_{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log, stream.fileno())
