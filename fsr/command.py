@@ -185,7 +185,7 @@ def read_words(flags: Sequence[Flag], arguments: Sequence[str]) -> tuple[list[st
     """The words of a command line that belong to no flag; and its flags in one spelling, by their fields' names.
 
     A flag that takes several values may be given several times, and all count. Raises UserError for an unknown flag,
-    and for one that takes one value and is given two.
+    for one that takes one value and is given two, and for one that takes several and is given none.
     """
     by_name = {plain(name): flag for flag in flags for name in (flag.name, *flag.aliases) if not flag.positional}
     negated = {f"no_{flag.name}": flag for flag in flags if flag.kind is bool}
@@ -212,6 +212,8 @@ def read_words(flags: Sequence[Flag], arguments: Sequence[str]) -> tuple[list[st
             while rest and not is_flag(rest[0]) and takes_more(flag, values, rest[0]):
                 values.append(rest.pop(0))
         if flag.words is None:
+            if not values:
+                raise UserError(f"--{flag.name} takes one or more values, got none")
             values = given.get(flag.name, []) + values
         elif given.get(flag.name, values) != values:
             told = " and ".join(" ".join(each) or "no value" for each in (given[flag.name], values))

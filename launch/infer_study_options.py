@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fsr.bounds import COUNT, PROCESSES, WORKERS, Bounds
-from fsr.command import parse_flags, plain
+from fsr.command import asks_for_help, parse_flags, plain
 from launch.slurm.resources import Resources
 
 
@@ -73,7 +73,8 @@ class Options(Resources):
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read the flags. Raises UserError for a value that is not allowed."""
-    options: Options = parse_flags(Options, "infer", arguments)
+    command = "infer" if asks_for_help(arguments) else "infer --study NAME"  # whose help page is another one
+    options: Options = parse_flags(Options, command, arguments)
     return options
 
 

@@ -54,6 +54,7 @@ def test_both_columns_are_those_of_the_network_asked_by_hand_and_the_others_stay
     network = load_network(checkpoint)[0]
     source = open_source("voc", voc, None, 9)
     names = [item.name for item in source.items("val")]
+    sure, right = [], []  # by pixel of the gated labels
     for name, single, gate in zip(
         names, *(read_labels(tmp_path / "both" / kind, names) for kind in ("single_scale", "gated")), strict=True
     ):
@@ -66,7 +67,22 @@ def test_both_columns_are_those_of_the_network_asked_by_hand_and_the_others_stay
             scores = network.classify(seen)[0].numpy()
         assert (single == logits[0].argmax(0).numpy()).mean() > 0.999
         several = reference_answer(network, file, (1.0, 1.25, 1.5)).logits[None]
-        assert (gate == gated_one_by_one(several, scores, 0.5)[0].argmax(0)).mean() > 0.999
+        allowed = gated_one_by_one(several, scores, 0.5)[0]
+        assert (gate == allowed.argmax(0)).mean() > 0.999
+        truth = source.ground_truth(name, "val", None)
+        known = truth != 255
+        sure.append((1 / np.exp(allowed - allowed.max(0)).sum(0))[known])
+        right.append((allowed.argmax(0) == truth)[known])
+
+    errors = json.loads((tmp_path / "both/errors.json").read_text())["errors"]
+    assert {kind for kind, of in errors.items() if {"boundary", "trimap", "calibration"} <= of.keys()} == {
+        *("segmentation", "crf", "single_scale", "gated")
+    }
+    assert errors["gated"]["boundary"] != errors["segmentation"]["boundary"]
+    confidence, hits = np.concatenate(sure), np.concatenate(right)
+    bins = np.ceil(confidence * 15)
+    gaps = sum(abs((hits[bins == bin_] - confidence[bins == bin_]).sum()) for bin_ in range(1, 16))
+    assert errors["gated"]["calibration"]["ece"] == pytest.approx(gaps / hits.size, abs=1e-3)
 
 
 def test_neither_can_be_had_without_scale_1(voc, checkpoint, tmp_path, capsys):

@@ -16,6 +16,8 @@ from fsr.command import read_words
 from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.flags import flags_of
+from fsr.inference.config import InferConfig
+from launch import infer_study_options
 from launch.state.paths import StudyFolder
 from launch.sweep_options import Options
 
@@ -66,3 +68,19 @@ def test_a_page_of_several_studies_takes_no_single_ones_place(tmp_path):
     many = [StudyFolder(tmp_path / f"study_number_{number}") for number in range(40)]
     assert len(default_page(many).name) < 60
     assert default_page(many) != default_page(many[1:])
+
+
+def test_a_flag_that_takes_several_needs_one():
+    for words in (["--scales"], ["--scales", "--crf"]):
+        with pytest.raises(UserError, match="--scales takes one or more values, got none"):
+            read_words(flags_of(InferConfig), words)
+    with pytest.raises(UserError, match="--infer_set takes one or more values, got none"):
+        infer_study_options.parse(["--study", "a", "--infer_set"])
+
+
+def test_a_word_too_many_behind_a_study_is_answered_with_the_help_of_its_inference(capsys):
+    with pytest.raises(UserError, match=r"Unrecognized options: voc \(all flags: .*infer --study NAME --help\)"):
+        infer_study_options.parse(["voc", "--study", "a"])
+    with pytest.raises(SystemExit):
+        infer_study_options.parse(["--study", "a", "--help"])
+    assert capsys.readouterr().out.count("--study NAME") >= 1

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -247,6 +248,19 @@ def test_without_javascript_it_leads_to_the_image_that_has_most_of_it(page):
     links = browser.find_elements(By.CSS_SELECTOR, "#errors .company a")
     assert {link.get_attribute("href").partition("#")[2] for link in links} == {"image-0", "image-1"}
     assert browser.find_element(By.ID, "image-1").get_attribute("aria-label") == "near"
+
+
+def test_no_two_lines_of_a_plot_look_the_same(tmp_path):
+    small = with_errors(("A", "B"))
+    (one,) = {id(side.errors): side.errors for side in small["sides"]}.values()
+    kinds = {f"{title} {number}": errors for title, errors in one.items() for number in range(2)}
+    scores = {title: {"miou": 0.5, "pixel_accuracy": 0.5, "iou": [0.5] * 4} for title in kinds}
+    sides = [dataclasses.replace(side, errors=kinds, scores=scores) for side in small["sides"]]
+    write_report(tmp_path / "report.html", **content(**small | {"sides": sides}))
+    section = (tmp_path / "report.html").read_text().partition('<section id="errors">')[2]
+    for plot in section.split("<svg")[1:]:
+        lines = re.findall(r"<g [^>]*>", plot)
+        assert len(set(lines)) == len(lines) == 8
 
 
 @pytest.mark.parametrize("size", SIZES)

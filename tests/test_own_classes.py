@@ -11,7 +11,7 @@ from real_sets import as_real
 from tiny import TINY
 
 from fsr.command import parse_command
-from fsr.data.own_classes import FILE
+from fsr.data.own_classes import FILE, read_class_names
 from fsr.data.palette import palette_png
 from fsr.data.prepare import main as prepare
 from fsr.data.source import open_source
@@ -134,3 +134,39 @@ def test_who_names_a_number_of_classes_gets_it_and_studies_go_by_the_list_too(ow
     assert parse_command([*command, "--num_classes=3"])[0].num_classes == 3
     assert parse_command(["voc", "--data_folder", "nowhere", "--run_folder", "run"])[0].num_classes == 21
     assert load("mask_ratio").base("voc", own_voc, None, None).num_classes == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"crack\nrust\n",
+        b"\xef\xbb\xbfcrack\r\n\r\n rust \r\n",
+        b"background\ncrack\nrust",
+        b"Background\ncrack\nrust\n",
+    ],
+)
+def test_the_background_may_be_the_first_line_and_editors_may_have_their_ways(content, tmp_path):
+    (tmp_path / FILE).write_bytes(content)
+    assert read_class_names(tmp_path / FILE) == ("background", "crack", "rust")
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"crack\nbackground\nrust\n", "must have each class once, printable, no `/`, got 'background'"),
+        (b"background\nbackground\nrust\n", "must have each class once, printable, no `/`, got 'background'"),
+        (b"background\n", "must have 1 to 254 classes, got 0"),
+        (b"\n".join(b"c%d" % number for number in range(255)), "must have 1 to 254 classes, got 255"),
+        (b"\xff\xfec\x00", "cannot be read: it is no UTF-8, invalid start byte"),
+        (None, "cannot be read: it is a folder, not a regular file"),
+    ],
+)
+def test_what_is_no_list_of_classes_is_one_sentence(content, told, tmp_path):
+    file = tmp_path / FILE
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_class_names(file)
+    assert str(caught.value) == f"list of classes {file} {told}"

@@ -112,6 +112,7 @@ def test_a_folder_of_pictures_in_an_empty_folder_elsewhere(album, exported, monk
         assert {Image.open(file).size for file in heats} == {shown}
     page = (out / "report.html").read_text()
     assert all(name in page for name in NAMES) and "no ground truth" in page and "no scores" in page
+    assert "CAM errors" not in page and "false positives" not in page.lower()
     assert not list(out.glob("*.tar.gz")) and not (out / "scores.csv").exists()
 
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.png")}

@@ -199,6 +199,7 @@ def test_a_set_without_ground_truth_says_so_and_shows_its_images(page):
     assert browser.find_elements(By.CSS_SELECTOR, "table:not(.facts), svg:not([aria-hidden])") == []
     assert texts(browser, "nav a") == ["Scores", "Gallery"]
     assert shown(browser) == (["a", "b"], "showing 2 of 2 (of 2 images)")
+    assert [option.text for option in Select(browser.find_element(By.ID, "order")).options] == ["by name"]
 
 
 def test_names_are_text_whatever_stands_in_them(page):

@@ -34,15 +34,19 @@ def own_classes(root: Path, data_folder: Path) -> OwnClasses | None:
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """Background and the classes of a list, one a line; `background` may be the first of them.
+    """Background and the classes of a list, one a line; `background`, in any case, may be the first line.
 
     Raises UserError if the file is no text, or has no class, one twice, or more than 254.
     """
     try:
         lines = [line.strip() for line in read_regular(file).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list of classes {file} cannot be read: {error}") from None
-    names = [BACKGROUND, *(line for line in lines if line and line != BACKGROUND)]
+        reason = error.strerror if isinstance(error, OSError) else f"it is no UTF-8, {error.reason}"
+        raise UserError(f"list of classes {file} cannot be read: {reason}") from None
+    lines = [line for line in lines if line]
+    if lines and lines[0].lower() == BACKGROUND:
+        del lines[0]
+    names = [BACKGROUND, *lines]
     for name in names:
         if names.count(name) > 1 or not name.isprintable() or "/" in name:
             raise UserError(f"list of classes {file} must have each class once, printable, no `/`, got {shown(name)}")

@@ -21,7 +21,6 @@ from fsr.inference.report import GalleryImage, ImageAnswer, Side, write_report
 from fsr.inference.tiles import tiles
 from fsr.inference.totals import TITLES
 
-UNION = "false positives and negatives as shares of the union of ground truth and CAM"
 GROUND_TRUTH = "ground truth"
 _COLUMNS = (*CAM_KINDS, "segmentation", "crf", "pseudo_labels", "single_scale", "gated")
 
@@ -80,7 +79,8 @@ def _write(
 def _side(letter: str, answered: Answered, shown: Sequence[Brief]) -> Side:
     totals, made = answered.totals, answered.results.made()
     settings = made["settings"]
-    names = ("weights", "scales", "precision", "crf", "pseudo_labels")
+    names = ["weights", "scales", "precision", "crf", "pseudo_labels"]
+    names += ["gate_threshold"] if settings.get("class_gating") else []
     chosen = {name: settings.get(name) for name in names} | {"bkg_threshold": totals.threshold}
     scores = totals.scores()
     main = ("crf", "segmentation")
@@ -95,7 +95,6 @@ def _side(letter: str, answered: Answered, shown: Sequence[Brief]) -> Side:
             "commit": str(made["provenance"].get("git_commit")),
             "settings": ", ".join(f"{name} {value}" for name, value in chosen.items() if value is not None),
             "skipped": f"{len(totals.skipped)} images that could not be read",
-            "CAM errors": UNION,
         },
         scores={TITLES[kind]: scores[kind] for kind in order},
         cam_quality={TITLES[kind]: q for kind, q in totals.cam_quality().items() if q.get("best_miou") is not None},

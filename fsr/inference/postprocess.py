@@ -63,22 +63,28 @@ class Postprocessor:
     def __call__(self, seen: MultiScale, pictures: Tensor, ground_truth: Tensor | None) -> Answers:
         """The answers for 8-bit pictures [B, 3, H, W] with their ground truth [B, H, W]."""
         config = self.config
-        highest = seen.logits.max(dim=1)
-        labels = {"segmentation": highest.indices.byte()}
+        labels: dict[str, Tensor] = {}
+        confidence: dict[str, Tensor] = {}  # which only the ground truth asks for
+
+        def choose(kind: str, logits: Tensor) -> None:
+            highest = logits.max(dim=1)
+            labels[kind] = highest.indices.byte()
+            if ground_truth is not None:
+                confidence[kind] = confidence_of(logits, highest.values)
+
+        choose("segmentation", seen.logits)
         if config.crf:
             sharpest = _after_crf(pictures, seen.logits)
-            labels["crf"] = sharpest.indices
+            labels["crf"], confidence["crf"] = sharpest.indices, sharpest.values
         if config.pseudo_labels != "none":
             images = zip(pictures, seen.cams, seen.classes, strict=True)
             labels["pseudo_labels"] = torch.stack([self._pseudo_label(*image) for image in images])
         if config.single_scale:
             assert seen.upright is not None, "the configuration asks for scale 1"
-            size = (pictures.shape[2], pictures.shape[3])
-            labels["single_scale"] = resize(seen.upright, size).max(dim=1).indices.byte()
+            choose("single_scale", resize(seen.upright, (pictures.shape[2], pictures.shape[3])))
         if config.class_gating:
             assert seen.class_logits is not None, "the configuration asks for scale 1"
-            allowed = gated(seen.logits, seen.class_logits, config.gate_threshold)
-            labels["gated"] = allowed.max(dim=1).indices.byte()
+            choose("gated", gated(seen.logits, seen.class_logits, config.gate_threshold))
         counts: dict[str, Tensor] = {}
         errors: dict[str, dict[str, Tensor]] = {}
         if ground_truth is not None:
@@ -87,9 +93,6 @@ class Postprocessor:
             counts = {kind: counted_by_image(entry, self.matrix.counts) for kind, entry in entries.items()}
             for kind, cam in strongest.items():
                 counts[kind] = counted_by_image(self.cam_scores.entries(*cam, ground_truth), self.cam_scores.counts)
-            confidence = {"segmentation": confidence_of(seen.logits, highest.values)}
-            if config.crf:
-                confidence["crf"] = sharpest.values
             errors = self.count_errors(labels, entries, confidence, ground_truth)
         shown, final = pictures / 255, labels["crf" if config.crf else "segmentation"]
         here = not config.of_pictures  # which are drawn as they are shown, on what the network may not have seen

@@ -43,8 +43,9 @@ const cards = all("article").map((row, place) => ({ ...report.shown[place], plac
 const number = cards.length;
 const change = (card) => (card.iou[0] === null || card.iou[1] === null ? 0 : card.iou[1] - card.iou[0]);
 const last = (iou) => iou ?? 2;  // an image without a score comes last
-const ORDERS = two
-  ? [["largest difference", (a, b) => a.place - b.place], ["B better", (a, b) => change(b) - change(a)], ["A better", (a, b) => change(a) - change(b)]]
+const truth = Object.keys(report.confusion[0]).length > 0;
+const ORDERS = !truth ? []
+  : two ? [["largest difference", (a, b) => a.place - b.place], ["B better", (a, b) => change(b) - change(a)], ["A better", (a, b) => change(a) - change(b)]]
   : [["worst first", (a, b) => a.place - b.place], ["best first", (a, b) => (b.iou[0] ?? -1) - (a.iou[0] ?? -1)]];
 ORDERS.push(["by name", (a, b) => (a.name < b.name ? -1 : 1)]);
 let cell = null;  // of a confusion matrix: {side, title, entry}

@@ -64,7 +64,7 @@ def summarise(
             f"boundaries and no confidence: {results.errors_file} lacks these; another --output_folder has them"
         )
     if totals.skipped:
-        print(f"{len(totals.skipped)} of {totals.images} images could not be read and are in no score:")
+        print(f"{len(totals.skipped)} of {totals.images} images could not be read and are left out:")
         for reason in totals.skipped.values():
             print(f"  {reason}")
     print(f"{totals.images} images; results in {results.folder}")

@@ -43,7 +43,7 @@ def inferences_of(
         replace(kind, checkpoint=file, weights=weights, output_folder=folder.results(number, name, weights))
         for number, file in checkpoints.items()
         for name, kind in kinds.items()
-        for weights in networks
+        for weights in dict.fromkeys(networks)
     ]
 
 
