@@ -194,6 +194,7 @@ def test_a_stopped_run_resumes_and_its_weights_go(synthetic_folder, tmp_path, st
     assert trained(dataclasses.replace(job, folder=tmp_path / "other")) is None and not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_the_released_order_learns_what_ours_does(synthetic_folder, tmp_path, stop):
     config = tiny_config(
         synthetic_folder, iterations=6, eval_every=6, log_every=1, drop_path=0.0, lr=3e-3, momentum=0.5

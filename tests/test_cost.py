@@ -33,6 +33,7 @@ def benchmark(monkeypatch):
     return train_step
 
 
+@pytest.mark.slow
 def test_a_step_has_the_operations_that_the_benchmark_counts(benchmark, tmp_path):
     """Torch's counter over a real step, optimizer and all, in the benchmark's two kinds of step."""
     config = dataclasses.replace(tiny_config(tmp_path), drop_path=0.0, iterations=20_000)

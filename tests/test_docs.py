@@ -345,7 +345,7 @@ def run_page(page: str, slow: bool, data: Path, tmp_path: Path) -> None:
         assert answer.returncode == 0, f"{page}, block of line {block.line} ended with {answer.returncode}:\n{said}"
 
 
-AT_ONCE = {"docs/training.md", "docs/studies.md", "docs/cluster.md"}  # the others take longer, and are slow
+AT_ONCE = {"docs/cluster.md"}  # the others take longer, and are slow
 
 
 @pytest.mark.parametrize(

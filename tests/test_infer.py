@@ -25,7 +25,7 @@ from fsr.infer import main
 from fsr.inference.cam_maps import read_cam_maps
 
 
-@pytest.mark.parametrize("dataset", ["voc", "coco"])
+@pytest.mark.parametrize("dataset", ["voc", pytest.param("coco", marks=pytest.mark.slow)])
 def test_label_maps_and_scores_are_those_of_the_reference(dataset, checkpoint, request, tmp_path):
     folder = request.getfixturevalue(dataset)
     flags = ("--num_classes", 9, "--infer_set", "train", "--pseudo_labels", "crf", "--save_logits", "true")

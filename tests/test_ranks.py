@@ -49,7 +49,8 @@ def ends_well(config, folder, module="fsr.train") -> None:
     assert not list(run.folder.glob(".*"))
 
 
-@pytest.mark.parametrize("module", ["fsr.train", pytest.param("slow_writer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["fsr.train", "slow_writer"])
 def test_two_ranks_end_well_however_slow_the_disk_is(synthetic_folder, tmp_path, module):
     ends_well(short(synthetic_folder), tmp_path, module)
 

@@ -144,6 +144,7 @@ def test_a_single_run_is_pinned_when_it_trains_and_its_paths_are_the_callers(min
     assert "with iterations 10, not 20" in single_run(mine, *steps, "20").stderr
 
 
+@pytest.mark.slow
 def test_job_shapes_may_differ_within_a_study(cluster, tmp_path):
     cluster.clear()
     sweep = Sweep(cluster, tmp_path, name="pair")
