@@ -90,9 +90,8 @@ class AttemptLog:
 
     def begin(self, job: str, restart: int, node: str, ranks: int) -> None:
         """Record that this process starts to work on the run."""
-        attempt = Attempt(
-            job=job, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=round(time.time(), 1)
-        )
+        # Not rounded: it is compared with the time of the sweep that sent the worker.
+        attempt = Attempt(job=job, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=time.time())
         self._write([*self.attempts(), attempt])
 
     def end(self, cause: Cause, detail: str = "", place: str = "") -> None:
@@ -128,7 +127,7 @@ class AttemptLog:
             cause=cause,
             detail=detail,
             place=place,
-            ended=round(max(ended, last.started), 1),
+            ended=max(ended, last.started),
             first_step=first_step,
             reached=reached,
         )

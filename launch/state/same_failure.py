@@ -160,8 +160,7 @@ def failure_of_all(folder: StudyFolder, trials: Sequence[FrozenTrial], code: str
     own = [trial for trial in trials if trial.user_attrs.get(CODE, [])[-1:] == [code]]
     if any(trial.state in DONE for trial in own):
         return None
-    since = round(since, 1)  # as attempts tell when they started, so that one that starts at once is no earlier one
-    renewed, tried = round(min(since, folder.code.renewed()), 1), []
+    renewed, tried = min(since, folder.code.renewed()), []
     for trial in own:
         if trial.state in (TrialState.RUNNING, TrialState.FAIL):
             with suppress(*UNREADABLE):  # whoever works on it says what is damaged; it is no evidence here
