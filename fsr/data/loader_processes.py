@@ -32,6 +32,7 @@ from fsr.parent import end_with
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 FULL = 28  # exit code of a worker that finds no shared memory
 _POLL_S = 1.0  # after which a rank that waits looks whether its workers live
+_DYING_S = 1.0  # from what a worker breaks off to its end
 
 
 def load(dataset: Dataset[Any], workers: int, **options: Any) -> Iterator[Any]:
@@ -170,7 +171,7 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
             raise
         except Exception as error:  # a dying worker breaks off whatever it says, and that shows in many ways
             timed_out = "DataLoader timed out" in str(error)
-            wait([process.sentinel for process in processes], 0 if timed_out else _POLL_S)
+            wait([process.sentinel for process in processes], 0 if timed_out else _DYING_S)
             lost = next((process for process in processes if process.exitcode is not None), None)
             # Where a worker makes its batch in shared memory, the error is its element, and it lives on.
             if is_full(error) or (lost is not None and lost.exitcode in (FULL, -signal.SIGBUS)):
