@@ -1,25 +1,25 @@
 """The journal of a study: a file of one JSON record a line that survives writers killed in mid-append."""
 
+import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from fsr.errors import UserError
 from fsr.files import naming, open_file
 from fsr.json_file import DamagedError, parse_json
+from launch.state.trial_records import Record, distribution_of
 
 JOURNAL = "journal.log"
-Record = dict[str, Any]
+CHUNK = 1 << 23  # bytes of a journal that are read at once
+MARKED = 4096  # bytes by which a journal is known
 
 # What Optuna writes as `op_code`.
 CREATE_STUDY, DELETE_STUDY, STUDY_USER_ATTR, STUDY_SYSTEM_ATTR, CREATE_TRIAL = range(5)
@@ -38,8 +38,18 @@ class Lock(Protocol):
         """Give the lock back."""
 
 
-class JournalFile(BaseJournalBackend):
-    """One JSON record a line; a record counts once its newline is there.
+@dataclass(frozen=True)
+class Position:
+    """Between two records of a journal."""
+
+    offset: int = 0
+    """Bytes before it."""
+    records: int = 0
+    """Records before it."""
+
+
+class JournalFile:
+    """One JSON record a line; a record counts once its newline is there. Who reads goes on where he was.
 
     Optuna's own file backend appends behind what a killed writer left, and the line that this makes ruins the study
     (optuna/optuna#5138). Here an unfinished tail is ignored by readers and cut off by the next writer, so the file
@@ -49,7 +59,8 @@ class JournalFile(BaseJournalBackend):
     def __init__(self, path: Path, lock: Lock) -> None:
         self.path = path
         self._lock = lock
-        self._offsets = [0]  # where record n begins, for all records seen so far
+        self.position = Position()
+        """Where the next reading begins."""
         if not path.exists():  # who only reads leaves a study as it is
             open_file(path, "ab").close()
         found = path.stat()
@@ -57,20 +68,18 @@ class JournalFile(BaseJournalBackend):
             raise DamagedError(f"{path} is damaged: it is no regular file")
         self._identity = found.st_dev, found.st_ino  # of a mended one, nothing that was seen before would hold
 
-    def read_logs(self, log_number_from: int) -> Iterator[Record]:
-        """All whole records from number `log_number_from` on. Raises DamagedError that names a line which is none."""
-        return iter(self._records(log_number_from))
+    def read_new(self) -> list[Record]:
+        """The whole records from `position` on, but not more than CHUNK bytes of them: nothing more if none is left.
 
-    def _records(self, number: int) -> list[Record]:
-        first = min(number, len(self._offsets) - 1)
-        lines = self._read(self._offsets[first]).split(b"\n")[:-1]
-        new = lines[len(self._offsets) - 1 - first :]
-        self._offsets += [
-            *accumulate(map(len, new), lambda offset, size: offset + size + 1, initial=self._offsets[-1])
-        ][1:]
-        return parse_lines(lines, str(self.path), first)[number - first :]
+        Raises DamagedError that names a line which is no JSON object.
+        """
+        content = self._read(self.position.offset)
+        lines = content.split(b"\n")[:-1]
+        records = parse_lines(lines, str(self.path), self.position.records)
+        self.position = Position(self.position.offset + len(content), self.position.records + len(lines))
+        return records
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[Record]) -> None:
         """Add records behind the last whole one."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._lock.acquire()
@@ -84,8 +93,16 @@ class JournalFile(BaseJournalBackend):
         finally:
             self._lock.release()
 
+    def mark(self, offset: int) -> str | None:
+        """What tells this journal, up to a byte, from another one: a hash of what lies before; None if it is shorter."""
+        with open(self.path, "rb") as file:
+            if os.fstat(file.fileno()).st_size < offset:
+                return None
+            file.seek(max(0, offset - MARKED))
+            return hashlib.sha256(file.read(min(offset, MARKED))).hexdigest()
+
     def _read(self, offset: int) -> bytes:
-        """The whole records from byte `offset` on.
+        """Whole records from byte `offset` on, of about CHUNK bytes at most.
 
         Readers take no lock, so a writer may cut off and write over an unfinished tail while it is being read: only
         what reads the same twice is taken.
@@ -94,13 +111,16 @@ class JournalFile(BaseJournalBackend):
             found = os.fstat(file.fileno())
             if (found.st_dev, found.st_ino) != self._identity:
                 raise UserError(f"{self.path} was replaced while this process used it; start it again")
-            records = None
-            while True:
+            records, most = None, CHUNK
+            while found.st_size > offset:
                 file.seek(offset)
-                again = file.read()
+                again = file.read(most)
                 if records is not None and again.startswith(records):
                     return records
                 records = again[: again.rfind(b"\n") + 1]
+                if not records and len(again) == most:  # a record longer than that
+                    records, most = None, 2 * most
+            return b""
 
 
 def _end_of_records(file: int) -> int:
@@ -136,13 +156,14 @@ class RecordCheck:
     makes a trial, all that follows would be told of its neighbours.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, study: str | None = None, trials: int = 0) -> None:
+        """`study` and `trials` are what the records before the first one make."""
         self.seen = 0
         """Records that were looked at."""
-        self.trials = 0
+        self.trials = trials
         """Trials that they make."""
-        self._studies: dict[int, str] = {}
-        self._made = 0  # studies, with those that were deleted
+        self._studies: dict[int, str] = {} if study is None else {0: study}
+        self._made = len(self._studies)  # studies, with those that were deleted
 
     def look(self, record: Record) -> str | None:
         """What is wrong with the next record; None if nothing is. Only a right one counts."""
@@ -183,34 +204,31 @@ class RecordCheck:
 
 
 class StudyJournal(JournalFile):
-    """The journal of a study, whose records are looked at before Optuna gets them."""
+    """The journal of a study, whose records are looked at before they count."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
         super().__init__(path, lock)
-        self._check = RecordCheck()
+        self.check = RecordCheck()
         self._own: set[str] = set()  # worker ids under which this process writes
+        self._damage: str | None = None
 
     def append_logs(self, logs: list[Record]) -> None:
         """Add records behind the last whole one."""
         self._own |= {log["worker_id"] for log in logs}
         super().append_logs(logs)
 
-    def _records(self, number: int) -> list[Record]:
-        records = super()._records(number)
-        for record in records[max(0, self._check.seen - number) :]:
-            wrong = self._check.look(record)
-            if wrong and record.get("worker_id") in self._own:
-                wrong = None  # Optuna itself raises what this process did wrong
-                self._check.seen += 1
-            if wrong:
-                raise DamagedError(f"{self.path}: line {self._check.seen + 1} is damaged: {wrong}")
+    def read_new(self) -> list[Record]:
+        """The next records. Raises DamagedError that names a line which is no record of Optuna's."""
+        if self._damage:  # nothing behind it counts, however often it is read
+            raise DamagedError(self._damage)
+        first = self.position.records
+        records = super().read_new()
+        for number, record in enumerate(records, first + 1):
+            wrong = self.check.look(record)
+            if wrong and record.get("worker_id") not in self._own:  # what this process writes, it has looked at itself
+                self._damage = f"{self.path}: line {number} is damaged: {wrong}"
+                raise DamagedError(self._damage)
         return records
-
-
-@cache
-def distribution_of(text: str) -> BaseDistribution:
-    """The distribution that a record holds as JSON."""
-    return json_to_distribution(text)
 
 
 def _time(text: Any) -> bool:

@@ -30,9 +30,9 @@ from launch.state.journal import (
     USER_ATTR,
     Record,
     RecordCheck,
-    distribution_of,
 )
 from launch.state.paths import Definition, StudyFolder
+from launch.state.trial_records import distribution_of
 from launch.state.trials import ERROR, REPEATS, SEED
 
 MAXIMIZE = 2

@@ -1,19 +1,17 @@
 """Optuna's storage of a study: its journal, or a database."""
 
-import gc
 import os
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.storages.journal import JournalStorage
 from typing_extensions import NotRequired, TypedDict
 
 from fsr.errors import UserError
 from fsr.json_file import DamagedError, read_json
-from fsr.lock import FileLock
 from fsr.system_errors import nearest
-from launch.state.journal import JOURNAL, StudyJournal
+from launch.state.journal import JOURNAL
+from launch.state.journal_storage import open_journal
 from launch.state.paths import StudyFolder, no_study
 from launch.state.storage_url import parse_url, secrets_of, without_password
 
@@ -28,29 +26,13 @@ class Stored(TypedDict):
     storage: NotRequired[str]
 
 
-def journal_storage(backend: StudyJournal) -> JournalStorage:
-    """Optuna's storage over this backend, which replays all records.
-
-    Optuna would keep what it made of them as a pickle beside the journal, and to load a pickle is to run it: whoever
-    may write a study's folder would run code as everybody who reads the study.
-    """
-    collecting = gc.isenabled()
-    gc.disable()  # records have no circles, and looking for some takes a third of the time
-    try:
-        return JournalStorage(backend)
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     """The storage of the study whose folder this is: its journal, or the database that FSR_STORAGE names.
 
     Raises UserError if the database cannot be used.
     """
     if not database:
-        path = folder / JOURNAL
-        return journal_storage(StudyJournal(path, FileLock(path.with_name(f"{JOURNAL}.lock"))))
+        return open_journal(folder / JOURNAL)
     url = database_url(StudyFolder(folder))
     check_url(url)
     try:

@@ -1,0 +1,178 @@
+"""The trials of a study that have ended, packed: a line each, which is read when it is asked for.
+
+A journal tells a trial in some twenty records, and who opens it would read those of all trials. So whoever finds that
+many have ended since, packs them: appends their lines to a file that is never changed otherwise, and replaces the
+index, which tells where the lines are and from which record of the journal on to read. The journal stays as it is, and
+is the truth: a packed file that does not fit it, or is damaged, is left alone and made anew.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+from typing_extensions import TypedDict
+
+from fsr.files import open_file, write_atomically
+from fsr.json_file import DamagedError, parse_json, read_whole, typed
+from fsr.lock import FileLock
+from launch.state.trial_records import Record, record_of, trial_of
+
+FOLDER = "packed"  # beside the journal
+
+
+class Index(TypedDict):
+    """What the index tells of a study, as it was at one record of its journal."""
+
+    offset: int
+    """Bytes of the journal before that record."""
+    records: int
+    """Records before it."""
+    mark: str
+    """What tells the journal from another one (`JournalFile.mark`)."""
+    lines: str
+    """Name of the file of the lines."""
+    size: int
+    """Its bytes; what lies behind them was never finished."""
+    distributions: list[str]
+    """The distributions that the lines tell by their number."""
+    name: str
+    """The study's."""
+    directions: list[int]
+    user_attrs: dict[str, Any]
+    system_attrs: dict[str, Any]
+    unfinished: list[dict[str, Any]]
+    """The trials that have not ended, as records with their `number`."""
+    codes: dict[str, int]
+    """By code version, the trials that it finished."""
+    ranges: dict[str, str]
+    """By name of a parameter, the distribution that it had first."""
+    arrays: dict[str, str]
+    """By name, an array in base64: `where` the line of trial n begins (-1 without one), `states`, `values`, and `tried`,
+    the keys of settings that did not fail."""
+
+
+ARRAYS: dict[str, type[np.generic]] = {"where": np.int64, "states": np.uint8, "values": np.float64, "tried": np.int64}
+
+
+class StaleError(Exception):
+    """The packed trials are damaged, or no longer those that the index told of."""
+
+
+class PackedTrials:
+    """The packed trials of one journal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._index_file = folder / "index.json"
+        self._lines: Path | None = None
+        self._size = 0
+        self.offset = 0
+        """Bytes of the journal that it tells of."""
+        self._distributions: list[str] = []
+        self.where: NDArray[np.int64] = np.empty(0, np.int64)
+        """By number, where the line of a trial begins; -1 without one."""
+
+    def lock(self) -> FileLock:
+        """Held while trials are packed."""
+        return FileLock(self._folder / "lock")
+
+    def read(self) -> tuple[Index, dict[str, NDArray[Any]]] | None:
+        """The index and its arrays; None where there is none that is sound."""
+        try:
+            content = read_whole(self._index_file)
+            head, _, body = content.partition(b"\n")
+            if head.decode("ascii", "replace") != hashlib.sha256(body).hexdigest():
+                return None
+            index = parse_json(body, Index, str(self._index_file))
+            arrays = {name: np.frombuffer(base64.b64decode(index["arrays"][name]), ARRAYS[name]) for name in ARRAYS}
+        except (DamagedError, OSError, KeyError, ValueError):
+            return None
+        return index, arrays
+
+    def take(self, index: Index, where: NDArray[np.int64]) -> None:
+        """Go by this index from now on."""
+        self._lines = self._folder / index["lines"]
+        self._size, self._distributions, self.where = index["size"], index["distributions"], where
+        self.offset = index["offset"]
+
+    def forget(self) -> None:
+        """Go by none."""
+        self._lines, self._size, self.offset = None, 0, 0
+        self._distributions, self.where = [], np.empty(0, np.int64)
+
+    def has(self, number: int) -> bool:
+        """Whether a trial is packed."""
+        return number < len(self.where) and self.where[number] >= 0
+
+    def trials(self, numbers: Iterable[int]) -> list[FrozenTrial]:
+        """Packed trials by their numbers. Raises StaleError."""
+        found = []
+        try:
+            if self._lines is None:
+                raise StaleError
+            with open(self._lines, "rb") as file:
+                for number in numbers:
+                    file.seek(self.where[number])
+                    found.append(self._trial(file.readline(), number))
+        except OSError as error:
+            raise StaleError from error
+        return found
+
+    def _trial(self, line: bytes, number: int) -> FrozenTrial:
+        if line[-1:] != b"\n" or line[:8] != checksum(line[9:-1]):
+            raise StaleError
+        record = json.loads(line[9:])
+        record["distributions"] = {name: self._distributions[text] for name, text in record["distributions"].items()}
+        return trial_of(record, number, number)
+
+    def pack(self, told: dict[str, Any], arrays: dict[str, NDArray[Any]], ended: list[FrozenTrial]) -> None:
+        """Append the lines of trials that have ended, and replace the index. `told` is what it tells beside them.
+
+        The lock must be held; raises OSError.
+        """
+        lines = self._lines or self._folder / f"{secrets.token_hex(4)}.lines"
+        place = {text: number for number, text in enumerate(self._distributions)}
+        where, content, offset = arrays["where"].copy(), [], self._size
+        where[: len(self.where)] = self.where
+        for trial in ended:
+            line = line_of(record_of(trial), place)
+            where[trial.number] = offset
+            offset += len(line)
+            content.append(line)
+        with open_file(lines, "ab"):
+            pass
+        with open(lines, "r+b") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(b"".join(content))
+            file.flush()
+            os.fsync(file.fileno())
+        columns = arrays | {"where": where}
+        coded = {name: base64.b64encode(columns[name].astype(kind)).decode() for name, kind in ARRAYS.items()}
+        own = {"lines": lines.name, "size": offset, "distributions": list(place), "arrays": coded}
+        index = typed(told | own, Index)
+        body = json.dumps(index, separators=(",", ":")).encode()
+        write_atomically(self._index_file, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        self.take(index, where)
+
+
+def line_of(record: Record, place: dict[str, int]) -> bytes:
+    """A packed trial: checksum and record, whose distributions are numbers of `place`, which learns new ones."""
+    texts = record["distributions"]
+    told = record | {"distributions": {name: place.setdefault(text, len(place)) for name, text in texts.items()}}
+    content = json.dumps(told, separators=(",", ":")).encode()
+    return checksum(content) + b" " + content + b"\n"
+
+
+def checksum(content: bytes) -> bytes:
+    """CRC-32 in eight hexadecimal digits."""
+    return b"%08x" % zlib.crc32(content)

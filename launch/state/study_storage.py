@@ -1,0 +1,53 @@
+"""Optuna's storage of a study, which also answers what a claim asks of all trials without reading them."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from launch.state.storage_view import StorageView
+from launch.state.trial_store import UNFINISHED, TrialStore
+
+Answer = TypeVar("Answer")
+
+
+class StudyStorage(BaseStorage):
+    """What the journal and a database have in common."""
+
+    @abstractmethod
+    def ask(self, study_id: int, question: Callable[[TrialStore], Answer]) -> Answer:
+        """What the trials of a study say, as they are now. Raises KeyError for a study that is not there."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is set of trials inside as one, where the storage can: it is there at the end of the block."""
+        yield
+
+
+class Considered(StorageView):
+    """A study's storage as samplers and pruners see it: of the trials that have ended, the newest and the best alone.
+
+    They read every trial that they are shown, each time they are asked: of a hundred thousand that takes seconds.
+    """
+
+    def __init__(self, storage: StudyStorage, newest: int, best: int) -> None:
+        super().__init__(storage)
+        self._study, self._newest, self._best = storage, newest, best
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials that are shown, by number."""
+        shown = [state for state in TrialState if states is None or state in states]
+        sign = self.get_study_directions(study_id)[0].value * 2 - 3  # MINIMIZE is 1, MAXIMIZE 2
+
+        def choose(trials: TrialStore) -> list[FrozenTrial]:
+            numbers = set(trials.numbers([state for state in shown if state in UNFINISHED]))
+            if any(state.is_finished() for state in shown):
+                numbers.update(trials.newest(self._newest), trials.best(self._best, sign))
+            return [trial for trial in trials.get_all(sorted(numbers)) if trial.state in shown]
+
+        return self._study.ask(study_id, choose)
