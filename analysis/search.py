@@ -4,15 +4,13 @@ Repeats are fresh seeds of a few settings, which were chosen because they are go
 for whatever these have in common.
 """
 
-from collections.abc import Container, Sequence
-from typing import Any
+from collections.abc import Container
 
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from launch.state.storage_view import StorageView
 from launch.state.trials import damage_of, search_trials
 
 
@@ -21,7 +19,7 @@ def search_name(study: str) -> str:
     return f"{study} (search)"
 
 
-class WithSearch(BaseStorage):
+class WithSearch(StorageView):
     """A storage that shows, beside one of its studies, that study's search: its trials but repeats and damaged ones.
 
     It is read anew each time, so it lives as the study does; trials have the numbers that they have in the study. What
@@ -30,7 +28,7 @@ class WithSearch(BaseStorage):
 
     def __init__(self, storage: BaseStorage, study: str) -> None:
         """Raises KeyError if the storage has no such study."""
-        self._storage = storage
+        super().__init__(storage)
         self._study_id = storage.get_study_id_from_name(study)
         self.search_id = -1 - self._study_id
         self._name = search_name(study)
@@ -77,61 +75,3 @@ class WithSearch(BaseStorage):
     def get_study_name_from_id(self, study_id: int) -> str:
         """The name of a study or of the search."""
         return self._name if study_id == self.search_id else self._storage.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """As of the study."""
-        return self._storage.get_study_directions(self._real(study_id))
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """As of the study."""
-        return self._storage.get_study_user_attrs(self._real(study_id))
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """As of the study."""
-        return self._storage.get_study_system_attrs(self._real(study_id))
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write it of the study."""
-        self._storage.set_study_user_attr(self._real(study_id), key, value)
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Write it of the study."""
-        self._storage.set_study_system_attr(self._real(study_id), key, value)
-
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """As the storage does."""
-        return self._storage.create_new_study(directions, study_name)
-
-    def delete_study(self, study_id: int) -> None:
-        """As the storage does; not the search."""
-        self._storage.delete_study(self._own(study_id))
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As the storage does; not of the search."""
-        return self._storage.create_new_trial(self._own(study_id), template_trial)
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As the storage does."""
-        return self._storage.get_trial(trial_id)
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        """As the storage does."""
-        self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As the storage does."""
-        return self._storage.set_trial_state_values(trial_id, state, values)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """As the storage does."""
-        self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As the storage does."""
-        self._storage.set_trial_user_attr(trial_id, key, value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As the storage does."""
-        self._storage.set_trial_system_attr(trial_id, key, value)

@@ -40,7 +40,7 @@ from launch.state.rights import check_rights, may_write
 from launch.state.storage import NETWORK, file_system, load_launched
 from launch.state.trial_identity import Strangers
 from launch.state.trials import damage_of
-from launch.worker.claim import close_lost
+from launch.worker.interrupted import close_lost
 
 PREEMPTING = {
     "preempt/qos": "the QOS says what happens to a preempted job (below)",

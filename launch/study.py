@@ -7,6 +7,7 @@ import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, cast, get_origin, get_type_hints
 
@@ -21,6 +22,7 @@ from fsr.errors import UserError
 from fsr.score_names import SEG_MIOU, TITLES, is_score
 from fsr.setting_text import stored
 from launch.state.paths import check_study_name
+from launch.state.trial_records import settings_key
 from launch.study_errors import naming_line, place_of, shown_path, study_file
 from launch.study_settings import checked
 
@@ -77,6 +79,11 @@ class Study:
     """Sampler for a seed."""
     pruner: Callable[[TrainConfig], optuna.pruners.BasePruner] = median
     """Pruner for a base configuration."""
+
+    considered: Annotated[int, COUNT] = 1000
+    """Of the trials that have ended, sampler and pruner see so many of the newest, and the 100 best of all: a study has
+    at most so many that matter to them, and each more would cost time at every claim. A sampler that counts trials, as
+    a grid does, needs as many as the study has."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Study)
@@ -147,6 +154,17 @@ class Study:
         if not (isinstance(known, list | tuple) and all(isinstance(each, dict) for each in known)):
             raise self.wrong_known(known)
         return [{name: stored(value) for name, value in params.items()} for params in known]
+
+    def known_keys(self, base: TrainConfig) -> list[tuple[int, Settings]]:
+        """The known parameters with their `settings_key`; worked out once, as a grid may have many. Raises UserError as
+        `settings_of` does."""
+        if base not in self._known_keys:
+            self._known_keys[base] = [(settings_key(params), params) for params in self.known_params(base)]
+        return self._known_keys[base]
+
+    @cached_property
+    def _known_keys(self) -> dict[TrainConfig, list[tuple[int, Settings]]]:
+        return {}
 
     def wrong_known(self, known: Any) -> UserError:
         """What is said of known parameters that are none."""

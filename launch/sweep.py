@@ -22,7 +22,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
@@ -53,6 +52,7 @@ from launch.state.same_failure import StoppedError
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage, recorded_storage
+from launch.state.study_storage import StudyStorage
 from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.study import Settings
@@ -96,9 +96,10 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
             define(planned)
             tell_code(planned, options.renew_code, console)
             planned.folder.stop_file.unlink(missing_ok=True)
-            study = open_study(planned)
+            storage = open_the_storage(planned)
+            study = open_study(planned, storage)
             check_rights_to_trials(planned.folder, running(study))
-            keep = retain(options.keep, planned.folder, study, console)
+            keep = retain(options.keep, planned.folder, storage, console)
             if options.repeat:
                 # Workers of an earlier submission may be at work on a grid, but on no search that is finished.
                 with planned.folder.claim_lock() if grid_of(options, planned) else nullcontext():
@@ -185,17 +186,18 @@ def tell_space(planned: Plan, keep: Keep, missing: int, console: Console) -> Non
         say(console, f"note: {note}")
 
 
-def retain(keep: Keep | None, folder: StudyFolder, study: optuna.Study, console: Console) -> Keep:
+def retain(keep: Keep | None, folder: StudyFolder, storage: StudyStorage, console: Console) -> Keep:
     """Write down what is kept of trials that end, and clean up after those that have ended; what is kept from now on.
 
     Who names it means the trials that have ended before, too.
     """
-    clean_up_announced(folder, study)
+    clean_up_announced(folder, storage)
     if keep is None and folder.keep_file.exists():
         return Retention.of(folder).keep
     retention = replace(Retention.of(folder), keep=keep or "best")
     retention.write(folder)
-    freed = clean_up_all(folder, study.get_trials(deepcopy=False)) if keep else 0
+    study_id = storage.get_study_id_from_name(folder.name)
+    freed = clean_up_all(folder, storage.get_all_trials(study_id, deepcopy=False)) if keep else 0
     if freed:
         replace(retention, freed=retention.freed + freed).write(folder)
         say(console, f"removed {gigabytes(freed)} of trials that have ended (--keep {keep})")
@@ -227,7 +229,7 @@ def repeats_of(options: Options, seeds: int, planned: Plan, study: optuna.Study,
 def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     """Say what would be done."""
     there = planned.folder.study_file.exists()
-    trials = open_study(planned).get_trials(deepcopy=False) if there else []
+    trials = open_study(planned, open_the_storage(planned)).get_trials(deepcopy=False) if there else []
     planned = replace(planned, target=planned.target + len(repeats_among(trials)))
     if options.repeat:
         tried = optuna.create_study(direction="maximize")  # in memory
@@ -262,14 +264,13 @@ def tell_code(planned: Plan, renew: bool, console: Console) -> None:
         renew_definition(planned)
 
 
-def open_the_storage(planned: Plan) -> BaseStorage:
+def open_the_storage(planned: Plan) -> StudyStorage:
     """The storage of the study."""
     return open_storage(planned.folder.folder, planned.storage is not None)
 
 
-def open_study(planned: Plan) -> optuna.Study:
+def open_study(planned: Plan, storage: StudyStorage) -> optuna.Study:
     """The study in its storage, made if it is new. Raises DamagedError if the storage has lost trials."""
-    storage = open_the_storage(planned)
     check_not_lost(planned.folder, storage)
     return optuna.create_study(
         study_name=planned.study.name,

@@ -313,7 +313,7 @@ def test_strangers_among_marks_stop_nobody(tmp_path):
     folder.ended.mkdir()
     (folder.ended / "0x").write_text("")
     (folder.ended / "7 of nine").mkdir()
-    clean_up_announced(folder, study)
+    clean_up_announced(folder, open_storage(folder.folder))
     folder.bad_nodes.mkdir(parents=True)
     (folder.bad_nodes / "README").write_text("mine")
     bad_nodes.mark_lacks(folder, "n1")

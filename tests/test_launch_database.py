@@ -104,7 +104,7 @@ def test_a_server_is_asked_for_its_certificate(url, folder, tmp_path, monkeypatc
     monkeypatch.setenv("FSR_STORAGE", f"{address}?sslmode=verify-full&sslrootcert={file}")
     if answer is None:
         storage = open_storage(tmp_path, database=True)
-        with storage.engine.connect() as connection:
+        with storage._storage._backend.engine.connect() as connection:
             assert connection.exec_driver_sql("select ssl from pg_stat_ssl where pid = pg_backend_pid()").scalar()
         return
     with pytest.raises(UserError) as refused:

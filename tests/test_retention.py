@@ -171,7 +171,7 @@ def test_a_mark_on_a_trial_that_was_not_told_removes_nothing(worker):
         (run.folder / name).write_bytes(b"x")
     worker.folder.ended.mkdir()
     (worker.folder.ended / "0").touch()
-    clean_up_announced(worker.folder, study)
+    clean_up_announced(worker.folder, open_storage(worker.folder.folder))
     assert weights(worker.folder, 0) == sorted(WEIGHTS)
     assert (worker.folder.ended / "0").exists()
 

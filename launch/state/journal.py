@@ -94,7 +94,7 @@ class JournalFile:
             self._lock.release()
 
     def mark(self, offset: int) -> str | None:
-        """What tells this journal, up to a byte, from another one: a hash of what lies before; None if it is shorter."""
+        """What tells this journal, up to a byte, from another: a hash of what lies before it; None if it is shorter."""
         with open(self.path, "rb") as file:
             if os.fstat(file.fileno()).st_size < offset:
                 return None

@@ -28,11 +28,10 @@ from launch.state.journal import (
     PARAM,
     STATE_VALUES,
     USER_ATTR,
-    Record,
     RecordCheck,
 )
 from launch.state.paths import Definition, StudyFolder
-from launch.state.trial_records import distribution_of
+from launch.state.trial_records import Record, distribution_of
 from launch.state.trials import ERROR, REPEATS, SEED
 
 MAXIMIZE = 2

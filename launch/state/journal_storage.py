@@ -257,8 +257,7 @@ class JournalStorage(StudyStorage):
 
     def _read(self) -> None:
         while records := self._journal.read_new():
-            for record in records:
-                self._replay.apply(record)
+            self._replay.apply(records)
             if 0 in self._replay.stores and self._replay.stores[0].unpacked >= self._pack_at:
                 self._pack()
 

@@ -56,8 +56,8 @@ class Index(TypedDict):
     ranges: dict[str, str]
     """By name of a parameter, the distribution that it had first."""
     arrays: dict[str, str]
-    """By name, an array in base64: `where` the line of trial n begins (-1 without one), `states`, `values`, and `tried`,
-    the keys of settings that did not fail."""
+    """By name, an array in base64: `where` the line of trial n begins (-1 without one), `states`, `values`; `tried` are
+    the sorted keys of settings that did not fail."""
 
 
 ARRAYS: dict[str, type[np.generic]] = {"where": np.int64, "states": np.uint8, "values": np.float64, "tried": np.int64}

@@ -1,6 +1,6 @@
 """What a journal's records make of a study, one after the other, as Optuna's own storage has it."""
 
-import copy
+from collections.abc import Iterable
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -26,7 +26,7 @@ from launch.state.trial_store import TrialStore
 
 
 class Replay:
-    """Studies and their trials. A trial that somebody has got is never changed: a new one takes its place."""
+    """Studies and their trials."""
 
     def __init__(self, packed: PackedTrials) -> None:
         self._packed = packed
@@ -70,17 +70,21 @@ class Replay:
         study, number = self.place(trial_id)
         return self.stores[study].get(number)
 
-    def apply(self, record: Record) -> None:
-        """What one more record makes of it. One that changes what is not there, or has ended, changes nothing."""
+    def apply(self, records: Iterable[Record]) -> None:
+        """What more records make of it. One that changes what is not there, or has ended, changes nothing."""
+        for record in records:
+            self._apply(record)
+        for store in self.stores.values():
+            store.keep_drafts()
+
+    def _apply(self, record: Record) -> None:
         op = record["op_code"]
         if op in OF_A_TRIAL:
             try:
                 study, number = self.place(record["trial_id"])
             except KeyError:
                 return
-            store = self.stores[study]
-            if not store.has_ended(number):
-                self._change(store, store.get(number), record)
+            self._change(self.stores[study], number, record)
         elif op == CREATE_STUDY:
             self._create_study(record["study_name"], record["directions"])
         elif record.get("study_id") not in self.studies:
@@ -123,36 +127,39 @@ class Replay:
         if self._places is None:
             self._places = {number: (0, number) for number in range(self._next_trial)}
 
-    def _change(self, store: TrialStore, before: FrozenTrial, record: Record) -> None:
-        op, trial, writer = record["op_code"], copy.copy(before), None
-        if op == PARAM:
-            distribution = distribution_of(record["distribution"])
-            name, value = record["param_name"], record["param_value_internal"]
+    def _change(self, store: TrialStore, number: int, record: Record) -> None:
+        trial, op = store.draft(number), record["op_code"]
+        if trial is None:
+            return
+        if op == INTERMEDIATE_VALUE:
+            trial.intermediate_values[record["step"]] = record["intermediate_value"]
+        elif op == USER_ATTR:
+            trial._user_attrs.update(record["user_attr"])
+        elif op == SYSTEM_ATTR:
+            trial._system_attrs.update(record["system_attr"])
+        elif op == PARAM:
+            distribution, name = distribution_of(record["distribution"]), record["param_name"]
             try:
                 store.check_compatible(name, distribution)
             except ValueError:  # its writer has raised it
                 return
-            trial.params = before.params | {name: distribution.to_external_repr(value)}
-            trial.distributions = before.distributions | {name: distribution}
+            trial._params[name] = distribution.to_external_repr(record["param_value_internal"])
+            trial._distributions[name] = distribution
         elif op == STATE_VALUES:
-            trial.state = TrialState(record["state"])
-            if trial.state == before.state == TrialState.RUNNING:  # another one had popped it
-                return
-            if trial.state == TrialState.RUNNING:
-                trial.datetime_start, writer = local_time(record["datetime_start"]), record["worker_id"]
-            if trial.state.is_finished():
-                trial.datetime_complete = local_time(record["datetime_complete"])
-            if record["values"] is not None:
-                trial.values = record["values"]
-        elif op == INTERMEDIATE_VALUE:
-            trial.intermediate_values = before.intermediate_values | {record["step"]: record["intermediate_value"]}
-        elif op == USER_ATTR:
-            trial.user_attrs = before.user_attrs | record["user_attr"]
-        elif op == SYSTEM_ATTR:
-            trial.system_attrs = before.system_attrs | record["system_attr"]
-        store.put(trial)
-        if writer is not None:
-            store.own(trial.number, writer)
+            self._change_state(store, trial, record)
+
+    def _change_state(self, store: TrialStore, trial: FrozenTrial, record: Record) -> None:
+        state = TrialState(record["state"])
+        if state == trial.state == TrialState.RUNNING:  # another one had popped it
+            return
+        if record["values"] is not None:
+            trial.values = record["values"]
+        if state == TrialState.RUNNING:
+            trial.datetime_start = local_time(record["datetime_start"])
+            store.own(trial.number, record["worker_id"])
+        if state.is_finished():
+            trial.datetime_complete = local_time(record["datetime_complete"])
+        store.change_state(trial, state)
 
 
 def study_of(

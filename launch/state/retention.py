@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.files import open_file, write_json
 from fsr.json_file import read_json
 from fsr.run import Run
 from launch.state.paths import Keep, StudyFolder
+from launch.state.study_storage import StudyStorage
 
 # What stays of the weights of a trial that has ended so; one that failed keeps everything, for whoever looks for why.
 LEFT: dict[tuple[Keep, TrialState], Literal["best.pt", "nothing"]] = {
@@ -72,11 +72,13 @@ def clean_up(folder: StudyFolder, number: int, state: TrialState) -> int:
     return freed
 
 
-def clean_up_announced(folder: StudyFolder, study: optuna.Study) -> None:
+def clean_up_announced(folder: StudyFolder, storage: StudyStorage) -> None:
     """Finish what killed workers left: clean up after each trial whose end was announced and told."""
     marks = [int(mark.name) for mark in folder.ended.glob("[0-9]*") if re.fullmatch(r"[0-9]{1,9}", mark.name)]
     if marks:
-        clean_up_all(folder, (trial for trial in study.get_trials(deepcopy=False) if trial.number in marks))
+        study_id = storage.get_study_id_from_name(folder.name)
+        trials = storage.ask(study_id, lambda trials: trials.get_all(n for n in marks if n < len(trials)))
+        clean_up_all(folder, trials)
 
 
 def clean_up_all(folder: StudyFolder, trials: Iterable[FrozenTrial]) -> int:

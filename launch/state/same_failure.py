@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from fsr.errors import UserError
 from fsr.files import write_atomically, write_json
@@ -18,7 +18,8 @@ from fsr.next_command import next_command
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder, StudyFolder
 from launch.state.progress import Progress
-from launch.state.trials import CODE, DONE
+from launch.state.study_storage import StudyStorage
+from launch.state.trials import CODE
 
 SAME = 3  # failures that stop a study
 SLOWER = 1.5  # a trial at work for so many times longer than failures took has come further than they did
@@ -155,19 +156,23 @@ def _went_on(attempt: Attempt) -> bool:
     return attempt.first_step is not None and (attempt.reached or 0) > attempt.first_step
 
 
-def failure_of_all(folder: StudyFolder, trials: Sequence[FrozenTrial], code: str, since: float) -> SameFailure | None:
+def failure_of_all(folder: StudyFolder, storage: StudyStorage, code: str, since: float) -> SameFailure | None:
     """The `same_failure` of the trials that this code version has worked on; None once it has finished one of them."""
-    own = [trial for trial in trials if trial.user_attrs.get(CODE, [])[-1:] == [code]]
-    if any(trial.state in DONE for trial in own):
+    study_id = storage.get_study_id_from_name(folder.name)
+    if storage.ask(study_id, lambda trials: trials.has_done(code)):
         return None
+    states = (TrialState.RUNNING, TrialState.FAIL)
+    trials = storage.ask(study_id, lambda trials: trials.get_all(trials.numbers(states)))
     renewed, tried = min(since, folder.code.renewed()), []
-    for trial in own:
-        if trial.state in (TrialState.RUNNING, TrialState.FAIL):
+    for trial in trials:
+        if trial.user_attrs.get(CODE, [])[-1:] == [code]:
             with suppress(*UNREADABLE):  # whoever works on it says what is damaged; it is no evidence here
                 progress = Progress.of(folder.run(trial.number))
                 attempts = folder.attempt_log(trial.number).attempts()
                 is_new = trial.user_attrs[CODE] == [code]
                 tried.append(what_came(trial.number, attempts, progress, 0.0 if is_new else renewed))
+                if tried[-1].evaluated:  # so there is none, whatever the others say
+                    return None
     return same_failure(tried, since)
 
 

@@ -4,16 +4,17 @@ import os
 from pathlib import Path
 
 import optuna
-from optuna.storages import BaseStorage
 from typing_extensions import NotRequired, TypedDict
 
 from fsr.errors import UserError
 from fsr.json_file import DamagedError, read_json
 from fsr.system_errors import nearest
+from launch.state.database_storage import DatabaseStorage
 from launch.state.journal import JOURNAL
 from launch.state.journal_storage import open_journal
 from launch.state.paths import StudyFolder, no_study
 from launch.state.storage_url import parse_url, secrets_of, without_password
+from launch.state.study_storage import StudyStorage
 
 STORAGE_VARIABLE = "FSR_STORAGE"  # the URL with its password: in the environment, never in a file
 HIDDEN = "***"  # stands for the password in what is shown and written down
@@ -26,7 +27,7 @@ class Stored(TypedDict):
     storage: NotRequired[str]
 
 
-def open_storage(folder: Path, database: bool = False) -> BaseStorage:
+def open_storage(folder: Path, database: bool = False) -> StudyStorage:
     """The storage of the study whose folder this is: its journal, or the database that FSR_STORAGE names.
 
     Raises UserError if the database cannot be used.
@@ -36,7 +37,7 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
     url = database_url(StudyFolder(folder))
     check_url(url)
     try:
-        return optuna.storages.RDBStorage(url)
+        return DatabaseStorage(url)
     except Exception as error:  # Optuna's, SQLAlchemy's or the driver's; none of them may show the password
         said = (str(error).splitlines() or [""])[0]
         if not said or any(secret in str(error) for secret in secrets_of(url)):
@@ -44,7 +45,7 @@ def open_storage(folder: Path, database: bool = False) -> BaseStorage:
         raise UserError(f"the storage {without_password(url)} cannot be opened: {said}") from None
 
 
-def open_launched(folder: StudyFolder) -> BaseStorage:
+def open_launched(folder: StudyFolder) -> StudyStorage:
     """The storage of a study that was launched before. Raises UserError if there is none, or it cannot be used."""
     if not folder.study_file.exists():
         if folder.trial_folders() or (folder.folder / JOURNAL).exists():
@@ -65,11 +66,11 @@ def load_launched(folder: StudyFolder) -> optuna.Study:
         raise DamagedError(f"{place_of(folder)} holds no study {folder.name}") from None
 
 
-def check_not_lost(folder: StudyFolder, storage: BaseStorage) -> None:
+def check_not_lost(folder: StudyFolder, storage: StudyStorage) -> None:
     """Raise DamagedError if trials lie in the study's folder of which its storage does not know: a new study would take
     them for its own."""
     try:
-        known = storage.get_n_trials(storage.get_study_id_from_name(folder.name))
+        known = storage.ask(storage.get_study_id_from_name(folder.name), len)
     except KeyError:
         known = 0
     unknown = [path for path in folder.trial_folders() if int(path.name.removeprefix("trial_")) >= known]

@@ -12,6 +12,7 @@ from launch.state.storage_view import StorageView
 from launch.state.trial_store import UNFINISHED, TrialStore
 
 Answer = TypeVar("Answer")
+BEST = 100  # of all trials, which are shown beside the newest: samplers learn most of them
 
 
 class StudyStorage(BaseStorage):
@@ -33,9 +34,9 @@ class Considered(StorageView):
     They read every trial that they are shown, each time they are asked: of a hundred thousand that takes seconds.
     """
 
-    def __init__(self, storage: StudyStorage, newest: int, best: int) -> None:
+    def __init__(self, storage: StudyStorage, newest: int) -> None:
         super().__init__(storage)
-        self._study, self._newest, self._best = storage, newest, best
+        self._study, self._newest = storage, newest
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -47,7 +48,7 @@ class Considered(StorageView):
         def choose(trials: TrialStore) -> list[FrozenTrial]:
             numbers = set(trials.numbers([state for state in shown if state in UNFINISHED]))
             if any(state.is_finished() for state in shown):
-                numbers.update(trials.newest(self._newest), trials.best(self._best, sign))
+                numbers.update(trials.newest(self._newest), trials.best(BEST, sign))
             return [trial for trial in trials.get_all(sorted(numbers)) if trial.state in shown]
 
         return self._study.ask(study_id, choose)

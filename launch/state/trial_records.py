@@ -19,6 +19,12 @@ def distribution_of(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
+@cache
+def text_of(distribution: BaseDistribution) -> str:
+    """A distribution as a record holds it."""
+    return distribution_to_json(distribution)
+
+
 def trial_of(record: Record, number: int, trial_id: int) -> FrozenTrial:
     """The trial that a record makes."""
     distributions = {name: distribution_of(text) for name, text in record.get("distributions", {}).items()}
@@ -46,7 +52,7 @@ def record_of(trial: FrozenTrial) -> Record:
         "values": trial.values,
         "value": None,
         "datetime_start": universal_time(trial.datetime_start),
-        "distributions": {name: distribution_to_json(range_) for name, range_ in trial.distributions.items()},
+        "distributions": {name: text_of(range_) for name, range_ in trial.distributions.items()},
         "params": {name: trial.distributions[name].to_internal_repr(value) for name, value in trial.params.items()},
         "user_attrs": trial.user_attrs,
         "system_attrs": trial.system_attrs,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
 from launch.state.packed_trials import Index, PackedTrials
-from launch.state.trial_records import distribution_of, record_of, settings_key, trial_of
+from launch.state.trial_records import distribution_of, record_of, settings_key, text_of, trial_of
 from launch.state.trials import CODE, DONE
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -20,9 +20,11 @@ REMEMBERED = 4096  # packed trials that are kept at hand
 class TrialStore:
     """Those that are packed are read when they are asked for; all others are at hand."""
 
-    def __init__(self, packed: PackedTrials) -> None:
-        self.packed = packed
+    def __init__(self, packed: PackedTrials | None = None) -> None:
+        self._packed = packed
         self._at_hand: dict[int, FrozenTrial] = {}
+        self._drafts: dict[int, FrozenTrial] = {}
+        self._keys: dict[int, int] = {}  # of those at hand that have ended and did not fail
         self._remembered: dict[int, FrozenTrial] = {}
         self._states = Column(np.uint8)
         self._values = Column(np.float64)
@@ -41,7 +43,7 @@ class TrialStore:
     @property
     def unpacked(self) -> int:
         """Trials that have ended and are not packed."""
-        return len(self._at_hand) - sum(len(numbers) for numbers in self._unfinished.values())
+        return len(self._at_hand) - len(self.unfinished())
 
     def count(self, *states: TrialState) -> int:
         """How many trials are in one of these states."""
@@ -55,6 +57,14 @@ class TrialStore:
             return sorted(number for state in states for number in self._unfinished[state])
         found: list[int] = np.flatnonzero(np.isin(self._states.values, [int(state) for state in states])).tolist()
         return found
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the trials that have not ended."""
+        return self.numbers(UNFINISHED)
+
+    def first(self, state: TrialState) -> int | None:
+        """The lowest number of the trials that run, or that wait."""
+        return min(self._unfinished[state], default=None)
 
     def newest(self, most: int) -> list[int]:
         """Numbers of so many trials that are complete or pruned, those with the highest."""
@@ -79,7 +89,7 @@ class TrialStore:
         """Trials. Raises StaleError if one cannot be read."""
         numbers, remembered = list(numbers), self._remembered
         missing = [number for number in numbers if number not in self._at_hand and number not in remembered]
-        read = dict(zip(missing, self.packed.trials(missing), strict=True)) if missing else {}
+        read = dict(zip(missing, self._packed.trials(missing), strict=True)) if self._packed and missing else {}
         if len(remembered) + len(read) > REMEMBERED:
             self._remembered = {}
         if len(read) <= REMEMBERED:
@@ -100,10 +110,6 @@ class TrialStore:
             return True
         place = np.searchsorted(self._tried_before, key)
         return bool(place < len(self._tried_before) and self._tried_before[place] == key)
-
-    def has_ended(self, number: int) -> bool:
-        """Whether a trial is complete, pruned or failed."""
-        return TrialState(self._states.values[number]).is_finished()
 
     def owner(self, number: int) -> str | None:
         """Who let a trial run, of those that have not ended."""
@@ -132,20 +138,39 @@ class TrialStore:
         """This writer lets a trial run."""
         self._owners[number] = writer
 
-    def put(self, trial: FrozenTrial) -> None:
-        """A trial has changed, which had not ended before."""
-        before = self._at_hand[trial.number]
-        self._at_hand[trial.number] = trial
-        if before.state == trial.state:
-            return
-        self._unfinished[before.state].discard(trial.number)
-        self._counts[before.state] -= 1
-        self._counts[trial.state] += 1
-        self._states.values[trial.number] = trial.state
-        if trial.state in UNFINISHED:
-            self._unfinished[trial.state].add(trial.number)
+    def draft(self, number: int) -> FrozenTrial | None:
+        """A trial to be changed; None if it has ended. Who has got the trial itself before keeps it as it was."""
+        trial = self._drafts.get(number)
+        if trial is None:
+            known = self._at_hand.get(number)
+            if known is None or known.state.is_finished():
+                return None
+            trial = self._drafts[number] = self._at_hand[number] = copy_of(known)
+        return None if trial.state.is_finished() else trial
+
+    def replace(self, trial: FrozenTrial) -> None:
+        """A trial that had not ended is like this one now."""
+        before = self._at_hand[trial.number].state
+        changed = self._at_hand[trial.number] = copy_of(trial)
+        changed.state = before
+        if trial.state != before:
+            self.change_state(changed, trial.state)
+
+    def keep_drafts(self) -> None:
+        """From now on somebody may have got the trials."""
+        self._drafts.clear()
+
+    def change_state(self, trial: FrozenTrial, state: TrialState) -> None:
+        """A draft comes to another state, after all else that changes with it."""
+        self._unfinished[trial.state].discard(trial.number)
+        self._counts[trial.state] -= 1
+        self._counts[state] += 1
+        self._states.values[trial.number] = state
+        trial.state = state
+        if state in UNFINISHED:
+            self._unfinished[state].add(trial.number)
         else:
-            self._tried.subtract(asked_keys(before))
+            self._tried.subtract(asked_keys(trial))
             self._end(trial)
 
     def _end(self, trial: FrozenTrial) -> None:
@@ -153,7 +178,8 @@ class TrialStore:
         if trial.state == TrialState.FAIL:
             self._failed.append(trial.number)
             return
-        self._tried[settings_key(trial.params)] += 1
+        key = self._keys[trial.number] = settings_key(trial.params)
+        self._tried[key] += 1
         if trial.values:
             self._values.values[trial.number] = trial.values[0]
         for version in trial.user_attrs.get(CODE, [])[-1:]:
@@ -161,18 +187,17 @@ class TrialStore:
 
     def told(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What an index tells of all of them: some fields of it, and its arrays."""
-        unfinished = self.get_all(self.numbers(UNFINISHED))
-        keys = {settings_key(trial.params) for trial in self.ended() if trial.state != TrialState.FAIL}
+        unfinished = self.get_all(self.unfinished())
         fields = {
             "unfinished": [record_of(trial) | {"number": trial.number} for trial in unfinished],
             "codes": dict(self._codes),
-            "ranges": {name: distribution_to_json(range_) for name, range_ in self._ranges.items()},
+            "ranges": {name: text_of(range_) for name, range_ in self._ranges.items()},
         }
         return fields, {
             "where": np.full(len(self), -1, np.int64),
             "states": self._states.values,
             "values": self._values.values,
-            "tried": np.union1d(self._tried_before, np.array(sorted(keys), np.int64)),
+            "tried": np.union1d(self._tried_before, np.array([*self._keys.values()], np.int64)),
         }
 
     def ended(self) -> list[FrozenTrial]:
@@ -182,9 +207,11 @@ class TrialStore:
     def forget_packed(self, tried: NDArray[np.int64]) -> None:
         """Keep at hand no more what is packed by now; `tried` is the index's array."""
         self._tried_before = tried
-        packed = [trial.number for trial in self.ended() if self.packed.has(trial.number)]
-        for number in packed:
+        packed = self._packed
+        assert packed is not None, "only what a journal has is packed"
+        for number in [trial.number for trial in self.ended() if packed.has(trial.number)]:
             del self._at_hand[number]
+            self._keys.pop(number, None)
 
     @classmethod
     def of(cls, packed: PackedTrials, index: Index, arrays: dict[str, NDArray[Any]]) -> "TrialStore":
@@ -207,6 +234,24 @@ class TrialStore:
         if (where[ended] < 0).any() or sorted(store._at_hand) != np.flatnonzero(~ended).tolist():
             raise ValueError("it lacks trials")
         return store
+
+
+def copy_of(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that may be changed without changing the other."""
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=trial.state,
+        value=None,
+        values=trial.values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params.copy(),
+        distributions=trial.distributions.copy(),
+        user_attrs=trial.user_attrs.copy(),
+        system_attrs=trial.system_attrs.copy(),
+        intermediate_values=trial.intermediate_values.copy(),
+    )
 
 
 def asked_keys(trial: FrozenTrial) -> list[int]:

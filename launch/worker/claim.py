@@ -1,30 +1,32 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fsr.config import TrainConfig
 from fsr.lock import FileLock
 from fsr.run import Run
-from launch.slurm import bad_nodes, commands
-from launch.slurm.environment import cause_of_lost_attempt
-from launch.slurm.requeue_rules import blames_setting, given_up, still_runs
+from launch.slurm.requeue_rules import blames_setting, given_up
 from launch.state.attempts import AttemptLog
 from launch.state.hparams import write_hparams
 from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
 from launch.state.retention import Retention, announce_end, clean_up, clean_up_announced
 from launch.state.same_failure import failure_of_all, stop_study, that_count
+from launch.state.study_storage import Considered, StudyStorage
 from launch.state.target import Target
-from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, count, damage_of, summary_of
+from launch.state.trial_records import settings_key
+from launch.state.trial_store import TrialStore
+from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, damage_of, summary_of
 from launch.study import Settings, Study
-from launch.worker.protocol import FindCause
+from launch.worker.interrupted import Interrupted, interrupted, is_ending
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Claim:
     """A trial that only this process may train until it lets go. A resumed trial keeps its number and parameters."""
 
     study: optuna.Study
+    """With sampler and pruner, which see the trials that the study considers."""
     trial: optuna.Trial
+    storage: StudyStorage
     folder: StudyFolder
     base: TrainConfig
     settings: Settings
@@ -58,13 +62,14 @@ class Claim:
             "scores": progress.scores,
             "steps_per_s": progress.steps_per_s,
         }
-        self.trial.set_user_attr(SUMMARY, summary)
         seed = self.trial.user_attrs.get(SEED, self.base.seed)
         write_hparams(self.run, self.trial, seed, state)
         announce_end(self.folder, self.trial.number, state)
+        with self.storage.together():
+            self.trial.set_user_attr(SUMMARY, summary)
+            self.study.tell(self.trial, value, None if state is TrialState.COMPLETE else state)
         # Optuna itself says what becomes of a score that is none.
-        told = self.study.tell(self.trial, value, None if state is TrialState.COMPLETE else state)
-        clean_up(self.folder, self.trial.number, told.state)
+        clean_up(self.folder, self.trial.number, self.storage.get_trial(self.trial._trial_id).state)
 
     def fail(self, reason: str) -> None:
         """Record that the trial is given up."""
@@ -77,7 +82,7 @@ class Claim:
 
 
 def claim(
-    study: Study, base: TrainConfig, folder: StudyFolder, storage: BaseStorage, job: str, code: str
+    study: Study, base: TrainConfig, folder: StudyFolder, storage: StudyStorage, job: str, code: str
 ) -> Claim | Literal["wait", "ending", "nothing left", "stopped"]:
     """A trial for the worker of a job to train: an interrupted one before a new one.
 
@@ -85,149 +90,189 @@ def claim(
     because one of them may be killed; "ending" if one of them is an earlier start of this job, which is being killed;
     "stopped" if the first attempts have all failed in the same way, and this stopped the study.
     The trial records that it is trained by the code version `code`.
+
+    What takes long is done before and after the claim lock is held: looking for interrupted trials, and suggesting
+    parameters. So two workers may suggest at once, and each sees what the others have written down.
     """
-    with folder.claim_lock():
-        target = Target.of(folder)
-        session = optuna.load_study(study_name=study.name, storage=storage)
-        clean_up_announced(folder, session)
-        free, busy = _running_trials(session, folder, job)
-        # Read again: a worker tells before it lets go, so now the state of each free trial is the last word.
-        trials = session.get_trials(deepcopy=False)
-        for number in free:
-            if trials[number].state == TrialState.RUNNING:
-                close_lost(folder, number, partial(cause_of_lost_attempt, identity=folder.identity))
-        failure = failure_of_all(folder, trials, code, target.since)
+    choice = _Choice(study, base, folder, storage, job, code)
+    chosen = choice.choose()
+    if isinstance(chosen, str):
+        return chosen
+    trial_id, lock = chosen
+    try:
+        number = storage.get_trial(trial_id).number
+        session = optuna.load_study(
+            study_name=study.name,
+            storage=Considered(storage, study.considered),
+            sampler=study.sampler_for(number, base),
+            pruner=study.pruner(base),
+        )
+        with storage.together():
+            trial = optuna.Trial(session, trial_id)
+            settings = study.settings_of(trial, base)
+            versions = trial.user_attrs.get(CODE, [])
+            if versions[-1:] != [code]:
+                trial.set_user_attr(CODE, [*versions, code])
+    except BaseException:
+        lock.release()
+        raise
+    if SEED in trial.user_attrs:
+        settings |= {"seed": trial.user_attrs[SEED]}
+    return Claim(session, trial, storage, folder, base, settings, lock, folder.run(number))
+
+
+class _Choice:
+    """What one worker chooses of, and how."""
+
+    def __init__(
+        self, study: Study, base: TrainConfig, folder: StudyFolder, storage: StudyStorage, job: str, code: str
+    ) -> None:
+        self._study, self._base, self._folder, self._storage, self._job, self._code = (
+            study,
+            base,
+            folder,
+            storage,
+            job,
+            code,
+        )
+        self._session = optuna.load_study(study_name=study.name, storage=storage)
+        self._study_id = storage.get_study_id_from_name(study.name)
+
+    def choose(self) -> tuple[int, FileLock] | Literal["wait", "ending", "nothing left", "stopped"]:
+        """The id of a trial that is this worker's now, with its lock; or why there is none."""
+        clean_up_announced(self._folder, self._storage)
+        all_of_them = False
+        while True:
+            running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
+            # Where all that is wanted is begun, an interrupted one must not be overlooked.
+            begun = self._ask(lambda trials: trials.count(*DONE)) + len(running)
+            all_of_them = all_of_them or begun >= Target.of(self._folder).trials
+            candidates = interrupted(self._folder, running, self._job, all_of_them=all_of_them)
+            free: dict[int, FileLock] = {}
+            with self._folder.claim_lock():
+                try:
+                    busy = self._take(candidates, free)
+                    chosen = self._choose_of(free, busy)
+                    if isinstance(chosen, int):
+                        lock = free.pop(chosen, None) or self._folder.trial_lock(chosen)
+                        if not lock.held:
+                            lock.acquire()
+                        return self._begin(chosen), lock
+                finally:
+                    for lock in free.values():
+                        lock.release()
+            if chosen == "stopped":
+                return "stopped"
+            if all_of_them:
+                running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
+                if is_ending(self._folder, set(running) - free.keys(), self._job):
+                    return "ending"
+                return "wait" if busy else "nothing left"
+            all_of_them = True
+
+    def _ask(self, question: Callable[[TrialStore], Answer]) -> Answer:
+        return self._storage.ask(self._study_id, question)
+
+    def _take(self, candidates: Sequence[Interrupted], free: dict[int, FileLock]) -> int:
+        """Take the locks of the interrupted trials; how many others are running."""
+        for candidate in candidates:
+            lock = candidate.take(self._folder)
+            if lock is not None:
+                free[candidate.number] = lock
+        # Read now: a worker tells before it lets go, so the state of each free trial is the last word.
+        running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
+        for number in free.keys() - set(running):
+            free.pop(number).release()
+        for candidate in candidates:
+            if candidate.number in free:
+                candidate.close(self._folder)
+        return len(running) - len(free)
+
+    def _choose_of(self, free: Mapping[int, FileLock], busy: int) -> int | Literal["stopped"] | None:
+        """Number of the trial to be trained, which may be a new one."""
+        target = Target.of(self._folder)
+        # Where nothing has failed, nobody need look for what failures have in common.
+        any_failed = bool(free) or self._ask(lambda trials: trials.count(TrialState.FAIL)) > 0
+        since = target.since
+        failure = failure_of_all(self._folder, self._storage, self._code, since) if any_failed else None
         if failure and failure.stops:
-            stop_study(folder, failure, time.time())
-            for lock in free.values():
-                lock.release()
+            stop_study(self._folder, failure, time.time())
             return "stopped"
-
-        def give_up(number: int, reason: str) -> None:
-            trial = _running(session, storage, number)
-            Claim(session, trial, folder, base, {}, free[number], folder.run(number)).fail(reason)
-
         suspended = {}  # trials that are not given up before another one has shown whether they are to blame
         last: set[int] = set()  # those that failed as others did: another setting tells more than another attempt
-        for number in free:
-            if trials[number].state == TrialState.RUNNING:
-                attempts = folder.attempt_log(number).attempts()
-                reason = given_up(that_count(folder, attempts))
-                alike = failure is not None and bool(attempts) and failure.waits_for_more(attempts[-1])
-                if reason and alike:
-                    suspended[number] = reason
-                elif reason:
-                    give_up(number, reason)
-                elif alike:
-                    last.add(number)
-        trials = session.get_trials(deepcopy=False)
-        reachable = count(trials, *DONE) + busy >= target.trials
-        choice = {number: lock for number, lock in free.items() if number not in suspended}
-        others = {number: lock for number, lock in choice.items() if number not in last}
-        chosen = None if reachable else _next_number(trials, others, target.limit)
-        if chosen is None and not reachable:
-            chosen = _next_number(trials, choice, target.limit)
-        if chosen is None and not busy:
+        given = set()
+        for number in sorted(free):
+            attempts = self._folder.attempt_log(number).attempts()
+            reason = given_up(that_count(self._folder, attempts))
+            alike = failure is not None and bool(attempts) and failure.waits_for_more(attempts[-1])
+            if reason and alike:
+                suspended[number] = reason
+            elif reason:
+                self._give_up(number, reason, free[number])
+                given.add(number)
+            elif alike:
+                last.add(number)
+        left = free.keys() - given - suspended.keys()
+        done, there, waiting = self._ask(
+            lambda trials: (trials.count(*DONE), len(trials), trials.first(TrialState.WAITING))
+        )
+        if done + busy < target.trials:
+            new = there if there < target.limit else None
+            numbers = [number for number in (*left - last, waiting) if number is not None]
+            chosen = min(numbers, default=new)
+            chosen = min(left, default=None) if chosen is None else chosen
+            if chosen is not None:
+                return chosen
+        if not busy:
             for number, reason in suspended.items():
-                give_up(number, reason)
-        for number, lock in free.items():
-            if number != chosen:
-                lock.release()
-        if chosen is None:
-            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-            if any(_had(folder, number, job) for number in running if number not in free):
-                return "ending"
-            return "wait" if busy else "nothing left"
+                self._give_up(number, reason, free[number])
+        return None
 
-        lock = free.get(chosen) or folder.trial_lock(chosen)
-        if not lock.held:
-            lock.acquire()
-        sampler, pruner = study.sampler_for(chosen, base), study.pruner(base)
-        session = optuna.load_study(study_name=study.name, storage=storage, sampler=sampler, pruner=pruner)
-        trial = _open(session, storage, chosen, trials, study.known_params(base), code)
-        # Suggested under the lock, so that the next sampler sees these parameters among the running trials.
-        settings = study.settings_of(trial, base)
-        if SEED in trial.user_attrs:
-            settings |= {"seed": trial.user_attrs[SEED]}
-        versions = trial.user_attrs.get(CODE, [])
-        if versions[-1:] != [code]:
-            trial.set_user_attr(CODE, [*versions, code])
-        return Claim(session, trial, folder, base, settings, lock, folder.run(chosen))
+    def _give_up(self, number: int, reason: str, lock: FileLock) -> None:
+        trial = optuna.Trial(self._session, self._trial_id(number))
+        run = self._folder.run(number)
+        Claim(self._session, trial, self._storage, self._folder, self._base, {}, lock, run).fail(reason)
 
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
-def _running_trials(session: optuna.Study, folder: StudyFolder, job: str) -> tuple[dict[int, FileLock], int]:
-    """The locks, taken, of the running trials that no worker holds, by number; and how many others are held."""
-    free, busy = {}, 0
-    for trial in session.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        lock = folder.trial_lock(trial.number)
-        if lock.try_acquire() and not _held_elsewhere(folder, trial.number, job):
-            free[trial.number] = lock
-        else:
-            lock.release()
-            busy += 1
-    return free, busy
+    def _begin(self, number: int) -> int:
+        """The id of the trial of this number, which runs: an interrupted one, one that waited, or a new one.
 
+        A new one gets a known setting while one is left.
+        """
+        if number < self._ask(len):
+            trial_id = self._trial_id(number)
+            if self._storage.get_trial(trial_id).state == TrialState.WAITING:
+                self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return trial_id
+        known = self._untried()
+        asked = {} if known is None else {"fixed_params": known}
+        made = self._storage.create_new_trial(
+            self._study_id,
+            create_trial(state=TrialState.RUNNING, user_attrs={CODE: [self._code]}, system_attrs=asked),
+        )
+        assert made == self._trial_id(number), f"trial {number} was made twice"
+        return made
 
-def close_lost(folder: StudyFolder, number: int, find_cause: FindCause) -> None:
-    """If the last attempt on a trial died without a cause, record one. The trial's lock must be held."""
-    log = folder.attempt_log(number)
-    if log.close_lost(find_cause):
-        bad_nodes.report(folder, number, log.attempts()[-1])
+    def _untried(self) -> dict[str, Any] | None:
+        """The first known setting that no trial has.
 
-
-def _held_elsewhere(folder: StudyFolder, number: int, job: str) -> bool:
-    """Whether Slurm says that another job still works on a trial whose lock is free."""
-    attempts = folder.attempt_log(number).attempts()
-    if not attempts or attempts[-1].cause or attempts[-1].job in ("local", job):
-        return False
-    return still_runs(attempts[-1], commands.job(attempts[-1].job, folder.identity))
-
-
-def _had(folder: StudyFolder, number: int, job: str) -> bool:
-    """Whether the last attempt on a trial is one of this job, and has not ended."""
-    attempts = folder.attempt_log(number).attempts()
-    return bool(attempts) and attempts[-1].job == job and attempts[-1].cause is None
-
-
-def _next_number(trials: list[FrozenTrial], free: dict[int, FileLock], limit: int) -> int | None:
-    for trial in trials:
-        interrupted = trial.state == TrialState.RUNNING and trial.number in free
-        if interrupted or trial.state == TrialState.WAITING:
-            return trial.number
-    return len(trials) if len(trials) < limit else None
-
-
-def _open(
-    session: optuna.Study,
-    storage: BaseStorage,
-    number: int,
-    trials: list[FrozenTrial],
-    known: list[dict[str, Any]],
-    code: str,
-) -> optuna.Trial:
-    """The trial of this number: resumed if it is running; else asked for, with a known setting while one is left.
-
-    A known setting whose trial failed gets another try, unless it failed of itself, with this same code version.
-    """
-    if number < len(trials) and trials[number].state == TrialState.RUNNING:
-        return _running(session, storage, number)
-    if number == len(trials):
-        tried = [trial.params for trial in trials if trial.state != TrialState.FAIL or _fails_again(trial, code)]
-        untried = [settings for settings in known if settings not in tried]
-        if untried:
-            session.enqueue_trial(untried[0])
-    trial = session.ask()  # takes what is enqueued first, also what a worker killed right here had left
-    assert trial.number == number
-    return trial
+        One whose trial failed gets another try, unless it failed of itself, with this same code version.
+        """
+        failed = None
+        for key, params in self._study.known_keys(self._base):
+            if self._ask(lambda trials, key=key: trials.has_tried(key)):  # type: ignore[misc]
+                continue
+            if failed is None:
+                trials = self._ask(lambda trials: trials.get_all(trials.failed()))
+                failed = {settings_key(trial.params) for trial in trials if _fails_again(trial, self._code)}
+            if key not in failed:
+                return params
+        return None
 
 
 def _fails_again(trial: FrozenTrial, code: str) -> bool:
     if damage_of(trial):
         return False
     return trial.user_attrs.get(CODE, [])[-1:] == [code] and blames_setting(summary_of(trial).get("causes", []))
-
-
-def _running(session: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:
-    """The handle of a trial that somebody asked for before."""
-    study_id = storage.get_study_id_from_name(session.study_name)
-    return optuna.Trial(session, storage.get_trial_id_from_study_id_trial_number(study_id, number))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from fsr.config import TrainConfig
 from fsr.errors import NotFiniteError, UserError
@@ -24,16 +24,19 @@ from launch.state.paths import StudyFolder
 from launch.state.same_failure import failure_of_all, that_count
 from launch.state.stop import StopRequest
 from launch.state.storage import open_storage
+from launch.state.study_storage import StudyStorage
 from launch.state.target import Target
 from launch.state.trial_identity import TrialIdentity, take_folder
 from launch.state.trials import SEED
 from launch.study import Study
-from launch.worker.claim import Claim, claim, close_lost
+from launch.worker.claim import Claim, claim
+from launch.worker.interrupted import close_lost
 from launch.worker.protocol import FindCause, Outcome
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.training import ENDING_S, attempt, follow, nodes_at_work
 
 IDLE_S = 1.0
+CLOCKS_S = 3600.0  # by which the clocks of two machines may differ, generously
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +99,8 @@ class StudyWorker:
 
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""
-        storage = open_storage(self.folder.folder, self.database)
-        study = optuna.load_study(study_name=self.study.name, storage=storage)
-        found = False
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.FAIL)):
+        storage, found = open_storage(self.folder.folder, self.database), False
+        for trial in self._worked_on(storage, since):
             attempts = self.folder.attempt_log(trial.number).attempts()
             own = [attempt for attempt in attempts if attempt.job == job and attempt.started >= since]
             found = found or bool(own)
@@ -110,6 +111,17 @@ class StudyWorker:
                 finally:
                     lock.release()
         return found
+
+    def _worked_on(self, storage: StudyStorage, since: float) -> list[FrozenTrial]:
+        """The trials that run, or have failed since then (Unix time)."""
+        study_id = storage.get_study_id_from_name(self.study.name)
+        states = (TrialState.RUNNING, TrialState.FAIL)
+        trials = storage.ask(study_id, lambda trials: trials.get_all(trials.numbers(states)))
+        return [
+            trial
+            for trial in trials
+            if trial.datetime_complete is None or trial.datetime_complete.timestamp() >= since - CLOCKS_S
+        ]
 
     def _train(self, claimed: Claim, stop: StopRequest, environment: Environment, rendezvous: Rendezvous) -> bool:
         """Train one trial and tell how it ended; False if it broke."""
@@ -123,7 +135,7 @@ class StudyWorker:
         stranger = take_folder(self.folder, own, config)
         if stranger:
             print(f"note: {stranger}", file=sys.stderr, flush=True)
-        reported = set(claimed.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        reported = set(claimed.storage.get_trial(trial._trial_id).intermediate_values)
 
         def prune(step: int, scores: dict[str, float | None]) -> bool:
             score = self._score(scores, f"step {step}")
@@ -146,17 +158,16 @@ class StudyWorker:
             attempts = claimed.attempt_log.attempts()
             bad_nodes.report(self.folder, trial.number, attempts[-1])
             reason = given_up(that_count(self.folder, attempts))
-            if reason and not self._may_be_common(claimed.study, attempts[-1]):
+            if reason and not self._may_be_common(claimed.storage, attempts[-1]):
                 claimed.fail(reason)
             on_bad_node = attempts[-1].cause == "node" and environment.node in bad_nodes.bad_nodes(self.folder)
             if on_bad_node and environment.job == "local":
                 raise UserError(f"this machine is broken, and no queue leads to another: {attempts[-1].detail}")
         return end != "broken"
 
-    def _may_be_common(self, study: optuna.Study, last: Attempt) -> bool:
+    def _may_be_common(self, storage: StudyStorage, last: Attempt) -> bool:
         """Whether the first attempts failed as this one did, so far: the next claim then says what becomes of them."""
-        trials = study.get_trials(deepcopy=False)
-        failure = failure_of_all(self.folder, trials, self.code, Target.of(self.folder).since)
+        failure = failure_of_all(self.folder, storage, self.code, Target.of(self.folder).since)
         return failure is not None and (failure.stops or failure.waits_for_more(last))
 
     def _score(self, scores: Mapping[str, Any], when: str) -> float:
