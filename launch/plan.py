@@ -15,6 +15,7 @@ from fsr.files import write_json
 from fsr.run import provenance
 from launch.slurm.resources import Resources
 from launch.state.journal import JOURNAL
+from launch.state.packed_trials import PACKED
 from launch.state.paths import Definition, StudyFolder, new_identity
 from launch.state.storage import STORAGE_VARIABLE, absolute_url, check_url
 from launch.state.storage_url import secrets_of, without_password
@@ -131,7 +132,7 @@ def undefine(folder: StudyFolder, before: Collection[Path]) -> None:
     for file in (folder.study_file, folder.target_file, folder.keep_file, journal, Path(f"{journal}.lock")):
         if file not in before:
             file.unlink(missing_ok=True)
-    for made in (folder.code.folder, folder.slurm, *folder.trial_folders()):
+    for made in (folder.code.folder, folder.slurm, folder.folder / PACKED, *folder.trial_folders()):
         if made not in before:
             shutil.rmtree(made, ignore_errors=True)  # which refuses a link
 

@@ -32,6 +32,7 @@ from launch.state.attempts import Attempt, AttemptLog
 from launch.state.code_snapshot import VERSION, manifest_of, version_of
 from launch.state.journal import JOURNAL, parse_lines
 from launch.state.journal_repair import mend
+from launch.state.packed_trials import PACKED, PackedTrials
 from launch.state.paths import IDENTITY, Definition, StudyFolder, new_identity
 from launch.state.retention import Retention
 from launch.state.same_failure import stops_of
@@ -70,6 +71,8 @@ class Repair:
             write_atomically(beside, "".join(json.dumps(line) + "\n" for line in told).encode())
         if self.content is not None:
             write_atomically(self.file, self.content)
+            if self.file.name == JOURNAL:
+                PackedTrials(self.file.with_name(PACKED)).remove()
         return f"; the damaged one is {kept.name}" if kept else ""
 
 

@@ -88,10 +88,12 @@ class JournalFile:
                 file.truncate(_end_of_records(file.fileno()))
                 file.seek(0, os.SEEK_END)
                 file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
         finally:
             self._lock.release()
+        # Closed, it is there for all others, on a network file system, too. That it survives the machine is waited for
+        # without the lock: so the disk writes at once what many have appended.
+        with naming(self.path), open(self.path, "rb") as file:
+            os.fsync(file.fileno())
 
     def mark(self, offset: int) -> str | None:
         """What tells this journal, up to a byte, from another: a hash of what lies before it; None if it is shorter."""

@@ -33,7 +33,7 @@ from launch.state.journal import (
     RecordCheck,
     StudyJournal,
 )
-from launch.state.packed_trials import FOLDER, Index, PackedTrials, StaleError
+from launch.state.packed_trials import PACKED, Index, PackedTrials, StaleError
 from launch.state.replay import Replay, study_of
 from launch.state.study_storage import StudyStorage
 from launch.state.trial_records import Record, record_of
@@ -48,7 +48,7 @@ class JournalStorage(StudyStorage):
 
     def __init__(self, journal: StudyJournal) -> None:
         self._journal = journal
-        self._packed = PackedTrials(journal.path.parent / FOLDER)
+        self._packed = PackedTrials(journal.path.with_name(PACKED))
         self._lock = threading.RLock()
         self._prefix = uuid.uuid4().hex
         self._pending: list[Record] | None = None
@@ -284,7 +284,9 @@ class JournalStorage(StudyStorage):
         return found if found and self._journal.mark(found[0]["offset"]) == found[0]["mark"] else None
 
     def _start_anew(self) -> None:
-        """Begin at the journal's first record."""
+        """Begin at the journal's first record, and let nobody begin with what is packed."""
+        with suppress(OSError):  # of who may only read, or of what stands there instead
+            self._packed.remove()
         self._packed.forget()
         self._replay = Replay(self._packed)
         self._journal.position, self._journal.check = Position(), RecordCheck()

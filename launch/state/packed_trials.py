@@ -26,7 +26,7 @@ from fsr.json_file import DamagedError, parse_json, read_whole, typed
 from fsr.lock import FileLock
 from launch.state.trial_records import Record, record_of, trial_of
 
-FOLDER = "packed"  # beside the journal
+PACKED = "packed"  # beside the journal
 
 
 class Index(TypedDict):
@@ -109,6 +109,10 @@ class PackedTrials:
         self._lines, self._size, self.offset = None, 0, 0
         self._distributions, self.where = [], np.empty(0, np.int64)
 
+    def remove(self) -> None:
+        """Remove the index: the journal is not what it was."""
+        self._index_file.unlink(missing_ok=True)
+
     def has(self, number: int) -> bool:
         """Whether a trial is packed."""
         return number < len(self.where) and self.where[number] >= 0
@@ -162,6 +166,10 @@ class PackedTrials:
         index = typed(told | own, Index)
         body = json.dumps(index, separators=(",", ":")).encode()
         write_atomically(self._index_file, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        if self._lines is None:  # what others had packed before did not fit the journal
+            for other in self._folder.glob("*.lines"):
+                if other != lines:
+                    other.unlink(missing_ok=True)
         self.take(index, where)
 
 

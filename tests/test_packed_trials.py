@@ -1,0 +1,228 @@
+"""Trials that have ended are packed beside the journal: nothing is told otherwise for it, whatever becomes of the pack."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from fsr.json_file import DamagedError
+from launch.state import journal, journal_storage
+from launch.state.storage import open_storage
+from launch.state.study_storage import Considered
+from launch.state.trial_records import settings_key
+from launch.state.trials import CODE
+
+fork = multiprocessing.get_context("fork")
+RANGES = {
+    "ratio": FloatDistribution(0.05, 0.95),
+    "size": IntDistribution(1, 64),
+    "kind": CategoricalDistribution(["a", None, 2]),
+}
+
+
+@pytest.fixture(autouse=True)
+def packed_early(monkeypatch):
+    """Packed after three trials, read in small pieces; nobody pulls the plug here, so nothing waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(journal_storage, "PACK", 3)
+    monkeypatch.setattr(journal, "CHUNK", 2000)
+
+
+@pytest.mark.slow
+class TestOptunasOwnSuite(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return open_storage(tmp_path)
+
+
+def live(study, rng, steps):
+    """A life of a study: trials asked for, waited, set, told, in any order."""
+    running = []
+    for _ in range(steps):
+        act = rng.random()
+        if act < 0.1:
+            study.enqueue_trial({"ratio": rng.uniform(0.1, 0.9)}, user_attrs={"seed": rng.randrange(9)})
+        elif act < 0.4 or not running:
+            running.append(study.ask({name: RANGES[name] for name in RANGES if rng.random() < 0.8}))
+        elif act < 0.6:
+            trial = rng.choice(running)
+            trial.set_user_attr(rng.choice([CODE, "summary"]), [rng.choice(["v1", "v2"])])
+            trial.report(rng.choice([0.5, float("nan"), 1.0, rng.random()]), rng.randrange(100))
+        else:
+            trial = running.pop(rng.randrange(len(running)))
+            state = rng.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+            study.tell(trial, rng.random() if state == TrialState.COMPLETE else None, state)
+
+
+def told(storage):
+    """All trials, as text: a value may be no number, which equals nothing."""
+    return [repr(trial) for trial in storage.get_all_trials(0)]
+
+
+def stock(folder):
+    """The same journal in Optuna's own storage."""
+    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+
+
+def made(folder, seed=0, steps=80):
+    """A study that has lived; its storage."""
+    storage = open_storage(folder)
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    live(study, random.Random(seed), steps)
+    return storage
+
+
+def packed(folder):
+    """The index."""
+    return json.loads((folder / "packed" / "index.json").read_bytes().partition(b"\n")[2])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_packed_or_not_the_trials_are_those_that_optunas_own_storage_has(tmp_path, seed):
+    storage = made(tmp_path, seed)
+    index = packed(tmp_path)
+    assert index["offset"] > 0
+    assert told(storage) == told(open_storage(tmp_path)) == told(stock(tmp_path))
+
+
+def test_what_a_claim_asks_is_what_counting_says(tmp_path):
+    made(tmp_path, 3, 200)
+    storage = open_storage(tmp_path)
+    trials = storage.get_all_trials(0)
+    ask = lambda question: storage.ask(0, question)  # noqa: E731
+    for state in TrialState:
+        assert ask(lambda store, state=state: store.count(state)) == sum(trial.state == state for trial in trials)
+        numbers = [trial.number for trial in trials if trial.state == state]
+        assert ask(lambda store, state=state: store.numbers([state])) == numbers
+    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: -t.value)
+    assert sorted(ask(lambda store: store.best(5, 1))) == sorted(trial.number for trial in complete[:5])
+    done = [t.number for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert ask(lambda store: store.newest(7)) == done[-7:]
+    for code in ("v1", "v2", "v3"):
+        has = any(t.number in done and t.user_attrs.get(CODE, [])[-1:] == [code] for t in trials)
+        assert ask(lambda store, code=code: store.has_done(code)) == has
+    for trial in trials:
+        tried = trial.state.is_finished() and trial.state != TrialState.FAIL
+        asked = trial.system_attrs.get("fixed_params")
+        if tried:
+            assert ask(lambda store, trial=trial: store.has_tried(settings_key(trial.params)))
+        elif asked and trial.state != TrialState.FAIL:
+            assert ask(lambda store, asked=asked: store.has_tried(settings_key(asked)))
+    assert not ask(lambda store: store.has_tried(settings_key({"ratio": 7})))
+
+
+def test_a_setting_that_failed_has_not_been_tried(tmp_path):
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    for n in range(4):
+        study.enqueue_trial({"ratio": 0.1 * n})
+    for n, trial in enumerate([study.ask({"ratio": RANGES["ratio"]}) for _ in range(4)]):
+        study.tell(trial, state=TrialState.FAIL if n == 1 else TrialState.PRUNED)
+    again = open_storage(tmp_path)
+    assert packed(tmp_path)["offset"] > 0
+    tried = [again.ask(0, lambda store, n=n: store.has_tried(settings_key({"ratio": 0.1 * n}))) for n in range(4)]
+    assert tried == [True, False, True, True]
+    assert again.ask(0, lambda store: store.failed()) == [1]
+
+
+def test_samplers_are_shown_the_newest_and_the_best_and_all_that_runs(tmp_path):
+    storage = made(tmp_path, 1, 200)
+    trials = storage.get_all_trials(0)
+    shown = Considered(storage, 4).get_all_trials(0)
+    running = {t.number for t in trials if not t.state.is_finished()}
+    done = [t.number for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    best = {t.number for t in trials if t.state == TrialState.COMPLETE}
+    assert len(best) < 100  # so they are all among the best
+    assert [t.number for t in shown] == sorted(running | set(done[-4:]) | best)
+    assert [repr(t) for t in shown] == [repr(trials[t.number]) for t in shown]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "no index": lambda folder: (folder / "index.json").unlink(),
+        "half an index": lambda folder: os.truncate(folder / "index.json", 300),
+        "an empty index": lambda folder: os.truncate(folder / "index.json", 0),
+        "another index": lambda folder: (folder / "index.json").write_text('{"offset": 7}'),
+        "a flipped bit in the index": lambda folder: flip(folder / "index.json", 200),
+        "no lines": lambda folder: next(folder.glob("*.lines")).unlink(),
+        "half of the lines": lambda folder: os.truncate(next(folder.glob("*.lines")), 900),
+        "zeros for lines": lambda folder: next(folder.glob("*.lines")).write_bytes(bytes(50_000)),
+        "a flipped bit in a line": lambda folder: flip(next(folder.glob("*.lines")), 1300),
+        "a folder for an index": lambda folder: ((folder / "index.json").unlink(), (folder / "index.json").mkdir()),
+        "nothing at all": lambda folder: shutil.rmtree(folder),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_a_damaged_pack_is_left_alone_and_made_anew(tmp_path, damage):
+    at_work = made(tmp_path)
+    before = told(at_work)
+    damage[1](tmp_path / "packed")
+    assert told(open_storage(tmp_path)) == told(at_work) == before
+    study = optuna.load_study(study_name="s", storage=at_work)
+    live(study, random.Random(9), 60)
+    assert told(open_storage(tmp_path)) == told(at_work) == told(stock(tmp_path))
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def test_a_pack_of_another_journal_is_not_taken_for_this_ones(tmp_path):
+    for name, seed in {"a": 1, "b": 2}.items():
+        (tmp_path / name).mkdir()
+        made(tmp_path / name, seed)
+    before = told(open_storage(tmp_path / "b"))
+    shutil.rmtree(tmp_path / "b" / "packed")
+    shutil.copytree(tmp_path / "a" / "packed", tmp_path / "b" / "packed")
+    assert told(open_storage(tmp_path / "b")) == before
+
+
+def work(folder, seed):
+    study = optuna.load_study(study_name="s", storage=open_storage(folder))
+    live(study, random.Random(seed), 60)
+
+
+def test_processes_that_write_and_pack_at_once_agree(tmp_path):
+    made(tmp_path)
+    workers = [fork.Process(target=work, args=(tmp_path, seed)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    reader = open_storage(tmp_path)
+    while any(worker.is_alive() for worker in workers):
+        numbers = [trial.number for trial in reader.get_all_trials(0)]
+        assert numbers == list(range(len(numbers)))
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert told(reader) == told(open_storage(tmp_path)) == told(stock(tmp_path))
+
+
+def test_what_is_set_together_is_one_append(tmp_path):
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+    other = open_storage(tmp_path)
+    trial = study.ask()
+    with storage.together():
+        trial.set_user_attr("a", 1)
+        trial.suggest_float("ratio", 0, 1)
+        assert other.get_trial(0).user_attrs == {}
+    assert other.get_trial(0).user_attrs == {"a": 1}
+    assert set(other.get_trial(0).params) == {"ratio"}
+
+
+def test_behind_a_damaged_record_nothing_counts_however_often_it_is_read(tmp_path):
+    storage = made(tmp_path, steps=5)
+    with open(tmp_path / "journal.log", "ab") as file:
+        file.write(b'{"op_code":99,"worker_id":"x"}\n')
+    for _ in range(2):
+        with pytest.raises(DamagedError, match="it has op_code 99"):
+            storage.get_all_trials(0)
