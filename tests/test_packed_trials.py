@@ -1,4 +1,4 @@
-"""Trials that have ended are packed beside the journal: nothing is told otherwise for it, whatever becomes of the pack."""
+"""Trials that have ended are packed beside the journal: nothing is told otherwise for it, whatever damages the pack."""
 
 import json
 import multiprocessing
