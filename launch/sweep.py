@@ -120,8 +120,9 @@ def check_whole(folder: StudyFolder) -> None:
     """Raise DamagedError if trials are there without study.json or the journal, which say what they are, or a journal
     without study.json."""
     defined, told = folder.study_file.exists(), (folder.folder / JOURNAL).exists()
-    lost = folder.trial_folders() if defined else told or folder.trial_folders()
-    if lost and not (defined and (told or recorded_storage(folder) != JOURNAL)):
+    if defined and (told or recorded_storage(folder) != JOURNAL):
+        return
+    if (told and not defined) or folder.trial_folders():
         open_launched(folder)
 
 
@@ -149,7 +150,8 @@ def undone_if_refused(planned: Plan) -> Iterator[None]:
     """If the work inside is refused, or cannot be written down, leave the study as it was. Holds the sweep lock."""
     folder = planned.folder
     target = Target.of(folder) if folder.target_file.exists() else None
-    is_new, before = not folder.study_file.exists(), set(folder.folder.iterdir())
+    is_new = not folder.study_file.exists()
+    before = set(folder.folder.iterdir()) if is_new else set()
     try:
         yield
     except StoppedError:
