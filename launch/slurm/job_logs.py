@@ -85,7 +85,9 @@ def left_without_work(folder: LaunchFolder, arrays: Collection[str], seen: Colle
         arrays: ids of job arrays.
         seen: ids of the jobs that made an attempt, or are in the queue.
     """
-    logs = {found[1] for file in folder.slurm.glob("*_log.*") if (found := LOG.fullmatch(file.name))}
+    places = [folder.slurm, *map(folder.array_logs, arrays)]
+    files = [file for place in places for file in place.glob("*_log.*")]
+    logs = {found[1] for file in files if (found := LOG.fullmatch(file.name))}
     logged = {job for job in logs if job.partition("_")[0] in arrays}
     silent = {f"{array}_0" for array in arrays if not any(job.startswith(f"{array}_") for job in (*logged, *seen))}
     ids = sorted((logged | silent) - set(seen), key=lambda job: [int(number) for number in job.split("_")])[-MOST:]

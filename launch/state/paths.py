@@ -158,7 +158,12 @@ class LaunchFolder:
 
     def job_log(self, job_id: str) -> Path:
         """Where the batch script of a job and its rank 0 write their errors; beside it is `…_log.out`."""
-        return self.slurm / f"{job_id}_0_log.err"
+        own = self.array_logs(job_id.partition("_")[0])
+        return (own if own.is_dir() else self.slurm) / f"{job_id}_0_log.err"
+
+    def array_logs(self, array: str) -> Path:
+        """The folder of the logs of an array's jobs, if it is a large one; those of others lie in `slurm` itself."""
+        return self.slurm / array
 
     def stop_reason(self) -> str | None:
         """Why its workers were stopped, as the stop file says; a user's own file says nothing. None without one."""

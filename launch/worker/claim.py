@@ -1,6 +1,7 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -202,7 +203,7 @@ def _open(
     storage: BaseStorage,
     number: int,
     trials: list[FrozenTrial],
-    known: list[dict[str, Any]],
+    known: Sequence[dict[str, Any]],
     code: str,
 ) -> optuna.Trial:
     """The trial of this number: resumed if it is running; else asked for, with a known setting while one is left.
@@ -213,9 +214,9 @@ def _open(
         return _running(session, storage, number)
     if number == len(trials):
         tried = [trial.params for trial in trials if trial.state != TrialState.FAIL or _fails_again(trial, code)]
-        untried = [settings for settings in known if settings not in tried]
-        if untried:
-            session.enqueue_trial(untried[0])
+        untried = next((settings for settings in known if settings not in tried), None)
+        if untried is not None:
+            session.enqueue_trial(untried)
     trial = session.ask()  # takes what is enqueued first, also what a worker killed right here had left
     assert trial.number == number
     return trial
