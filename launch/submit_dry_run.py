@@ -15,7 +15,7 @@ MOST_CEILINGS = 5  # that are told: the lowest ones
 def limit_lines(submission: Submission, resources: Resources, config: TrainConfig) -> Iterator[str]:
     """How many jobs an array, the queue and the machines take, for how long, and what says so."""
     settings = commands.settings()
-    yield "limits, as scontrol show config, scontrol show partition, sacctmgr show assoc and sacctmgr show qos tell them:"
+    yield "limits, as scontrol show config and partition and sacctmgr show assoc and qos tell them:"
     size = array_size(settings)
     if size is not None:
         yield f"limit of an array: {size[0]} workers ({size[1]})"

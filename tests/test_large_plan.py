@@ -1,4 +1,4 @@
-"""Plans of a million trials and a hundred thousand workers: in seconds, on one screen, as the cluster's limits allow."""
+"""Plans of a million trials and a hundred thousand workers: in seconds, on a screen, as the cluster's limits allow."""
 
 import itertools
 import re
