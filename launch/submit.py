@@ -20,6 +20,7 @@ from launch.slurm.resources import Resources
 from launch.state.code_snapshot import listed
 from launch.state.paths import LaunchFolder
 from launch.worker.job_spec import JobSpec
+from launch.worker.rendezvous import forget_old_jobs
 
 SPECS = "submission_????.json"
 LATER = "try again later"
@@ -153,6 +154,7 @@ def submit(submission: Submission, spec: JobSpec, resources: Resources, config: 
     if not submission.sizes:
         return []
     folder.identify()
+    forget_old_jobs(folder.locks)
     spec_file = next_spec_file(folder.slurm)
     spec.write(spec_file)
     ids: list[str] = []

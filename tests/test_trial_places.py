@@ -10,8 +10,10 @@ from optuna.trial import TrialState
 from analysis.inference_errors import errors_of
 from analysis.named_runs import NamedRuns
 from fsr.files import write_json
-from launch.state.paths import EvaluationFolder, StudyFolder, folders_of_trials, place_of_trial
+from launch.slurm import bad_nodes
+from launch.state.paths import MOST_MISTAKES, EvaluationFolder, StudyFolder, folders_of_trials, place_of_trial
 from launch.state.retention import Retention, announce_end, clean_up
+from launch.worker.rendezvous import Rendezvous, forget_old_jobs, ranks_folder
 
 
 @pytest.fixture
@@ -153,3 +155,61 @@ def test_to_list_the_folders_of_trials_asks_nothing_of_each(folder, monkeypatch)
     began = time.process_time()
     assert len(folder.trial_folders()) == 3_000
     assert time.process_time() - began < 0.3
+
+
+def a_rank(monkeypatch, job, step, restart=0, rank=0):
+    for name, value in (("JOB_ID", job), ("STEP_ID", step), ("RESTART_COUNT", restart), ("PROCID", rank)):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+def test_files_of_ranks_lie_in_folders_of_a_thousand_jobs_that_nobody_else_can_enter(folder, monkeypatch):
+    places = {}
+    for job in (7, 12_345_678):
+        a_rank(monkeypatch, job, 0)
+        Rendezvous(folder.locks).heartbeat_file().write_bytes(b"x")
+        Rendezvous(folder.locks).report_failure("killed", "x", rank=1)
+        (places[job],) = {path.parent for path in folder.locks.rglob(f"{job}.*")}
+        assert Rendezvous(folder.locks).heartbeats() == {0: b"x"}
+    assert places[7] == ranks_folder(folder.locks) and places[12_345_678] == places[7] / "jobs_12345"
+    assert {place.stat().st_mode & 0o777 for place in places.values()} == {0o700}
+
+
+def test_a_step_removes_what_earlier_steps_of_its_job_left_and_nothing_of_other_jobs(folder, monkeypatch):
+    for job, step, restart in ((5, 0, 0), (51, 0, 0), (5, 1, 0), (5, 0, 1)):
+        a_rank(monkeypatch, job, step, restart)
+        Rendezvous(folder.locks).heartbeat_file().touch()
+    a_rank(monkeypatch, 5, 0, 1, rank=1)
+    Rendezvous(folder.locks).heartbeat_file().touch()
+    left = sorted(path.name for path in ranks_folder(folder.locks).iterdir())
+    assert left == ["5.1.0.heartbeat0", "5.1.0.heartbeat1", "51.0.0.heartbeat0"]
+
+
+def test_what_jobs_left_that_have_been_silent_for_a_week_is_removed_with_the_next_submission(folder, monkeypatch):
+    for job in (7, 8, 1_007, 2_008):
+        a_rank(monkeypatch, job, 0)
+        for rank in (0, 1):
+            a_rank(monkeypatch, job, 0, rank=rank)
+            Rendezvous(folder.locks).heartbeat_file().touch()
+    long_ago = time.time() - 8 * 86_400
+    for path in ranks_folder(folder.locks).rglob("*"):
+        if path.name.startswith(("7.", "1007.")) or path.name == "8.0.0.heartbeat1":
+            os.utime(path, (long_ago, long_ago))
+    forget_old_jobs(folder.locks)
+    left = sorted(path.name for path in ranks_folder(folder.locks).rglob("*"))
+    eight = ["8.0.0.heartbeat0", "8.0.0.heartbeat1"]  # one of its ranks gave a sign
+    assert left == ["2008.0.0.heartbeat0", "2008.0.0.heartbeat1", *eight, "jobs_2"]
+    forget_old_jobs(folder.folder)  # without any
+
+
+def test_a_thousand_workers_tell_of_the_same_mistake_and_the_next_does_not(folder):
+    folder.mistakes_folder.mkdir(parents=True)
+    for number in range(MOST_MISTAKES):
+        (folder.mistakes_folder / f"7_{number}").touch()
+    folder.record_mistake("7_1000", "there is no such study")
+    assert len(list(folder.mistakes_folder.iterdir())) == MOST_MISTAKES
+
+
+def test_a_node_gets_no_more_than_a_hundred_marks(folder):
+    for number in range(150):
+        bad_nodes.mark(folder, number, "n1", "")
+    assert len(list((folder.bad_nodes / "n1").iterdir())) == 100 and bad_nodes.bad_nodes(folder) == ["n1"]

@@ -35,10 +35,10 @@ def script(
     """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
     The script outlives its ranks, whatever signal comes when: `launch.worker.after_crash` decides what follows their
-    end, and the loop starts them again where it says so. A watchdog beside
-    the ranks ends those that hang. SIGUSR2 goes to the script some time before the time limit, as
-    there may be no ranks just then; it passes it on. Slurm may requeue the job. `code` is the folder of the code
-    snapshot. With `logs_apart` the logs of the array have a folder of their own.
+    end, and the loop starts them again where it says so. A watchdog beside the ranks ends those that hang. SIGUSR2 goes
+    to the script some time before the time limit, as there may be no ranks just then; it passes it on. Slurm may
+    requeue the job. `code` is the folder of the code snapshot. With `logs_apart` the logs of the array have a folder of
+    their own, and a mistake that all of its jobs find is told once.
     """
     python, file, locks = (shlex.quote(str(path)) for path in (sys.executable, spec_file, folder.locks))
     gpus = resources.gpus_for(config)
@@ -100,6 +100,7 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str, logs_a
     that was promised a GPU must not work on the CPU in silence, and Slurm knows nothing of some clusters' GPUs.
     """
     code, python = str(snapshot), sys.executable
+    told_by = "SLURM_ARRAY_JOB_ID" if logs_apart else "SLURM_JOB_ID"
     paths = folder.folder, folder.mistakes_folder, folder.bad_nodes
     place, mistakes, bad = (shlex.quote(str(path)) for path in paths)
     return [
@@ -117,7 +118,7 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str, logs_a
         "    done",
         "  fi",
         f"  [ -d {place} ] && rm -f {bad}/*/{LACKS} && mkdir -p {mistakes} &&",
-        f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"$SLURM_JOB_ID"',
+        f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"${told_by}"',
         f"  exit {int(ExitCode.MISTAKE)}",
         "}",
         f"cd {shlex.quote(code)} 2>/dev/null || mistake {shlex.quote(f'cannot enter {code}; {SHARED}')}",

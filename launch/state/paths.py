@@ -27,6 +27,7 @@ TRIALS = re.compile(r"trials_\d{4,5}")  # a folder of the trials from 10 000, 20
 LOCK = re.compile(r"\d{4,9}\.lock")
 MARK = re.compile(r"\d{1,9}")
 MISTAKE = re.compile(r"\d+|(\d+(_\d+)?|local|import)_\d+")  # a job, mostly with a process
+MOST_MISTAKES = 1000
 MOST_NAMED = 20  # studies in one sentence
 Keep = Literal["best", "all", "none"]  # of the weights of trials that have ended
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
@@ -173,8 +174,10 @@ class LaunchFolder:
             return None
 
     def record_mistake(self, worker: str, sentence: str) -> None:
-        """Leave a sentence on what the user has to mend, for the one who started the worker."""
-        write_atomically(self.mistakes_folder / worker, sentence.encode())
+        """Leave a sentence on what the user has to mend, for the one who started the worker; of a thousand workers who
+        make the same mistake, the next one's is not needed."""
+        if len(self._mistake_files()) < MOST_MISTAKES:
+            write_atomically(self.mistakes_folder / worker, sentence.encode())
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""
