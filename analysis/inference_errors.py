@@ -1,6 +1,6 @@
 """Where checkpoints are wrong, as tables: read from what finished inferences left (`fsr infer`)."""
 
-import re
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,7 @@ from fsr.data.source import Source, open_source
 from fsr.errors import UserError
 from fsr.inference.journal import Results
 from fsr.json_file import UNREADABLE, DamagedError, read_json
-
-_TRIAL = re.compile(r"trial_(\d+)")
+from launch.state.paths import TRIAL, folders_of_trials
 
 
 class _ErrorsFile(TypedDict):
@@ -57,10 +56,12 @@ def errors_of(studies: Iterable[str], runs: Path, folders: Sequence[str | Path] 
     named = {str(folder): Path(folder) for folder in folders}
     for study in studies:
         root = study_folder(study, runs).folder
-        files = [*root.glob("trial_*/*/errors.json"), *root.glob("*/trial_*/*/errors.json")]
-        for file in sorted(files, key=lambda file: (file.parent.parent.name, file)):
-            (trial,) = _TRIAL.findall(str(file.parent.parent.name)) or ("",)
-            named[f"{study} {trial.lstrip('0') or '0'} {file.parent.name}"] = file.parent
+        inside = (entry for entry in os.scandir(root) if not TRIAL.fullmatch(entry.name) and entry.is_dir())
+        places = [root, *sorted(map(Path, inside))]
+        trials = [trial for place in places for trial in folders_of_trials(place).items()]
+        for number, folder in sorted(trials):
+            for file in sorted(folder.glob("*/errors.json")):
+                named[f"{study} {number} {file.parent.name}"] = file.parent
     return read_errors(named)
 
 

@@ -134,8 +134,7 @@ def _stamp(folder: StudyFolder) -> str:
     """Changes whenever a record of the study changes, or the code that reads it."""
     digest = hashlib.sha256(b"".join(Path(inspect.getfile(part)).read_bytes() for part in READERS))
     names = ("metrics.jsonl", "quality.json", "attempts.json", "result.json", "config.json", IDENTITY_FILE)
-    trials = sorted(entry.path for entry in os.scandir(folder.folder) if entry.name.startswith("trial_"))
-    records = (f"{trial}/{name}" for trial in trials for name in names)
+    records = (f"{trial}/{name}" for trial in folder.trial_folders() for name in names)
     paths: list[str | Path] = [folder.study_file, folder.folder / JOURNAL, *records]
     for path in paths:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fsr.json_file import UNREADABLE, read_json
 from fsr.setting_text import settings_text
-from launch.state.paths import StudyFolder
+from launch.state.paths import StudyFolder, entries_of_trials, folders_of_trials, place_of_trial
 from launch.state.trial_identity import IDENTITY_FILE, TrialIdentity
 
 LONGEST = 150  # letters; a file's name may have 255 bytes
@@ -47,16 +47,17 @@ class NamedRuns:
     def refresh(self) -> None:
         """Link the runs that are there, each by its name."""
         wanted = {}
-        for folder in self._study.trial_folders():
+        for number, folder in folders_of_trials(self._study.folder).items():
             name = run_name(folder, self._study.name, self._base_seed)
             if name is not None:
-                wanted[name] = folder
-        for link in self._links.iterdir():
-            if wanted.get(link.name) != link.readlink():
+                wanted[place_of_trial(self._links, number, name)] = folder
+        for link in map(Path, entries_of_trials(self._links)):
+            if wanted.get(link) != link.readlink():
                 link.unlink()
-        for name, folder in wanted.items():
-            if not (self._links / name).is_symlink():
-                (self._links / name).symlink_to(folder)
+        for link, folder in wanted.items():
+            if not link.is_symlink():
+                link.parent.mkdir(exist_ok=True)
+                link.symlink_to(folder)
 
     def keep_fresh(self, ended: threading.Event) -> None:
         """Refresh them until it has ended."""

@@ -22,7 +22,6 @@ from fsr.config import TrainConfig
 from fsr.errors import UserError
 from fsr.files import aside, write_atomically
 from fsr.json_file import UNREADABLE, DamagedError, read_json, read_whole
-from fsr.lock import FileLock
 from fsr.records import check_record, complete_lines, is_evaluation, read_records
 from fsr.run import Removed, Run, provenance
 from fsr.score_names import SEG_MIOU, is_score
@@ -107,9 +106,7 @@ def repair(folder: StudyFolder, really: bool, console: Console) -> bool:
 def alone(folder: StudyFolder) -> Iterator[None]:
     """Hold the locks of a study, so that nobody writes while its files are replaced. Raises UserError if one does."""
     with ExitStack() as stack:
-        locks = [folder.sweep_lock(), folder.claim_lock()]
-        locks += [FileLock(path) for path in sorted(folder.locks.glob("[0-9]*.lock"))]
-        for lock in locks:
+        for lock in (folder.sweep_lock(), folder.claim_lock(), *folder.trial_locks()):
             if not lock.try_acquire(1.0):
                 raise UserError(
                     f"process {lock.holder()} works on study {folder.name} and holds {lock.path.name}; "

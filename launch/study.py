@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import itertools
 import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,10 @@ from fsr.data.source import with_own_classes
 from fsr.errors import UserError
 from fsr.score_names import SEG_MIOU, TITLES, is_score
 from fsr.setting_text import stored
+from launch.state.known_settings import KnownSettings
 from launch.state.paths import check_study_name
-from launch.state.trial_records import settings_key
 from launch.study_errors import naming_line, place_of, shown_path, study_file
+from launch.study_grid import Grid
 from launch.study_settings import checked
 
 Settings = dict[str, Any]
@@ -63,7 +63,7 @@ class Study:
     """Its identity and the name of its folder: a-z, 0-9, _ and -."""
     suggest: Callable[[optuna.Trial, TrainConfig], Settings]
     """The fields of the base configuration that this trial changes."""
-    known: Callable[[TrainConfig], list[Settings]]
+    known: Callable[[TrainConfig], Sequence[Settings]]
     """Parameters to try first, in this order. The first are the base's own, so that trial 0 is the paper's setting."""
     trials: Annotated[int, COUNT]
     """Trials that are to finish or be pruned."""
@@ -142,28 +142,31 @@ class Study:
             settings = self.suggest(cast(optuna.Trial, _AnyChoices(trial)), base)
         return checked(settings, "suggest", self.suggest, self.file)
 
-    def all_params(self, base: TrainConfig, trials: int) -> list[Settings]:
+    def all_params(self, base: TrainConfig, trials: int) -> Sequence[Settings]:
         """The parameters of so many trials, where all of them are known beforehand; else nothing."""
         known = self.known_params(base)
-        return known[:trials] if len(known) >= trials else []
+        if len(known) == trials:
+            return known
+        return known[:trials] if len(known) > trials else []
 
-    def known_params(self, base: TrainConfig) -> list[Settings]:
+    def known_params(self, base: TrainConfig) -> Sequence[Settings]:
         """What `known` says, as the study's storage has it. Raises UserError as `settings_of` does."""
         with naming_line(self.file):
             known = self.known(base)
+        if isinstance(known, Grid):  # perhaps of millions of cells, which nobody needs at once
+            return known.with_values(stored)
         if not (isinstance(known, list | tuple) and all(isinstance(each, dict) for each in known)):
             raise self.wrong_known(known)
         return [{name: stored(value) for name, value in params.items()} for params in known]
 
-    def known_keys(self, base: TrainConfig) -> list[tuple[int, Settings]]:
-        """The known parameters with their `settings_key`; worked out once, as a grid may have many. Raises UserError as
-        `settings_of` does."""
-        if base not in self._known_keys:
-            self._known_keys[base] = [(settings_key(params), params) for params in self.known_params(base)]
-        return self._known_keys[base]
+    def known_settings(self, base: TrainConfig) -> KnownSettings:
+        """The same, of which the next to be tried is asked for: one object for all claims of a process."""
+        if base not in self._known_settings:
+            self._known_settings[base] = KnownSettings(self.known_params(base))
+        return self._known_settings[base]
 
     @cached_property
-    def _known_keys(self) -> dict[TrainConfig, list[tuple[int, Settings]]]:
+    def _known_settings(self) -> dict[TrainConfig, KnownSettings]:
         return {}
 
     def wrong_known(self, known: Any) -> UserError:
@@ -244,14 +247,8 @@ def grid(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     def suggest(trial: optuna.Trial, base: TrainConfig) -> Settings:
         return {name: trial.suggest_categorical(name, choices) for name, choices in of(base).items()}
 
-    def known(base: TrainConfig) -> list[Settings]:
-        cells = [dict(zip(values, cell, strict=True)) for cell in itertools.product(*of(base).values())]
-
-        def order(cell: Settings) -> int:
-            changed = [value != getattr(base, name) for name, value in cell.items()].count(True)
-            return changed if changed <= 1 else 2 + len(cell) - changed
-
-        return sorted(cells, key=order)
+    def known(base: TrainConfig) -> Grid:
+        return Grid(of(base))
 
     return {"suggest": suggest, "known": known, "pruner": unpruned}
 

@@ -17,11 +17,13 @@ from launch.study import Settings, Study
 from launch.study_errors import naming_line, place_of, shown_path, sweeps_folder
 
 DRAWS = 10
+TRIED = 500  # of the known settings, a second of computing: more are those of a grid, whose cells are alike
 
 
 def check_study(study: Study, base: TrainConfig) -> list[str]:
-    """What a user should know of the study's file, after all known settings and ten of the sampler's made
-    configurations; nothing where there is nothing to say.
+    """What a user should know of the study's file, after its known settings and ten of the sampler's made
+    configurations; nothing where there is nothing to say. Of more than 500 known settings the first and some of the
+    others are tried, which are told.
 
     Raises UserError, with file and line, for what would end each trial, or the workers.
     """
@@ -29,11 +31,23 @@ def check_study(study: Study, base: TrainConfig) -> list[str]:
     known = study.known_params(base)
     if not known:
         raise study.wrong_known(known)
-    spaces = [check_known(study, base, number, params) for number, params in enumerate(known)]
+    numbers = tried(len(known))
+    spaces = [check_known(study, base, number, known[number]) for number in numbers]
     with naming_line(study.file):
         study.pruner(base)
     spaces += draws(study, base)
-    return [*differing(spaces)]
+    some = (
+        [f"of the study's {len(known)} known settings, {len(numbers)} were tried"] if len(numbers) < len(known) else []
+    )
+    return [*differing(spaces), *some]
+
+
+def tried(known: int) -> list[int]:
+    """Which of so many known settings are tried: all, or the first, in a grid each value alone, and as many others."""
+    if known <= TRIED:
+        return [*range(known)]
+    first = TRIED // 2
+    return [*range(first), *(first + (known - first) * place // first for place in range(first))]
 
 
 def check_known(study: Study, base: TrainConfig, number: int, params: Settings) -> dict[str, BaseDistribution]:

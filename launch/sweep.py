@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ from launch.state.code_snapshot import listed
 from launch.state.damage import naming_repair
 from launch.state.journal import JOURNAL
 from launch.state.paths import Keep, StudyFolder
-from launch.state.repeats import Repeats, enqueue_settings
+from launch.state.repeats import Repeats, enqueue_settings, not_there
 from launch.state.retention import Retention, clean_up_all, clean_up_announced
 from launch.state.rights import check_rights, check_rights_to_trials
 from launch.state.same_failure import StoppedError
@@ -57,6 +57,7 @@ from launch.state.target import Target
 from launch.state.trials import DONE, count, repeats_among
 from launch.study import Settings
 from launch.submit import choose_code, scripts
+from launch.submit_dry_run import limit_lines, script_lines
 from launch.sweep_local import sweep_here
 from launch.sweep_options import Options
 from launch.sweep_slurm import prepare_workers, submit_workers, sweep_on_slurm, tell
@@ -102,8 +103,11 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
             keep = retain(options.keep, planned.folder, storage, console)
             if options.repeat:
                 # Workers of an earlier submission may be at work on a grid, but on no search that is finished.
-                with planned.folder.claim_lock() if grid_of(options, planned) else nullcontext():
-                    repeats_of(options, options.repeat, planned, study, console).enqueue(study)
+                grid = grid_of(options, planned)
+                with planned.folder.claim_lock() if grid else nullcontext():
+                    enqueue_settings(study, grid)
+                    trials = study.get_trials(deepcopy=False)
+                    repeats_of(options, options.repeat, planned, trials, grid, console).enqueue(study)
             trials = study.get_trials(deepcopy=False)
             planned = replace(planned, target=planned.target + len(repeats_among(trials)))
             announce_plan(planned, trials, console)
@@ -121,8 +125,9 @@ def check_whole(folder: StudyFolder) -> None:
     """Raise DamagedError if trials are there without study.json or the journal, which say what they are, or a journal
     without study.json."""
     defined, told = folder.study_file.exists(), (folder.folder / JOURNAL).exists()
-    lost = folder.trial_folders() if defined else told or folder.trial_folders()
-    if lost and not (defined and (told or recorded_storage(folder) != JOURNAL)):
+    if defined and (told or recorded_storage(folder) != JOURNAL):
+        return
+    if (told and not defined) or folder.trial_folders():
         open_launched(folder)
 
 
@@ -150,7 +155,8 @@ def undone_if_refused(planned: Plan) -> Iterator[None]:
     """If the work inside is refused, or cannot be written down, leave the study as it was. Holds the sweep lock."""
     folder = planned.folder
     target = Target.of(folder) if folder.target_file.exists() else None
-    is_new, before = not folder.study_file.exists(), set(folder.folder.iterdir())
+    is_new = not folder.study_file.exists()
+    before = set(folder.folder.iterdir()) if is_new else set()
     try:
         yield
     except StoppedError:
@@ -204,22 +210,26 @@ def retain(keep: Keep | None, folder: StudyFolder, storage: StudyStorage, consol
     return retention.keep
 
 
-def grid_of(options: Options, planned: Plan) -> list[Settings]:
+def grid_of(options: Options, planned: Plan) -> Sequence[Settings]:
     """The parameters of all trials, where --best all asks for all and they are known beforehand; else nothing."""
     return planned.study.all_params(planned.base, planned.target) if options.best == "all" else []
 
 
-def repeats_of(options: Options, seeds: int, planned: Plan, study: optuna.Study, console: Console) -> Repeats:
-    """What --repeat asks for; says it, too. Where it is all of a grid, the study gets its settings first.
+def repeats_of(
+    options: Options,
+    seeds: int,
+    planned: Plan,
+    trials: Sequence[FrozenTrial],
+    grid: Sequence[Settings],
+    console: Console,
+) -> Repeats:
+    """What --repeat asks for; says it, too. Where it is all of a grid, its settings need no trials yet.
 
     Raises UserError if it takes the best of a search that is not finished.
     """
     fresh = range(planned.base.seed + 1, planned.base.seed + 1 + seeds)
-    grid = grid_of(options, planned)
-    enqueue_settings(study, grid)
-    trials = study.get_trials(deepcopy=False)
     if grid:
-        repeats = Repeats.of_all(trials, fresh)
+        repeats = Repeats.of_all(trials, fresh, to_come=sum(1 for _ in not_there(grid, trials)))
     else:
         repeats = Repeats.of(trials, len(trials) if options.best == "all" else options.best, fresh)
     say(console, f"to be trained again: {repeats}")
@@ -232,10 +242,8 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     trials = open_study(planned, open_the_storage(planned)).get_trials(deepcopy=False) if there else []
     planned = replace(planned, target=planned.target + len(repeats_among(trials)))
     if options.repeat:
-        tried = optuna.create_study(direction="maximize")  # in memory
-        tried.add_trials(trials)
-        missing = repeats_of(options, options.repeat, planned, tried, console).missing(trials)
-        planned = replace(planned, target=planned.target + len(missing))
+        repeats = repeats_of(options, options.repeat, planned, trials, grid_of(options, planned), console)
+        planned = replace(planned, target=planned.target + repeats.number_missing(trials))
     announce_plan(planned, trials, console)
     keep = Retention.of(planned.folder).keep if planned.folder.keep_file.exists() else "best"
     tell_space(planned, options.keep or keep, planned.target - count(trials, *DONE), console)
@@ -243,8 +251,8 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
         submission = prepare_workers(planned, planned.target - count(trials, *DONE))
         tell(submission, [], console)
         texts = scripts(submission, planned.folder, planned.resources, planned.base)
-        for number, text in enumerate(texts):
-            say(console, f"script {number} is the same" if number and text == texts[0] else text)
+        for line in (*limit_lines(submission, planned.resources, planned.base), *script_lines(texts)):
+            say(console, line)
     return ExitCode.DONE
 
 

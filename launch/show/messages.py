@@ -14,6 +14,8 @@ from launch.study import Study
 
 NOTHING_SUBMITTED = "no job was submitted, as your account has no room for one; run the same command again later"
 
+MOST_NAMED = 10  # arrays in one line
+
 
 def say(console: Console, line: str) -> None:
     """Print one line as it is: not broken to the width, not coloured."""
@@ -46,7 +48,8 @@ def tell_submission(
         say(console, f"note: {note}")
     if ids:
         what = "array" if len(ids) == 1 else f"{len(ids)} arrays"
-        line = f"submitted {what} {', '.join(ids)}: {workers} workers"
+        named = ids if len(ids) <= MOST_NAMED else [*ids[:3], "…", ids[-1]]
+        line = f"submitted {what} {', '.join(named)}: {workers} workers"
     else:
         line = f"{workers} workers in {scripts} sbatch calls"
     say(console, f"{line}; {live} were there already")

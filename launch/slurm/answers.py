@@ -73,6 +73,8 @@ class Limit:
     """Options of squeue that leave the jobs which count."""
     of_user: bool = True
     """Whether only this user's jobs count."""
+    name: str = ""
+    """Slurm's name for it, and where it is set."""
 
 
 def got_through(stdout: str, stderr: str, exit_code: int) -> bool:
@@ -232,6 +234,7 @@ def submit_limits(
     partition: str | None,
     qos: str | None,
     qos_of_partitions: Mapping[str, str],
+    above: Sequence[tuple[Mapping[str, str], Sequence[str]]] = (),
 ) -> list[Limit]:
     """The limits that hold for a user's jobs of this account, partition and QOS.
 
@@ -243,6 +246,7 @@ def submit_limits(
         qos_rows: rows of QOS.
         qos: the one asked for; the user's default one if None.
         qos_of_partitions: by name of the partition.
+        above: the account and those above it, each with the names of all accounts whose jobs count for it.
     """
     asked = partition.split(",") if partition else []
     own = [row for row in associations if row["User"] == user and row["Partition"] in ("", *asked)]
@@ -253,23 +257,29 @@ def submit_limits(
     rules = {row["Name"]: row for row in qos_rows}
     found: dict[str, Limit] = {}
 
-    def take(kind: str, number: str, whose: str, filters: tuple[str, ...], of_user: bool = True) -> None:
+    def take(
+        kind: str, row: Mapping[str, str], column: str, whose: str, filters: tuple[str, ...], of_user: bool = True
+    ) -> None:
+        number = row.get(column, "")
         if number.isdigit():
-            found.setdefault(kind, Limit(int(number), whose, filters, of_user))
+            found.setdefault(kind, Limit(int(number), whose, filters, of_user, column))
 
     for name in names:
         row, one = rules.get(name, {}), (f"--qos={name}",)
-        take("user", row.get("MaxSubmitPU", ""), f"you in QOS {name}", one)
+        take("user", row, "MaxSubmitPU", f"you in QOS {name}", one)
         both = (*one, f"--account={account}")
-        take("account", row.get("MaxSubmitPA", ""), f"account {account} in QOS {name}", both, False)
-        take("group", row.get("GrpSubmitJobs", ""), f"all users of QOS {name} together", one, False)
+        take("account", row, "MaxSubmitPA", f"account {account} in QOS {name}", both, False)
+        take("group", row, "GrpSubmitJobs", f"all users of QOS {name} together", one, False)
     if association:
         place = (f"--account={account}", *([f"--partition={p}"] if (p := association["Partition"]) else []))
-        take("user", association["MaxSubmitJobs"], f"your account {account}", place)
-        take("own", association["GrpSubmitJobs"], f"your account {account}", place)
-    if of_account:
-        whose = f"all users of account {account} together"
-        take("group", of_account["GrpSubmitJobs"], whose, (f"--account={account}",), False)
+        take("user", association, "MaxSubmitJobs", f"your account {account}", place)
+        take("own", association, "GrpSubmitJobs", f"your account {account}", place)
+    of_qos = "group" in found
+    for row, members in [*above, *([(of_account, (account,))] if of_account else [])]:
+        name = row.get("Account", account)
+        kind = "group" if of_qos else f"group {name}"
+        whose = f"all users of account {name} together"
+        take(kind, row, "GrpSubmitJobs", whose, (f"--account={','.join(members)}",), False)
     return list(found.values())
 
 

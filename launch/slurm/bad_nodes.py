@@ -1,5 +1,6 @@
 """Nodes on which trials die of what looks like broken hardware."""
 
+import os
 import re
 
 from fsr.errors import LostGpuError
@@ -7,6 +8,7 @@ from fsr.files import open_file
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
 
+MOST_MARKS = 100  # of a node
 MARKS = 2  # of different trials or shards; one could be what breaks the hardware
 # Marks that say enough alone: no trial has touched the GPU that is not there, or what the node cannot read.
 LOST_GPU, LACKS = "lost_gpu", "lacks"
@@ -25,8 +27,10 @@ def report(folder: LaunchFolder, number: int, attempt: Attempt) -> None:
 
 
 def mark(folder: LaunchFolder, number: int, node: str, detail: str) -> None:
-    """Remember that a trial or shard died of a node."""
-    _touch(folder, node, str(number))
+    """Remember that a trial or shard died of a node. Marks of a hundred say no more than those before them."""
+    place = folder.bad_nodes / _file_name(node)
+    if not place.is_dir() or len(os.listdir(place)) < MOST_MARKS:
+        _touch(folder, node, str(number))
     if LostGpuError.__name__ in detail:
         _touch(folder, node, LOST_GPU)
 

@@ -30,14 +30,15 @@ def script(
     resources: Resources,
     config: TrainConfig | InferConfig,
     exclude: list[str],
+    logs_apart: bool = False,
 ) -> str:
     """The batch script of an array of `count` workers, each a step of one process a GPU (or a node) in a loop.
 
     The script outlives its ranks, whatever signal comes when: `launch.worker.after_crash` decides what follows their
-    end, and the loop starts them again where it says so. A watchdog beside
-    the ranks ends those that hang. SIGUSR2 goes to the script some time before the time limit, as
-    there may be no ranks just then; it passes it on. Slurm may requeue the job. `code` is the folder of the code
-    snapshot.
+    end, and the loop starts them again where it says so. A watchdog beside the ranks ends those that hang. SIGUSR2 goes
+    to the script some time before the time limit, as there may be no ranks just then; it passes it on. Slurm may
+    requeue the job. `code` is the folder of the code snapshot. With `logs_apart` the logs of the array have a folder of
+    their own, and a mistake that all of its jobs find is told once.
     """
     python, file, locks = (shlex.quote(str(path)) for path in (sys.executable, spec_file, folder.locks))
     gpus = resources.gpus_for(config)
@@ -68,7 +69,7 @@ def script(
         array_parallelism=count,
         additional_parameters={name: True if value is None else value for name, value in asked.items()},
         srun_args=["--kill-on-bad-exit=1"],
-        setup=[*SIGNALS, *setup(folder, code, gpus, left_out), "start_ranks() {"],
+        setup=[*SIGNALS, *setup(folder, code, gpus, left_out, logs_apart), "start_ranks() {"],
         teardown=[
             "}",
             *loop(f"{python} -m launch.worker.watchdog {locks}", f"{python} -m launch.worker.after_crash {file}"),
@@ -88,7 +89,7 @@ SIGNALS = [
 ]
 
 
-def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str) -> list[str]:
+def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str, logs_apart: bool = False) -> list[str]:
     """What the script does before it starts ranks.
 
     What a node lacks may be its own fault alone. So the job moves to another node, once. If something is missing there,
@@ -99,6 +100,7 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str) -> lis
     that was promised a GPU must not work on the CPU in silence, and Slurm knows nothing of some clusters' GPUs.
     """
     code, python = str(snapshot), sys.executable
+    told_by = "SLURM_ARRAY_JOB_ID" if logs_apart else "SLURM_JOB_ID"
     paths = folder.folder, folder.mistakes_folder, folder.bad_nodes
     place, mistakes, bad = (shlex.quote(str(path)) for path in paths)
     return [
@@ -116,11 +118,12 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str) -> lis
         "    done",
         "  fi",
         f"  [ -d {place} ] && rm -f {bad}/*/{LACKS} && mkdir -p {mistakes} &&",
-        f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"$SLURM_JOB_ID"',
+        f'    printf "node %s %s" "$SLURMD_NODENAME" "$1" >{mistakes}/"${told_by}"',
         f"  exit {int(ExitCode.MISTAKE)}",
         "}",
         f"cd {shlex.quote(code)} 2>/dev/null || mistake {shlex.quote(f'cannot enter {code}; {SHARED}')}",
-        f"log={shlex.quote(str(folder.slurm))}/${{job}}_0_log",
+        f"log={shlex.quote(str(folder.slurm))}/{'$SLURM_ARRAY_JOB_ID/' if logs_apart else ''}${{job}}_0_log",
+        *(['mkdir -p "${log%/*}" 2>/dev/null'] if logs_apart else []),
         f'exec >>"$log.out" 2>>"$log.err" || mistake {shlex.quote(f"cannot write to {folder.slurm}; {SHARED}")}',
         f"[ -x {shlex.quote(python)} ] || mistake {shlex.quote(f'has no {python}; {SHARED}')}",
         f"export PYTHONPATH={':'.join(['$PWD', *map(shlex.quote, foreign_packages())])}",
@@ -172,6 +175,11 @@ def check_path(folder: Path) -> None:
             f"Slurm cannot write logs below a path with %, a backslash or a line break, got {str(folder)!r}; "
             "take another --runs folder"
         )
+
+
+def is_too_many(error: UserError) -> bool:
+    """Whether Slurm refused an array because of its number of jobs: a smaller one may have room."""
+    return re.search(r"Submit\w*Limit|submit limit|unable to accept job", str(error)) is not None
 
 
 def sbatch(text: str, file: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from launch.slurm import answers
+from launch.slurm import answers, limits
 from launch.slurm.answers import GONE, Job, Limit, QueuedJob
 
 PATIENCE_S = 20.0  # longer than Slurm's own (MessageTimeout, 10 s), so that its words are heard
@@ -195,24 +195,60 @@ def submit_limits(account: str | None, partition: str | None, qos: str | None) -
 
     None if the accounts do not answer; empty where they set none, or where the cluster keeps none.
     """
-    found = settings()
+    who = _user_and_account(account, found := settings())
+    if not who:
+        return None if who is None else []
+    user, account = who
+    here = _of_cluster(found)
+    rows, limited = _accounts("assoc", answers.ASSOCIATION, f"account={account}", *here), _accounts("qos", answers.QOS)
+    accounts = _accounts("assoc", limits.ACCOUNT, "user=", *here) or []  # which not every site shows
+    if rows is None or limited is None:
+        return None
+    of_partitions = {name: row.get("QoS", "N/A") for name, row in partitions().items()}
+    above = [(row, limits.below(row["Account"], accounts)) for row in limits.above(account, accounts)]
+    return answers.submit_limits(rows, limited, user, account, partition, qos, of_partitions, above)
+
+
+def cluster_limit(found: Mapping[str, str]) -> Limit | None:
+    """The limit on the jobs of all users, by the settings of the cluster; None if they do not tell it."""
+    number = found.get("MaxJobCount", "")
+    # Below it by one, as Slurm 22.05 counts; jobs that ended a moment ago count, too.
+    everybody = "all users of the cluster together"
+    return Limit(int(number) - 1, everybody, ("--states=all",), False, "MaxJobCount") if number.isdigit() else None
+
+
+def account_rules(account: str | None) -> limits.Told | None:
+    """What the accounts and partitions tell of jobs of this account (or the default one); None without an answer."""
+    who = _user_and_account(account, found := settings())
+    if not who:
+        return None if who is None else limits.Told(partitions=partitions())
+    user, account = who
+    here = _of_cluster(found)
+    associations = _accounts("assoc", limits.ASSOCIATION, f"account={account}", *here)
+    accounts, qos = _accounts("assoc", limits.ACCOUNT, "user=", *here) or [], _accounts("qos", limits.QOS)
+    if associations is None or qos is None:
+        return None
+    return limits.Told(user, account, associations, accounts, qos, partitions())
+
+
+def _user_and_account(account: str | None, found: Mapping[str, str]) -> tuple[str, str] | tuple[()] | None:
+    """This user and the account that jobs are charged to; nothing where none are kept, None without an answer."""
     if "slurmdbd" not in found.get("AccountingStorageType", "slurmdbd"):
-        return []
+        return ()
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # in a container, say; the accounts know users by their names alone
-        return []
+        return ()
     if account is None:
         users = _accounts("user", ("DefaultAccount",), user)
         if users is None:
             return None
         account = users[0]["DefaultAccount"] if users else ""
-    here = [f"cluster={found['ClusterName']}"] if "ClusterName" in found else []
-    rows, limited = _accounts("assoc", answers.ASSOCIATION, f"account={account}", *here), _accounts("qos", answers.QOS)
-    if rows is None or limited is None:
-        return None
-    of_partitions = {name: row.get("QoS", "N/A") for name, row in partitions().items()}
-    return answers.submit_limits(rows, limited, user, account, partition, qos, of_partitions)
+    return user, account
+
+
+def _of_cluster(found: Mapping[str, str]) -> list[str]:
+    return [f"cluster={found['ClusterName']}"] if "ClusterName" in found else []
 
 
 def _accounts(what: str, names: Sequence[str], *which: str) -> list[dict[str, str]] | None:

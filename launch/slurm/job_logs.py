@@ -13,17 +13,22 @@ from launch.slurm import answers, commands, job_reasons
 from launch.slurm.answers import GONE
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
-from launch.state.paths import LaunchFolder
+from launch.state.paths import LaunchFolder, folders_of_trials
 
 LINES, LINE, END_OF_LOG = 15, 300, 16_384  # lines shown, characters of a line, bytes read
+BEFORE_S = 3600.0  # that a worker's first sign may seem older than its submission, by whatever clocks
 MOST = 5  # of the last such jobs are asked for
 LOG = re.compile(r"(\d+_\d+)_\d+_log\.(out|err)")
 
 
 def last_arrays(folder: LaunchFolder) -> list[str]:
     """Ids of the arrays of the last submission."""
-    last = max(folder.slurm.glob("submission_????_arrays.json"), default=None)
-    return read_json(last, list[str]) if last else []
+    file = _arrays_file(folder)
+    return read_json(file, list[str]) if file else []
+
+
+def _arrays_file(folder: LaunchFolder) -> Path | None:
+    return max(folder.slurm.glob("submission_????_arrays.json"), default=None)
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,21 @@ def why_nobody_works(folder: LaunchFolder, queue: Queue) -> list[str]:
     jobs = queue.jobs()
     if jobs is None or job_reasons.workers(jobs):
         return []
-    left = left_without_work(folder, last_arrays(folder), attempted(folder) | jobs.keys())
+    file = _arrays_file(folder)
+    since = file.stat().st_mtime - BEFORE_S if file else 0.0
+    left = left_without_work(folder, last_arrays(folder), attempted(folder, since) | jobs.keys())
     told = [*job_reasons.remedies(jobs), *(left.told() if left else [])]
     return ["no worker is left, and work is missing", *told] if told else []
 
 
-def attempted(folder: LaunchFolder) -> set[str]:
-    """Ids of the jobs that made an attempt on the folder's run, or on any of its trials."""
+def attempted(folder: LaunchFolder, since: float) -> set[str]:
+    """Ids of the jobs that made an attempt on the folder's run, or on any of its trials, since then (Unix time)."""
     jobs: set[str] = set()
-    for run in (folder.folder, *folder.folder.glob("trial_*")):
+    for run in (folder.folder, *folders_of_trials(folder.folder).values()):
+        log = AttemptLog(Run(run))
         with suppress(*UNREADABLE):  # the trial's own row tells of it
-            jobs |= {attempt.job for attempt in AttemptLog(Run(run)).attempts()}
+            if log.file.stat().st_mtime >= since:
+                jobs |= {attempt.job for attempt in log.attempts()}
     return jobs
 
 
@@ -76,7 +85,9 @@ def left_without_work(folder: LaunchFolder, arrays: Collection[str], seen: Colle
         arrays: ids of job arrays.
         seen: ids of the jobs that made an attempt, or are in the queue.
     """
-    logs = {found[1] for file in folder.slurm.glob("*_log.*") if (found := LOG.fullmatch(file.name))}
+    places = [folder.slurm, *map(folder.array_logs, arrays)]
+    files = [file for place in places for file in place.glob("*_log.*")]
+    logs = {found[1] for file in files if (found := LOG.fullmatch(file.name))}
     logged = {job for job in logs if job.partition("_")[0] in arrays}
     silent = {f"{array}_0" for array in arrays if not any(job.startswith(f"{array}_") for job in (*logged, *seen))}
     ids = sorted((logged | silent) - set(seen), key=lambda job: [int(number) for number in job.split("_")])[-MOST:]

@@ -1,8 +1,10 @@
 """The folder of a study, or of one run that is put on machines: every path in it, named once."""
 
+import itertools
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +21,13 @@ from launch.state.attempts import AttemptLog
 from launch.state.code_snapshot import CodeFolder
 
 IDENTITY = re.compile(r"[0-9a-f]{8}")
-TRIAL = re.compile(r"trial_\d{4,9}")
+IN_ONE_FOLDER = 10_000  # entries: what every file system lists and searches fast, and shells can spell out
+TRIAL = re.compile(r"trial_(\d{4}|[1-9]\d{4,8})")
+TRIALS = re.compile(r"trials_\d{4,5}")  # a folder of the trials from 10 000, 20 000, … on
+LOCK = re.compile(r"\d{4,9}\.lock")
+MARK = re.compile(r"\d{1,9}")
 MISTAKE = re.compile(r"\d+|(\d+(_\d+)?|local|import)_\d+")  # a job, mostly with a process
+MOST_MISTAKES = 1000
 MOST_NAMED = 20  # studies in one sentence
 Keep = Literal["best", "all", "none"]  # of the weights of trials that have ended
 UNIDENTIFIED = "????????"  # what a dry run shows in the place of an id
@@ -50,6 +57,50 @@ class Definition(TypedDict):
     target: NotRequired[int]
     launched: NotRequired[dict[str, Any]]
     """Where and when, as in provenance.json."""
+
+
+def place_of_trial(folder: Path, number: int, name: str) -> Path:
+    """Where in a folder with something of each trial that of this trial has its place: in the folder itself below
+    10 000; then `trials_0001/` holds that of 10 000 to 19 999, `trials_0002/` that of the next 10 000, and so on.
+
+    A study of an earlier version has all in the folder itself, and what is there stays where it is.
+    """
+    part = number // IN_ONE_FOLDER
+    flat = folder / name
+    return flat if not part or os.path.lexists(flat) else folder / f"trials_{part:04d}" / name
+
+
+def entries_of_trials(folder: Path, first: int = 0) -> Iterator[str]:
+    """Paths of all that lies in the places of the trials from `first` on, in no order, and what a trial has in two
+    places at last in the one that counts; nothing where there is no folder.
+
+    Folders whose trials all have lower numbers are not read, and no entry is asked for more than its name.
+    """
+    flat = []
+    for entry in _entries(folder):
+        if not TRIALS.fullmatch(os.path.basename(entry)):
+            flat.append(entry)
+        elif (int(entry.rpartition("_")[2]) + 1) * IN_ONE_FOLDER > first:
+            yield from _entries(entry)
+    yield from flat
+
+
+def _entries(folder: str | Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def folders_of_trials(folder: Path, first: int = 0) -> dict[int, Path]:
+    """The folders `trial_0012` of trials from `first` on that are there, by number, in its order."""
+    found = {}
+    for entry in entries_of_trials(folder, first):
+        name = os.path.basename(entry)
+        if TRIAL.fullmatch(name) and int(name[6:]) >= first:
+            found[int(name[6:])] = entry
+    return {number: Path(found[number]) for number in sorted(found)}
 
 
 class LaunchFolder:
@@ -108,7 +159,12 @@ class LaunchFolder:
 
     def job_log(self, job_id: str) -> Path:
         """Where the batch script of a job and its rank 0 write their errors; beside it is `…_log.out`."""
-        return self.slurm / f"{job_id}_0_log.err"
+        own = self.array_logs(job_id.partition("_")[0])
+        return (own if own.is_dir() else self.slurm) / f"{job_id}_0_log.err"
+
+    def array_logs(self, array: str) -> Path:
+        """The folder of the logs of an array's jobs, if it is a large one; those of others lie in `slurm` itself."""
+        return self.slurm / array
 
     def stop_reason(self) -> str | None:
         """Why its workers were stopped, as the stop file says; a user's own file says nothing. None without one."""
@@ -118,8 +174,10 @@ class LaunchFolder:
             return None
 
     def record_mistake(self, worker: str, sentence: str) -> None:
-        """Leave a sentence on what the user has to mend, for the one who started the worker."""
-        write_atomically(self.mistakes_folder / worker, sentence.encode())
+        """Leave a sentence on what the user has to mend, for the one who started the worker; of a thousand workers who
+        make the same mistake, the next one's is not needed."""
+        if len(self._mistake_files()) < MOST_MISTAKES:
+            write_atomically(self.mistakes_folder / worker, sentence.encode())
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""
@@ -173,7 +231,7 @@ class StudyFolder(LaunchFolder):
 
     def run(self, number: int) -> Run:
         """The run folder of a trial."""
-        return Run(self.folder / f"trial_{number:04d}")
+        return Run(place_of_trial(self.folder, number, f"trial_{number:04d}"))
 
     def definition(self) -> Definition:
         """What study.json says. Raises FileNotFoundError, DamagedError."""
@@ -185,9 +243,9 @@ class StudyFolder(LaunchFolder):
             raise DamagedError(f"{self.study_file} is damaged: it is of study {definition['study']!r:.60}")
         return definition
 
-    def trial_folders(self) -> list[Path]:
-        """The folders of its trials that are there, by number."""
-        return sorted(path for path in self.folder.glob("trial_*") if TRIAL.fullmatch(path.name))
+    def trial_folders(self, first: int = 0) -> list[Path]:
+        """The folders of its trials from `first` on that are there, by number."""
+        return list(folders_of_trials(self.folder, first).values())
 
     def has_runs(self) -> bool:
         """Whether a trial has begun to train."""
@@ -203,7 +261,27 @@ class StudyFolder(LaunchFolder):
 
     def trial_lock(self, number: int) -> FileLock:
         """Held by the worker that trains this trial; a running trial whose lock is free was interrupted."""
-        return FileLock(self.locks / f"{number:04d}.lock")
+        return FileLock(place_of_trial(self.locks, number, f"{number:04d}.lock"))
+
+    def trial_locks(self) -> list[FileLock]:
+        """The locks of all trials that ever had a worker, by number."""
+        files = [path for path in map(Path, entries_of_trials(self.locks)) if LOCK.fullmatch(path.name)]
+        return [FileLock(path) for path in sorted(files, key=lambda path: int(path.stem))]
+
+    def ended_mark(self, number: int) -> Path:
+        """The mark that a trial is about to be told as ended; it is gone when all of its end is done."""
+        return place_of_trial(self.ended, number, str(number))
+
+    def ended_marks(self) -> set[int]:
+        """Numbers of the trials with such a mark."""
+        names = map(os.path.basename, entries_of_trials(self.ended))
+        return {int(name) for name in names if MARK.fullmatch(name)}
+
+    def aside(self, number: int) -> Path:
+        """The first place for what stands in a trial's place and is another's that nothing has yet."""
+        names = (f"trial_{number:04d}_{count}" for count in itertools.count(1))
+        places = (place_of_trial(self.set_aside, number, name) for name in names)
+        return next(place for place in places if not os.path.lexists(place))
 
 
 def check_study_name(name: str) -> None:
@@ -262,12 +340,12 @@ class EvaluationFolder(LaunchFolder):
 
     def results(self, number: int, infer_set: str, weights: str) -> Path:
         """The results folder of a trial's student or teacher on a list of images."""
-        return self.folder / f"trial_{number:04d}" / f"{infer_set}_{weights}"
+        return place_of_trial(self.folder, number, f"trial_{number:04d}") / f"{infer_set}_{weights}"
 
     def all_results(self) -> list[Results]:
         """Those that are there, by trial."""
-        parts = sorted(self.folder.glob("trial_*/*_*/"))
-        return [Results(folder) for folder in parts if TRIAL.fullmatch(folder.parent.name)]
+        trials = folders_of_trials(self.folder).values()
+        return [Results(folder) for trial in trials for folder in sorted(trial.glob("*_*/"))]
 
 
 class RunFolder(LaunchFolder):

@@ -1,6 +1,6 @@
 """Settings that are trained again with fresh seeds: the best of one seed each may have been lucky."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fsr.errors import UserError
 from launch.state.trials import REPEATS, SEED, best_first, best_settings, repeats_among, search_trials
 
+MOST_NAMED = 20  # settings in one sentence
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -18,6 +20,8 @@ class Repeats:
     settings: tuple[FrozenTrial, ...]
     """Trials of the search that have these settings: trial 0, then the best, best first."""
     seeds: range
+    to_come: int = 0
+    """Further settings, of a grid, that no trial has yet."""
 
     @classmethod
     def of(cls, trials: Sequence[FrozenTrial], best: int, seeds: range) -> "Repeats":
@@ -35,20 +39,24 @@ class Repeats:
         return cls(tuple(best_settings(trials, best)), seeds)
 
     @classmethod
-    def of_all(cls, trials: Sequence[FrozenTrial], seeds: range) -> "Repeats":
+    def of_all(cls, trials: Sequence[FrozenTrial], seeds: range, to_come: int = 0) -> "Repeats":
         """Every setting that the search has, finished or not: where nothing is chosen, nothing is awaited."""
-        settings: list[FrozenTrial] = []
+        settings: dict[Hashable, FrozenTrial] = {}
         for trial in search_trials(trials):
-            alike = any(parameters_of(trial) == parameters_of(other) for other in settings)
-            if trial.state != TrialState.FAIL and not alike:
-                settings.append(trial)
-        return cls(tuple(settings), seeds)
+            if trial.state != TrialState.FAIL:
+                settings.setdefault(key_of(parameters_of(trial)), trial)
+        return cls(tuple(settings.values()), seeds, to_come)
 
     def missing(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, int]]:
-        """Setting and seed of the repeats that are not there yet, all settings of a seed together."""
-        there = [(trial.user_attrs[REPEATS], trial.user_attrs[SEED]) for trial in repeats_among(trials)]
+        """Setting and seed of the repeats that are not there yet, all settings of a seed together; without those of
+        settings to come."""
+        there = {(trial.user_attrs[REPEATS], trial.user_attrs[SEED]) for trial in repeats_among(trials)}
         pairs = [(setting, seed) for seed in self.seeds for setting in self.settings]
         return [(setting, seed) for setting, seed in pairs if (setting.number, seed) not in there]
+
+    def number_missing(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many repeats are not there yet, with those of settings to come."""
+        return len(self.missing(trials)) + self.to_come * len(self.seeds)
 
     def enqueue(self, study: optuna.Study) -> None:
         """Put those that are missing into the study, for the workers to claim before anything else."""
@@ -56,17 +64,29 @@ class Repeats:
             study.enqueue_trial(parameters_of(setting), user_attrs={SEED: seed, REPEATS: setting.number})
 
     def __str__(self) -> str:
+        seeds = f"with seeds {self.seeds[0]} to {self.seeds[-1]}"
+        if len(self.settings) + self.to_come > MOST_NAMED:
+            return f"{len(self.settings) + self.to_come} settings {seeds}"
         best = ", ".join(str(trial.number) for trial in self.settings[1:])
-        return f"the settings of trials 0 and {best} with seeds {self.seeds[0]} to {self.seeds[-1]}"
+        return f"the settings of trials 0 and {best} {seeds}"
 
 
 def enqueue_settings(study: optuna.Study, settings: Sequence[dict[str, Any]]) -> None:
     """Put those of these settings into the study that no trial of its search has, for the workers to claim in turn."""
-    search = [trial for trial in search_trials(study.get_trials(deepcopy=False)) if trial.state != TrialState.FAIL]
-    there = [parameters_of(trial) for trial in search]
-    for params in settings:
-        if params not in there:
-            study.enqueue_trial(params)
+    for params in not_there(settings, study.get_trials(deepcopy=False)):
+        study.enqueue_trial(params)
+
+
+def not_there(settings: Sequence[dict[str, Any]], trials: Sequence[FrozenTrial]) -> Iterator[dict[str, Any]]:
+    """Those of these settings that no trial of the search has which did not fail."""
+    search = [trial for trial in search_trials(trials) if trial.state != TrialState.FAIL]
+    there = {key_of(parameters_of(trial)) for trial in search}
+    return (params for params in settings if key_of(params) not in there)
+
+
+def key_of(params: dict[str, Any]) -> Hashable:
+    """Parameters as what equal ones share, to look them up among many."""
+    return frozenset(params.items())
 
 
 def parameters_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Which weights a trial leaves behind: a finished run of ViT-B has 4.25 GB of them, and nobody needs most."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -59,7 +58,7 @@ def announce_end(folder: StudyFolder, number: int, state: TrialState) -> None:
     removed, leaves nothing for ever.
     """
     if (Retention.of(folder).keep, state) in LEFT:
-        open_file(folder.ended / str(number), "a").close()
+        open_file(folder.ended_mark(number), "a").close()
 
 
 def clean_up(folder: StudyFolder, number: int, state: TrialState) -> int:
@@ -68,13 +67,13 @@ def clean_up(folder: StudyFolder, number: int, state: TrialState) -> int:
     freed = 0
     if (keep, state) in LEFT:
         freed = folder.run(number).remove_weights(best=LEFT[keep, state] == "nothing", why=f"--keep {keep}")
-    (folder.ended / str(number)).unlink(missing_ok=True)
+    folder.ended_mark(number).unlink(missing_ok=True)
     return freed
 
 
 def clean_up_announced(folder: StudyFolder, storage: StudyStorage) -> None:
     """Finish what killed workers left: clean up after each trial whose end was announced and told."""
-    marks = [int(mark.name) for mark in folder.ended.glob("[0-9]*") if re.fullmatch(r"[0-9]{1,9}", mark.name)]
+    marks = folder.ended_marks()
     if marks:
         study_id = storage.get_study_id_from_name(folder.name)
         trials = storage.ask(study_id, lambda trials: trials.get_all(n for n in marks if n < len(trials)))

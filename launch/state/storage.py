@@ -73,7 +73,7 @@ def check_not_lost(folder: StudyFolder, storage: StudyStorage) -> None:
         known = storage.ask(storage.get_study_id_from_name(folder.name), len)
     except KeyError:
         known = 0
-    unknown = [path for path in folder.trial_folders() if int(path.name.removeprefix("trial_")) >= known]
+    unknown = folder.trial_folders(first=known)
     if unknown:
         raise DamagedError(
             f"{unknown[0]} is there, but {place_of(folder)} knows {known or 'no'} trials of study {folder.name}"

@@ -3,10 +3,8 @@ ever taken for a trial's own."""
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -126,16 +124,10 @@ def take_folder(folder: StudyFolder, own: TrialIdentity, config: TrainConfig) ->
                 problem = str(error).split(";")[0]
     sentence = None
     if problem is not None:
-        aside = _set_aside(run, folder.set_aside)
+        aside = folder.aside(own.trial)
+        make_folder(aside.parent)
+        run.folder.rename(aside)
         sentence = f"{run.folder} is not of this trial ({problem}); it is {aside} now, and the trial starts anew"
     if found is None or problem is not None:
         write_json(file, asdict(own))
     return sentence
-
-
-def _set_aside(run: Run, place: Path) -> Path:
-    make_folder(place)
-    number = 1
-    while os.path.lexists(place / f"{run.folder.name}_{number}"):
-        number += 1
-    return run.folder.rename(place / f"{run.folder.name}_{number}")

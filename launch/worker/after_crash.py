@@ -49,7 +49,7 @@ def main() -> None:
         reported = Rendezvous(worker.folder.locks, step).reported_failure(patience_s=0)
         if reported:
             return reported
-        log_file = worker.folder.slurm / f"{environment.job}_0_log.err"
+        log_file = worker.folder.job_log(environment.job)
         return cause_of_exit(exit_code, out_of_memory(f"{os.environ['SLURM_JOB_ID']}.{step}", log_file))
 
     had_attempt = exit_code != ExitCode.DONE and close_lost(worker, environment.job, started, find_cause)

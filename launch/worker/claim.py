@@ -20,7 +20,6 @@ from launch.state.retention import Retention, announce_end, clean_up, clean_up_a
 from launch.state.same_failure import failure_of_all, stop_study, that_count
 from launch.state.study_storage import Considered, StudyStorage
 from launch.state.target import Target
-from launch.state.trial_records import settings_key
 from launch.state.trial_store import TrialStore
 from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, damage_of, summary_of
 from launch.study import Settings, Study
@@ -127,14 +126,8 @@ class _Choice:
     def __init__(
         self, study: Study, base: TrainConfig, folder: StudyFolder, storage: StudyStorage, job: str, code: str
     ) -> None:
-        self._study, self._base, self._folder, self._storage, self._job, self._code = (
-            study,
-            base,
-            folder,
-            storage,
-            job,
-            code,
-        )
+        self._study, self._base, self._folder = study, base, folder
+        self._storage, self._job, self._code = storage, job, code
         self._session = optuna.load_study(study_name=study.name, storage=storage)
         self._study_id = storage.get_study_id_from_name(study.name)
 
@@ -246,30 +239,15 @@ class _Choice:
             if self._storage.get_trial(trial_id).state == TrialState.WAITING:
                 self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return trial_id
-        known = self._untried()
-        asked = {} if known is None else {"fixed_params": known}
+        known = self._study.known_settings(self._base)
+        params = self._ask(lambda trials: known.untried(trials, lambda trial: _fails_again(trial, self._code)))
+        asked = {} if params is None else {"fixed_params": params}
         made = self._storage.create_new_trial(
             self._study_id,
             create_trial(state=TrialState.RUNNING, user_attrs={CODE: [self._code]}, system_attrs=asked),
         )
         assert made == self._trial_id(number), f"trial {number} was made twice"
         return made
-
-    def _untried(self) -> dict[str, Any] | None:
-        """The first known setting that no trial has.
-
-        One whose trial failed gets another try, unless it failed of itself, with this same code version.
-        """
-        failed = None
-        for key, params in self._study.known_keys(self._base):
-            if self._ask(lambda trials, key=key: trials.has_tried(key)):  # type: ignore[misc]
-                continue
-            if failed is None:
-                trials = self._ask(lambda trials: trials.get_all(trials.failed()))
-                failed = {settings_key(trial.params) for trial in trials if _fails_again(trial, self._code)}
-            if key not in failed:
-                return params
-        return None
 
 
 def _fails_again(trial: FrozenTrial, code: str) -> bool:

@@ -9,6 +9,7 @@ import platform
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from launch.state.attempts import Cause
 
 POLL_S = 0.2
 PATIENCE_S = 2.0
+JOBS = 1000  # whose files lie in one folder
+DEAD_S = 7 * 86400.0  # without a sign of life: a job may have been suspended for long
 END_S = 60.0  # in which rank 0 tells of a mistake
 
 
@@ -66,14 +69,18 @@ class Rendezvous:
         self.step = f"{self._job}.{number}"
         """Slurm's id of the step."""
         # One a user: whoever shares a study with his group cannot share this.
-        self._folder = folder / f"ranks_{os.geteuid()}"
+        self._folder = ranks_folder(folder)
+        self._private = [self._folder]
+        if self._job.isdigit() and int(self._job) >= JOBS:  # a sweep may have 100 000 jobs, with some files each
+            self._folder = self._folder / f"jobs_{int(self._job) // JOBS}"
+            self._private.append(self._folder)
         self._file = self._folder / f"{'.'.join(step)}.json"
         self._announcements = 0  # written (rank 0) or read (others)
 
     def announce(self, config: TrainConfig, run: Run) -> None:
         """Tell all ranks to train this, and join them (rank 0)."""
         if self.count > 1:
-            private_folder(self._folder)
+            self._make_folder()
             store = self._new_store()
             self._write({"config": config.to_json(), "run": str(run.folder), "store": store.name})
             self._join(store)
@@ -81,12 +88,12 @@ class Rendezvous:
     def announce_end(self) -> None:
         """Tell the other ranks that nothing more is to be trained (rank 0)."""
         if self.count > 1:
-            private_folder(self._folder)
+            self._make_folder()
             self._write({"end": True})
 
     def announced(self) -> Iterator[tuple[TrainConfig, Run]]:
         """What rank 0 announces, until it announces the end (other ranks)."""
-        private_folder(self._folder)
+        self._make_folder()
         while True:
             content = self._read_next()
             if "end" in content:
@@ -95,8 +102,12 @@ class Rendezvous:
             yield TrainConfig.from_json(content["config"]), Run(Path(content["run"]))
 
     def heartbeat_file(self) -> Path:
-        """The file of this rank's heartbeat, whose folder is made."""
-        private_folder(self._folder)
+        """The file of this rank's heartbeat, whose folder is made. Rank 0 removes what earlier steps left."""
+        self._make_folder()
+        if self.rank == 0 and self._job.isdigit():
+            for old in self._folder.glob(f"{self._job}.*"):
+                if not old.name.startswith(f"{self._file.stem}."):
+                    old.unlink(missing_ok=True)
         return self._file.with_suffix(f".heartbeat{self.rank}")
 
     def heartbeats(self) -> dict[int, bytes]:
@@ -106,7 +117,7 @@ class Rendezvous:
 
     def report_failure(self, cause: Cause, detail: str, rank: int | None = None) -> None:
         """Leave a file that says why this rank dies (other ranks), or why that one is killed (the watchdog)."""
-        private_folder(self._folder)
+        self._make_folder()
         file = self._file.with_suffix(f".rank{self.rank if rank is None else rank}.json")
         write_json(file, {"cause": cause, "detail": detail})
 
@@ -125,7 +136,7 @@ class Rendezvous:
     def report_lack(self) -> None:
         """Leave a file that says that this rank could not read something."""
         node = os.environ.get("SLURMD_NODENAME") or platform.node()
-        private_folder(self._folder)
+        self._make_folder()
         write_json(self._file.with_suffix(f".lack{self.rank}.json"), {"node": node})
 
     def nodes_that_lack(self) -> set[str]:
@@ -143,6 +154,10 @@ class Rendezvous:
                 return True
             time.sleep(POLL_S)
         return False
+
+    def _make_folder(self) -> None:
+        for folder in self._private:
+            private_folder(folder)
 
     def _write(self, content: dict[str, Any]) -> None:
         self._announcements += 1
@@ -173,6 +188,32 @@ class Rendezvous:
             "LOCAL_RANK": str(self.local_rank),
             "WORLD_SIZE": str(self.count),
         }
+
+
+def ranks_folder(locks: Path) -> Path:
+    """Where the ranks of this user's jobs meet."""
+    return locks / f"ranks_{os.geteuid()}"
+
+
+def forget_old_jobs(locks: Path) -> None:
+    """Remove what this user's jobs left that have given no sign of life for a week. The sweep lock must be held."""
+    top = ranks_folder(locks)
+    if not top.is_dir():
+        return
+    for folder in (*top.glob("jobs_*"), top):
+        files = [Path(entry) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+        newest: dict[str, float] = {}
+        for file in files:
+            job = file.name.partition(".")[0]
+            with suppress(FileNotFoundError):
+                newest[job] = max(newest.get(job, 0.0), file.stat().st_mtime)
+        dead = {job for job, written in newest.items() if written < time.time() - DEAD_S}
+        for file in files:
+            if file.name.partition(".")[0] in dead:
+                file.unlink(missing_ok=True)
+        if folder != top and dead:
+            with suppress(OSError):  # a job that lives has something in it
+                folder.rmdir()
 
 
 def private_folder(folder: Path) -> None:

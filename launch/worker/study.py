@@ -37,6 +37,7 @@ from launch.worker.training import ENDING_S, attempt, follow, nodes_at_work
 
 IDLE_S = 1.0
 CLOCKS_S = 3600.0  # by which the clocks of two machines may differ, generously
+NEWEST = 1000  # trials whose logs are read for where others work: all workers may ask at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,8 @@ class StudyWorker:
         follow(stop, rendezvous)
 
     def nodes_at_work(self) -> set[str]:
-        """Nodes where an attempt on a trial came to its first step."""
-        return nodes_at_work([Run(folder) for folder in self.folder.folder.glob("trial_*")])
+        """Nodes where an attempt on one of the newest trials came to its first step."""
+        return nodes_at_work(Run(folder) for folder in self.folder.trial_folders()[-NEWEST:])
 
     def close_lost(self, job: str, since: float, find_cause: FindCause) -> bool:
         """Record what ended a job's attempt that died; False if the job had none since then (Unix time)."""
