@@ -8,6 +8,7 @@ from pathlib import Path
 import browser as chromium
 import launch_stub
 import pytest
+import slurm_cluster
 import torch
 from inference import resize_some, save_checkpoint
 from real_sets import as_real
@@ -31,6 +32,13 @@ LONG = (
     ),
     *("test_infer_faults", "test_infer", "test_launch_claim"),
 )
+
+
+def pytest_report_header() -> str:
+    """Which Slurm the tests of Slurm run on."""
+    if not slurm_cluster.available():
+        return "Slurm: none"
+    return f"Slurm: {slurm_cluster.version()} of {shutil.which('slurmctld')}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

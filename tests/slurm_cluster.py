@@ -17,6 +17,10 @@ from method_checkout import checkout, command_of, overlaid, private_checkout, su
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+# Another Slurm than the one of PATH, for whatever is started from here.
+PREFIX = os.environ.get("FSR_SLURM_PREFIX")
+if PREFIX:
+    os.environ["PATH"] = os.pathsep.join([f"{PREFIX}/bin", f"{PREFIX}/sbin", os.environ["PATH"]])
 MISSING = "Slurm's daemons are not installed (Debian: apt-get install slurm-wlm munge), or this is not root"
 
 
@@ -27,6 +31,11 @@ def available():
 
 def _installed():
     return shutil.which("slurmctld") is not None and shutil.which("munged") is not None and os.getuid() == 0
+
+
+def version():
+    """Name and version of the Slurm whose daemons are used."""
+    return subprocess.run(["slurmctld", "-V"], capture_output=True, text=True).stdout.strip()
 
 
 class Cluster:
@@ -60,9 +69,14 @@ class Cluster:
         return len(ours)
 
     def owns(self, pid):
-        """Whether a process has this cluster's configuration: another cluster has jobs of the same numbers."""
+        """Whether a process has this cluster's configuration: another cluster has jobs of the same numbers.
+
+        Slurm's own helpers write over their environment where Slurm is newer; they work in its folder.
+        """
+        process = Path("/proc") / str(pid)
         try:
-            return str(self.folder / "slurm.conf").encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            known = str(self.folder / "slurm.conf").encode() in (process / "environ").read_bytes()
+            return known or (process / "cwd").readlink().is_relative_to(self.folder)
         except OSError:
             return False
 
@@ -72,6 +86,10 @@ class Cluster:
     def daemon(self, name):
         """Process number of a daemon such as slurmd-n1."""
         return int((self.folder / "run" / f"{name}.pid").read_text())
+
+    def start_node(self, name):
+        """Start the daemon of a node, with the helper that is its own."""
+        self.ask("slurmd", "-d", shutil.which("slurmstepd"), "-N", name)
 
     def release(self):
         """Start what Slurm holds for two minutes after a requeue."""
@@ -85,7 +103,7 @@ class Cluster:
         for number in range(1, 5):
             pid = self.folder / "run" / f"slurmd-n{number}.pid"
             if not (pid.exists() and alive(int(pid.read_text()))):
-                self.ask("slurmd", "-N", f"n{number}")
+                self.start_node(f"n{number}")
         self.ask("scontrol", "update", "nodename=n[1-4]", "state=resume")
         wait_for(lambda: self.ask("sinfo", "-h", "-p", "main", "-o", "%T %D").strip() == "idle 4", 40)
 

@@ -13,8 +13,9 @@ from fsr.files import write_json
 from launch import doctor, infer, status, sweep, train
 from launch.show.live import Watched, watch_lines
 from launch.slurm import commands, job_logs, queue
-from launch.slurm.answers import GONE, Job, QueuedJob
+from launch.slurm.answers import Job, QueuedJob
 from launch.slurm.commands import Silence
+from launch.slurm.job_states import GONE
 from launch.slurm.queue import Queue
 from launch.slurm.resources import Resources
 from launch.state.attempts import Attempt

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from launch.slurm import requeue_rules as rules
-from launch.slurm.answers import GONE, Job
+from launch.slurm.answers import Job
+from launch.slurm.job_states import GONE
 from launch.slurm.requeue_rules import RULES, Action
 from launch.state.attempts import Attempt, Cause
 

@@ -122,7 +122,7 @@ class Storm:
         deadline = time.monotonic() + 20  # SlurmdTimeout is 10 s
         while "down" not in self.cluster.ask("sinfo", "-h", "-n", node, "-o", "%T") and time.monotonic() < deadline:
             time.sleep(0.5)
-        self.cluster.ask("slurmd", "-N", node)
+        self.cluster.start_node(node)
         self.cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
     def touch_the_stop_file(self, number):

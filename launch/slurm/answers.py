@@ -4,19 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# States of a job that has ended. COMPLETING is left out: such a job's ranks are being ended.
-ENDED = (
-    "COMPLETED",
-    "FAILED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "CANCELLED",
-    "PREEMPTED",
-    "BOOT_FAIL",
-    "DEADLINE",
-)
-GONE = "GONE"  # our word for a job that Slurm has forgotten
+from launch.slurm.job_states import GONE, Stage, stage
+
 # What a command says that did not get through, some of them with exit code 0 (versions 20.11 to 25.05). A job that
 # Slurm does not know is an answer.
 NOT_THROUGH = re.compile(
@@ -30,6 +19,13 @@ NOT_THROUGH = re.compile(
 # The comment comes last, as it may hold anything.
 QUEUE_FORMAT = "%i|%T|%r|%j|%k"
 QUEUE_HEADER = re.compile(r"JOBID *\|STATE *\|REASON *\|NAME *\|COMMENT *$")
+# What slurmstepd says in a job's log of a step that was killed for its memory: by the kernel (cgroups), in 22.05 and
+# from 23.02 on; and by Slurm itself where it counts (JobAcctGatherParams=OverMemoryKill).
+OUT_OF_MEMORY = (
+    r"Detected \d+ oom-kill event\(s\) in StepId={step}(?!\d)",
+    r"Detected \d+ oom_kill events? in StepId={step}(?!\d)",
+    r"StepId={step} exceeded (virtual )?memory limit",
+)
 QUEUE_ROW = re.compile(r"\d+(_\d+|_\[[^|]*\]|\+\d+)?\|")
 ASSOCIATION = ("User", "Account", "Partition", "MaxSubmitJobs", "GrpSubmitJobs", "DefaultQOS")
 QOS = ("Name", "MaxSubmitPU", "MaxSubmitPA", "GrpSubmitJobs")
@@ -48,8 +44,8 @@ class Job:
 
     @property
     def waits_or_runs(self) -> bool:
-        """Whether it will still do, or is doing, its work."""
-        return self.state not in (GONE, *ENDED) and self.state != "COMPLETING"
+        """Whether it will still do, or is doing, its work. It may in a state that is unknown here."""
+        return stage(self.state) not in (Stage.ENDING, Stage.ENDED)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def is_of(identity: str, name: str, comment: str) -> bool:
 def job(line: str, identity: str | None = None) -> Job | None:
     """The job of one line of `scontrol show job -o`; GONE if it is not of this identity. None if it shows none."""
     found = fields(line)
-    if "JobId" not in found or "JobState" not in found:
+    if "JobId" not in found or "JobState" not in found or not found.get("Restarts", "0").isdigit():
         return None
     comment = re.search(r" Comment=(.*?)(?= \w+=|$)", line)
     if identity is not None and not is_of(identity, found.get("JobName", ""), comment[1] if comment else ""):
@@ -166,11 +162,16 @@ def past_states(listing: str, identity: str | None = None) -> list[str] | None:
 
     None if it knows nothing. Where a name has the identity, only the lines of such names count.
     """
-    # CANCELLED comes with the user who did it: CANCELLED by 1000.
-    lines = [line.partition("|") for line in listing.splitlines() if line.strip()]
+    # CANCELLED comes with the user who did it: CANCELLED by 1000. Where a job shrinks, its start has another line.
+    lines = [line.partition("|") for line in listing.splitlines() if line.strip() and not line.startswith("RESIZING")]
     own = [line for line in lines if identity is not None and is_of(identity, line[2], "")]
     words = [line[0].split()[0] for line in own or lines if line[0].strip()]
     return words if words and all(re.fullmatch(r"[A-Z_]+\+?", word) for word in words) else None
+
+
+def ran_out_of_memory(log: str, step: str) -> bool:
+    """Whether a job's log says that a step (`12.0`) was killed for the memory it used."""
+    return any(re.search(pattern.format(step=re.escape(step)), log) for pattern in OUT_OF_MEMORY)
 
 
 def node_is_up(listing: str) -> bool | None:
@@ -284,5 +285,8 @@ def submit_limits(
 
 
 def fields(line: str) -> dict[str, str]:
-    """The NAME=VALUE pairs of one line of scontrol."""
-    return dict(re.findall(r"(\w+)=(\S*)", line))
+    """The NAME=VALUE pairs of one line of scontrol. Of a name that comes twice, the first is Slurm's own.
+
+    Later on it may be part of what users wrote: of a path, a comment or, in newer versions, the command that submitted.
+    """
+    return dict(reversed(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))

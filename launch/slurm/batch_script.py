@@ -87,6 +87,17 @@ SIGNALS = [
     "# Again and again, because ranks that srun is just starting get no signal.",
     'pass_on() { while kill -USR2 "$ranks" 2>/dev/null; do sleep 10; done; }',
 ]
+# A job that is to start again never ends by itself, so one that does is to stay ended. From 24.05 on, Slurm requeues it
+# all the same, once, if it was preempted before (in this start or an earlier one) and waited to be killed. Where Slurm
+# lost sight of this start, the job may be at work in another one, which is left alone.
+STAYS_ENDED = [
+    "stay_ended() {",
+    '  [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [ -z "$known$signals" ] && return',
+    '  scontrol show job -o $job | grep -q " Restarts=${SLURM_RESTART_COUNT:-0} " &&',
+    "    scontrol update jobid=$job requeue=0",
+    "}",
+    "trap stay_ended EXIT",
+]
 
 
 def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str, logs_apart: bool = False) -> list[str]:
@@ -105,6 +116,7 @@ def setup(folder: LaunchFolder, snapshot: Path, gpus: int, left_out: str, logs_a
     place, mistakes, bad = (shlex.quote(str(path)) for path in paths)
     return [
         "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        *STAYS_ENDED,
         "mistake() {",
         '  echo "error: node $SLURMD_NODENAME $1" >&2',
         "  excluded=$(scontrol show job -o $job | sed -n 's/.* ExcNodeList=\\([^ ]*\\).*/\\1/p')",
@@ -140,7 +152,7 @@ def loop(watchdog: str, after_crash: str) -> list[str]:
     broken = f"cannot run the study's code with {sys.executable}, or its snapshot is not whole"
     remedy = f"{SHARED}, and --renew_code takes a new snapshot"
     return [
-        "start=1",
+        "start=1 known=",
         "while :; do",
         "  code=0 started=$(date +%s) known=$signals",
         '  if [ -z "$signals" ]; then',

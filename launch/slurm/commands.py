@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launch.slurm import answers, limits
-from launch.slurm.answers import GONE, Job, Limit, QueuedJob
+from launch.slurm.answers import Job, Limit, QueuedJob
+from launch.slurm.job_states import GONE
 
 PATIENCE_S = 20.0  # longer than Slurm's own (MessageTimeout, 10 s), so that its words are heard
 TRIES, PAUSE_S = 3, (0.5, 1.5)  # drawn anew each time, so that many workers do not ask again at once

@@ -6,6 +6,7 @@ import time
 from typing import Protocol
 
 from launch.slurm import commands, requeue_rules
+from launch.slurm.job_states import Stage, stage
 from launch.slurm.requeue_rules import Action
 from launch.state.attempts import Attempt, Cause
 from launch.state.stop import StopRequest
@@ -126,7 +127,7 @@ class SlurmEnvironment:
             time.sleep(1)
             waited_s += 1
             job = commands.job(self.job) if waited_s % ASK_EVERY_S == 0 else None
-            if job is not None and job.restarts > self.restarts and job.state == "RUNNING":
+            if job is not None and job.restarts > self.restarts and stage(job.state) is Stage.WORKS:
                 return
             if requeue_rules.nobody_will_kill(job):
                 commands.requeue(self.job)

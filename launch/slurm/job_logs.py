@@ -10,7 +10,7 @@ from fsr.json_file import UNREADABLE, read_json
 from fsr.regular_file import open_regular
 from fsr.run import Run
 from launch.slurm import answers, commands, job_reasons
-from launch.slurm.answers import GONE
+from launch.slurm.job_states import GONE
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
 from launch.state.paths import LaunchFolder, folders_of_trials

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from enum import Enum
 
-from launch.slurm.answers import ENDED, QueuedJob
+from launch.slurm.answers import QueuedJob
+from launch.slurm.job_states import STAGES, Stage
 
 
 class Outlook(Enum):
@@ -28,9 +29,9 @@ class Outlook(Enum):
     """It asks for what it cannot get."""
 
 
-# By state, where the state alone tells it.
+# By state, where the state alone tells it; in any other one, known or not, a job works or will.
 STATES = {
-    **dict.fromkeys((*ENDED, "COMPLETING", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL"), Outlook.ENDS),
+    **{state: Outlook.ENDS for state, stage in STAGES.items() if stage in (Stage.ENDING, Stage.ENDED)},
     **dict.fromkeys(("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"), Outlook.RELEASE),
     "STOPPED": Outlook.CONTINUE,
 }
@@ -40,6 +41,7 @@ REASONS = {
     "JobHeldAdmin": Outlook.ASK,
     "JobHeldUser|JobHoldMaxRequeue|.*requeued.*held.*|ReservationDeleted|BurstBufferOperation": Outlook.RELEASE,
     "DependencyNeverSatisfied|BadConstraints|PartitionTimeLimit|PartitionNodeLimit|PartitionConfig": Outlook.NEVER,
+    "ReservationInvalid": Outlook.NEVER,  # since 23.11
     "InvalidAccount|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit|DeadLine": Outlook.NEVER,
     "(QOS|Assoc)Max.*Per(Job|Node)(Limit)?|QOSMin.*": Outlook.NEVER,
 }
@@ -55,6 +57,8 @@ WAITS = {
     "Licenses": "licences are taken",
     "Reservation": "its reservation has not begun",
     "ReqNodeNotAvail.*|NodeDown": "nodes that it needs are down, draining or reserved",
+    "Constraints": "no node has now the features that it needs",
+    "MaxPoweredUpNodes": "as many nodes are powered up as may be",
     "Partition(Down|Inactive)": "the partition takes no jobs for now",
     "(QOS|Assoc).*(PerUser|PerAccount|JobsLimit).*|(QOS|Assoc)Grp.*": "your jobs, or your group's, use all they may",
     "Prolog|Cleaning": "its node is being made ready",

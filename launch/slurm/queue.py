@@ -9,6 +9,7 @@ from fsr.files import process_exists
 from launch.slurm import commands, job_reasons
 from launch.slurm.answers import QueuedJob
 from launch.slurm.commands import Silence
+from launch.slurm.job_states import Stage, may_work, stage
 from launch.slurm.requeue_rules import still_runs
 from launch.state.attempts import Attempt
 from launch.state.paths import LaunchFolder
@@ -17,7 +18,6 @@ FRESH_S = 2.0
 OTHERS_FRESH_S = 30.0
 SILENT_S = 60.0  # that Slurm may stay silent before it is said
 SETTLE_S = 10.0  # a reason may be one of a moment, as while a controller starts
-WORKING = ("RUNNING", "COMPLETING", "SIGNALING", "SUSPENDED", "STOPPED")
 
 
 class Queue:
@@ -94,7 +94,8 @@ class Queue:
         if jobs is None or attempt.started > self._looked:  # younger than what is known of the queue
             return True
         if attempt.job in jobs:
-            return jobs[attempt.job].state in WORKING
+            state = jobs[attempt.job].state
+            return may_work(state) or stage(state) is Stage.ENDING
         return self._a_colleague_works(attempt)
 
     def _a_colleague_works(self, attempt: Attempt) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fsr.exit_codes import ExitCode
-from launch.slurm.answers import GONE, Job
+from launch.slurm.answers import Job
+from launch.slurm.job_states import GONE, may_work
 from launch.state.attempts import Attempt, Cause, followed
 
 
@@ -157,7 +158,7 @@ def still_runs(attempt: Attempt, job: Job | None) -> bool:
 
     Some file systems keep locks to the node that took them; and if it died, its own batch script knows best of what.
     """
-    return job is not None and job.state == "RUNNING" and job.restarts == attempt.restart
+    return job is not None and may_work(job.state) and job.restarts == attempt.restart
 
 
 def cause_of_end(

@@ -22,11 +22,11 @@ LETTERS = {
 OTHER_NAMES = {"tasks-per-node": "ntasks-per-node", "share": "oversubscribe", "workdir": "chdir", "cluster": "clusters"}
 
 WITHOUT_VALUE = {
-    "contiguous", "help", "hold", "ignore-pbs", "no-requeue", "overcommit", "oversubscribe", "parsable", "quiet",
-    "reboot", "requeue", "spread-job", "stepmgr", "test-only", "usage", "use-min-nodes", "verbose", "version", "wait",
-    "consolidate-segments", "spread-segments",
+    "contiguous", "external", "help", "hold", "ignore-pbs", "no-requeue", "overcommit", "oversubscribe", "parsable",
+    "quiet", "reboot", "requeue", "spread-job", "stepmgr", "test-only", "usage", "use-min-nodes", "verbose", "version",
+    "wait", "consolidate-segments", "spread-segments",
 }  # fmt: skip
-MAY_HAVE_VALUE = {"exclusive", "get-user-env", "nice", "no-kill", "propagate", "resv-ports", "x11"}
+MAY_HAVE_VALUE = {"exclusive", "get-user-env", "nice", "no-kill", "oom-kill-step", "propagate", "resv-ports", "x11"}
 WITH_VALUE = {
     "account", "acctg-freq", "array", "batch", "bb", "bbf", "begin", "chdir", "cluster-constraint", "clusters",
     "comment", "constraint", "container", "container-id", "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu",
@@ -35,9 +35,10 @@ WITH_VALUE = {
     "gpus-per-socket", "gpus-per-task", "gres", "gres-flags", "hint", "input", "job-name", "kill-on-invalid-dep",
     "licenses", "mail-type", "mail-user", "mcs-label", "mem", "mem-bind", "mem-per-cpu", "mem-per-gpu", "mincpus",
     "network", "nodefile", "nodelist", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node",
-    "ntasks-per-socket", "oom-kill-step", "open-mode", "output", "partition", "power", "prefer", "priority", "profile",
-    "qos", "reservation", "segment", "signal", "sockets-per-node", "switches", "thread-spec", "threads-per-core",
-    "time", "time-min", "tmp", "tres-bind", "tres-per-task", "uid", "wait-all-nodes", "wckey", "wrap",
+    "ntasks-per-socket", "open-mode", "output", "partition", "power", "prefer", "priority", "profile",
+    "qos", "reservation", "resources", "segment", "signal", "sockets-per-node", "switches", "thread-spec",
+    "threads-per-core", "time", "time-min", "tmp", "tres-bind", "tres-per-task", "uid", "wait-all-nodes", "wckey",
+    "wrap",
 }  # fmt: skip
 KNOWN = WITHOUT_VALUE | MAY_HAVE_VALUE | WITH_VALUE
 
@@ -51,7 +52,8 @@ REFUSED = {
     "error": _LOGS,
     "open-mode": "a requeued job appends to its log",
     "signal": "this signal tells a job to save; say --signal_before_s",
-    "requeue": "every job asks for it already",
+    "requeue": "every job asks for it already, and what `expedite` (25.11) asks for ends in a held job",
+    "external": "such a job runs no batch script",
     "no-requeue": "an interrupted job resumes because Slurm requeues it",
     "job-name": "the jobs of a folder are known by it in the queue",
     "nodes": "say --nodes",

@@ -35,6 +35,9 @@ class SingleRunWorker:
         lock.take(f"training {self.folder.folder}", patience_s=5.0)
         try:
             log.close_lost(partial(cause_of_lost_attempt, identity=self.folder.identity))
+            if run.result() is not None and [attempt.cause for attempt in log.attempts()][-1:] == ["finished"]:
+                run.check(self.config)
+                return Outcome.DONE  # Slurm, or somebody, requeued a job that had ended well
             reason = given_up(log.attempts())
             if reason:
                 raise UserError(f"{self.folder.folder} is given up: {reason}; its attempts.json tells more")

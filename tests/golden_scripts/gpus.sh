@@ -30,6 +30,12 @@ trap 'signals+=" USR2"; pass_on &' USR2
 # Again and again, because ranks that srun is just starting get no signal.
 pass_on() { while kill -USR2 "$ranks" 2>/dev/null; do sleep 10; done; }
 job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+stay_ended() {
+  [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [ -z "$known$signals" ] && return
+  scontrol show job -o $job | grep -q " Restarts=${SLURM_RESTART_COUNT:-0} " &&
+    scontrol update jobid=$job requeue=0
+}
+trap stay_ended EXIT
 mistake() {
   echo "error: node $SLURMD_NODENAME $1" >&2
   excluded=$(scontrol show job -o $job | sed -n 's/.* ExcNodeList=\([^ ]*\).*/\1/p')
@@ -62,7 +68,7 @@ srun --unbuffered --output '/shared/my runs/mask_ratio/slurm/%A_%a_%t_log.out' -
 
 # teardown
 }
-start=1
+start=1 known=
 while :; do
   code=0 started=$(date +%s) known=$signals
   if [ -z "$signals" ]; then
