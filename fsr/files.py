@@ -184,7 +184,27 @@ def remove_abandoned(folder: Path) -> None:
     """Remove what processes that are gone had not finished writing in a folder, and nothing else."""
     for path in folder.glob(".*.part"):
         if is_abandoned(path):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process removes it, too
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def look_again(folder: Path) -> None:
+    """Let this node see what other nodes have put into a folder, or taken away, before something is decided by it.
+
+    A network file system believes for up to a minute what it has listed or has not found. After a change of its own it
+    asks the server. Does nothing where there is no such folder.
+    """
+    probe = unfinished(folder / "look")
+    for _ in range(2):
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileNotFoundError:  # or so this node believes
+            if folder.parent == folder:
+                return
+            look_again(folder.parent)
+        else:
+            probe.unlink(missing_ok=True)
+            return
 
 
 def aside(path: Path) -> Path:

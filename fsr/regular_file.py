@@ -1,8 +1,12 @@
 """Opens the files that others may have made, of which each must be a regular one."""
 
+import errno
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+Content = TypeVar("Content")
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -11,6 +15,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+TRIES = 20
 
 
 def open_regular(file: Path) -> BinaryIO:
@@ -26,5 +32,23 @@ def open_regular(file: Path) -> BinaryIO:
 
 def read_regular(file: Path) -> bytes:
     """The content of a file, opened by `open_regular`."""
-    with open_regular(file) as stream:
-        return stream.read()
+
+    def read() -> bytes:
+        with open_regular(file) as stream:
+            return stream.read()
+
+    return reread_if_replaced(read)
+
+
+def reread_if_replaced(read: Callable[[], Content]) -> Content:
+    """What `read` makes of a file that it opens; begun anew where another node replaces the file meanwhile.
+
+    NFS then no longer knows the old one (ESTALE), while on one machine it stays readable. Raises what `read` raises.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return read()

@@ -5,6 +5,7 @@ torch's files reads ours.
 """
 
 import argparse
+import errno
 import pathlib
 import pickle
 import re
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from fsr.errors import unreadable
-from fsr.regular_file import open_regular
+from fsr.regular_file import open_regular, reread_if_replaced
 
 # The archive's own checksums, one an entry, are read by nobody, not even by torch.load, and take longer than writing.
 torch.serialization.set_crc32_options(False)
@@ -62,15 +63,7 @@ def read_tensors(path: Path, what: str, device: torch.device | str = "cpu") -> t
     damaged, or holds anything else.
     """
     with _one_sentence(path, what):
-        with open_regular(path) as file:
-            has_checksum = _verify(file)
-            file.seek(0)
-            is_safetensors = file.read(9)[8:] == b"{"
-        with _only_damage(), torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused in the next moment
-            if is_safetensors:
-                return load_file(path, str(device)), False
-            return torch.load(path, map_location=device, weights_only=True), has_checksum
+        return reread_if_replaced(lambda: _read_once(path, device))
 
 
 def told_in(path: Path) -> dict[str, str]:
@@ -80,6 +73,18 @@ def told_in(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except SafetensorError:
         return {}
+
+
+def _read_once(path: Path, device: torch.device | str) -> tuple[Any, bool]:
+    with open_regular(path) as file:
+        has_checksum = _verify(file)
+        file.seek(0)
+        is_safetensors = file.read(9)[8:] == b"{"
+    with _only_damage(), torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused in the next moment
+        if is_safetensors:
+            return load_file(path, str(device)), False
+        return torch.load(path, map_location=device, weights_only=True), has_checksum
 
 
 @contextmanager
@@ -104,6 +109,8 @@ def _only_damage() -> Iterator[None]:
     except EOFError as error:
         raise _DamagedError("it is empty or cut") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ESTALE, errno.ENOENT):  # replaced, or moved, meanwhile
+            raise
         raise _DamagedError(next(iter(str(error).splitlines()), "") or type(error).__name__) from error
 
 

@@ -27,7 +27,7 @@ from fsr.console import console as new_console
 from fsr.errors import UserError, reports_user_errors
 from fsr.exit_codes import ExitCode
 from fsr.system_errors import getuser, nearest
-from launch.lock_probe import try_locks
+from launch.lock_probe import try_folder
 from launch.repair import damage, repair
 from launch.show.messages import say
 from launch.slurm import answers, commands
@@ -200,7 +200,7 @@ def check_locks(runs: Path, partition: str | None, console: Console) -> bool:
         return False
     shared = "a network file system" if kind in NETWORK else "seen by other nodes only if it is shared in another way"
     console.print(f"locks: {folder} lies on {kind or 'an unknown file system'}, {shared}", soft_wrap=True)
-    sound, sentences = try_locks(folder, commands.presence() == "answers", partition)
+    sound, sentences = try_folder(folder, commands.presence() == "answers", partition)
     for sentence in sentences:
         console.print(sentence, soft_wrap=True)
     return sound

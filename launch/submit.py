@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.files import make_folder, write_json
+from fsr.files import look_again, make_folder, write_json
 from fsr.inference.config import InferConfig
 from launch.show.messages import say
 from launch.slurm import bad_nodes, batch_script, commands, job_reasons
@@ -186,6 +186,7 @@ def submit(submission: Submission, spec: JobSpec, resources: Resources, config: 
 
 def next_spec_file(folder: Path) -> Path:
     """A job spec's file that no submission has used yet. The sweep lock must be held."""
+    look_again(folder)  # another login node may just have submitted
     last = max(folder.glob(SPECS), default=None)
     number = int(last.stem.removeprefix("submission_")) + 1 if last else 1
     return folder / f"submission_{number:04d}.json"

@@ -18,7 +18,8 @@ ROOMS = (
     ("launch.worker",),
     ("launch.sweep_options", "launch.train_options", "launch.infer_options", "launch.infer_study_options"),
     ("launch.plan", "launch.local_workers"),
-    ("launch.submit", "launch.verify_resume", "launch.lock_probe", "launch.repair"),
+    ("launch.submit", "launch.verify_resume", "launch.repair"),
+    ("launch.node_probe", "launch.file_probe", "launch.lock_probe"),
     ("launch.sweep_local", "launch.sweep_slurm", "launch.infer_study"),
     ("launch.sweep", "launch.train", "launch.infer", "launch.status", "launch.doctor"),
 )

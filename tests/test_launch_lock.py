@@ -10,7 +10,8 @@ import pytest
 from fsr import lock as lock_module
 from fsr.errors import UserError
 from fsr.lock import FileLock
-from launch.lock_probe import GOT_IN, KEPT_OUT, UNSEEN, outcome, try_here, try_locks, verdict
+from launch.lock_probe import try_folder, try_here
+from launch.node_probe import KEPT_OUT
 from launch.sweep import main
 
 spawn = multiprocessing.get_context("spawn")
@@ -103,31 +104,12 @@ def take_once(path):
 def test_locks_of_this_machine_are_tried_by_taking_one(tmp_path, monkeypatch):
     assert try_here(tmp_path) == KEPT_OUT
     assert list(tmp_path.iterdir()) == []
-    sound, (sentence,) = try_locks(tmp_path, on_slurm=False, partition=None)
+    sound, (sentence, *_) = try_folder(tmp_path, on_slurm=False, partition=None)
+    assert list(tmp_path.iterdir()) == []
     assert sound and "a second process of this machine was kept out" in sentence
     failing(monkeypatch, errno.ENOLCK)
-    sound, (sentence,) = try_locks(tmp_path, on_slurm=True, partition=None)
+    sound, (sentence,) = try_folder(tmp_path, on_slurm=True, partition=None)
     assert not sound and "cannot be locked (No locks available)" in sentence
-
-
-@pytest.mark.parametrize(
-    "printed, node, said, sound, words",
-    [
-        ("tried: n2 kept-out", "n2", KEPT_OUT, True, "node n2 was kept out"),
-        ("module loaded\ntried: n2 got-in", "n2", GOT_IN, False, "two workers would train one trial"),
-        ("tried: n2 unseen", "n2", UNSEEN, False, "does not see the files"),
-        ("tried: n2 [Errno 37] No locks available", "n2", "[Errno 37] No locks available", False, "could not try"),
-    ],
-)
-def test_what_a_second_node_says_of_a_lock_becomes_a_sentence(tmp_path, printed, node, said, sound, words):
-    assert outcome(printed.splitlines(), "") == (node, said)
-    held, sentence = verdict(tmp_path, f"node {node}", said)
-    assert held is sound and words in sentence
-
-
-def test_no_two_free_nodes_are_told_and_nothing_is_concluded():
-    node, why = outcome([], "srun: error: Unable to allocate resources: More processors requested\n")
-    assert node is None and "More processors requested" in why
 
 
 def test_a_sweep_on_a_file_system_without_locks_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, capsys):

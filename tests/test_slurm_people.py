@@ -28,7 +28,9 @@ def test_the_doctor_takes_a_lock_from_two_nodes(sweep):
     code, output = python(sweep, "doctor.py", "--runs", sweep.runs, "--partition", "low")
     assert code == 0, output
     assert "a second process of this machine was kept out" in output
-    assert "locks: node n" in output and output.count("was kept out of a lock") == 2
+    assert "locks: node n" in output and output.count("was kept out of a lock") == 3
+    for what in ("names", "status", "content", "rename", "O_EXCL", "fsync", "clocks"):
+        assert f"\n{what}: " in output, output
     assert list(sweep.runs.iterdir()) == []
 
 

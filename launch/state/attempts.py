@@ -4,10 +4,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from fsr.files import write_json
+from fsr.files import look_again, write_json
 from fsr.json_file import DamagedError, read_json
 from fsr.run import Run
 
@@ -90,6 +91,7 @@ class AttemptLog:
 
     def begin(self, job: str, restart: int, node: str, ranks: int) -> None:
         """Record that this process starts to work on the run."""
+        look_again(self._run.folder)  # else attempts of another node might be missed, and lost
         # Not rounded: it is compared with the time of the sweep that sent the worker.
         attempt = Attempt(job=job, restart=restart, node=node, pid=os.getpid(), ranks=ranks, started=time.time())
         self._write([*self.attempts(), attempt])
@@ -100,6 +102,7 @@ class AttemptLog:
 
     def close_lost(self, find_cause: Callable[[Attempt], tuple[Cause, str]]) -> bool:
         """Whether the last attempt had died without a cause; then record the cause that is found for it."""
+        look_again(self._run.folder)
         attempts = self.attempts()
         lost = bool(attempts) and attempts[-1].cause is None
         if lost:
@@ -141,8 +144,12 @@ class AttemptLog:
         return own[-1]["first_step"] if own else None
 
     def _last_sign_of_life(self, attempt: Attempt) -> float:
-        files = [file.stat().st_mtime for file in self._run.folder.iterdir() if file.name != self.file.name]
-        return max([attempt.started, *files])
+        times = []
+        for file in self._run.folder.iterdir():
+            with suppress(FileNotFoundError):  # one that was being written, and is in its place now
+                times += [file.stat().st_mtime] if file.name != self.file.name else []
+        # Those of files are the server's, whose clock may be ahead of this node's.
+        return max(attempt.started, min(max(times, default=0.0), time.time()))
 
     def _write(self, attempts: list[Attempt]) -> None:
         write_json(self.file, [asdict(attempt) for attempt in attempts])

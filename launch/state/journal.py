@@ -66,6 +66,8 @@ class JournalFile:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise DamagedError(f"{path} is damaged: it is no regular file")
+        with open(path, "rb") as file:  # its status may be an old one, of a file that another node has replaced
+            found = os.fstat(file.fileno())
         self._identity = found.st_dev, found.st_ino  # of a mended one, nothing that was seen before would hold
 
     def read_new(self) -> list[Record]:

@@ -17,8 +17,8 @@ from typing_extensions import NotRequired, TypedDict
 
 from fsr.config import TrainConfig
 from fsr.errors import UserError
-from fsr.files import make_folder, write_json
-from fsr.json_file import read_json
+from fsr.files import create, look_again, make_folder, write_json
+from fsr.json_file import parse_json, read_json, read_whole
 from fsr.run import Run
 from launch.state.attempts import Cause
 
@@ -94,6 +94,8 @@ class Rendezvous:
     def announced(self) -> Iterator[tuple[TrainConfig, Run]]:
         """What rank 0 announces, until it announces the end (other ranks)."""
         self._make_folder()
+        # It is there from now on: a node that has not found it would believe so for a minute.
+        os.close(create(self._file, os.O_RDWR | os.O_CREAT))
         while True:
             content = self._read_next()
             if "end" in content:
@@ -125,6 +127,7 @@ class Rendezvous:
         """Why another rank died, if one reports it within `patience_s` (rank 0, or who comes after all)."""
         deadline = time.monotonic() + patience_s
         while True:
+            look_again(self._folder)
             for file in sorted(self._folder.glob(f"{self._file.stem}.rank*.json")):
                 content = read_json(file, Failure)
                 if content["cause"] != "killed":  # else it only saw the others go
@@ -143,6 +146,7 @@ class Rendezvous:
         """Nodes whose ranks could not read something (rank 0, whose own is not among them)."""
         if self.count > 1:
             time.sleep(PATIENCE_S)
+            look_again(self._folder)
         files = self._folder.glob(f"{self._file.stem}.lack*.json")
         return {read_json(file, Lack)["node"] for file in files}
 
@@ -150,7 +154,7 @@ class Rendezvous:
         """Whether rank 0 announces the end within `patience_s` (other ranks)."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            if self._file.exists() and "end" in read_json(self._file, Announcement):
+            if "end" in (self._announcement() or {}):
                 return True
             time.sleep(POLL_S)
         return False
@@ -166,11 +170,18 @@ class Rendezvous:
     def _read_next(self) -> Announcement:
         self._announcements += 1
         while True:
-            if self._file.exists():
-                content = read_json(self._file, Announcement)
-                if content["number"] >= self._announcements:
-                    return content
+            content = self._announcement()
+            if content and content["number"] >= self._announcements:
+                return content
             time.sleep(POLL_S)
+
+    def _announcement(self) -> Announcement | None:
+        """What rank 0 announced last."""
+        try:
+            content = read_whole(self._file)
+        except FileNotFoundError:
+            return None
+        return parse_json(content, Announcement, str(self._file)) if content else None
 
     def _new_store(self) -> Path:
         """An empty file for the ranks of the next process group. Those of this job's earlier ones are removed."""

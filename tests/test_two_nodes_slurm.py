@@ -1,0 +1,115 @@
+"""Sweeps on a real Slurm, of whose nodes half see the shared folder through one mount, half through another."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import two_nodes
+from slurm_cluster import MISSING, ROOT, Cluster, Sweep, alive, available, kill, wait_for
+
+from launch.state.paths import StudyFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason=MISSING),
+    pytest.mark.skipif(two_nodes.missing() is not None, reason=str(two_nodes.missing())),
+]
+DELAY_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The nodes and the cluster: n1 and n2 see what node a sees, n3 and n4 what node b does."""
+    with two_nodes.two_nodes(tmp_path_factory.mktemp("nodes"), DELAY_S) as nodes:
+        cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+        try:
+            for number in range(1, 5):
+                pid = cluster.daemon(f"slurmd-n{number}")
+                os.kill(pid, 15)
+                wait_for(lambda pid=pid: not alive(pid))
+                # It keeps its host's name: Slurm knows its nodes by it.
+                start = [word for word in nodes.on("ab"[number > 2]) if word != "--uts"]
+                start[start.index("-c") + 1] = start[start.index("-c") + 1].removeprefix('hostname "$1" && ')
+                subprocess.run([*start, "slurmd", "-N", f"n{number}"], check=True, env=cluster.environment)
+            cluster.clear()
+            yield nodes, cluster
+        finally:
+            cluster.down()
+
+
+class SharedSweep(Sweep):
+    """A sweep whose folder is seen by commands as by node b, and by this process at the server."""
+
+    def __init__(self, nodes, cluster, name="smoke"):
+        folder = nodes.server / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        super().__init__(cluster, folder, name=name)
+        self.nodes, self.seen = nodes, nodes.shared / "work"
+
+    def command(self, *options, **numbers):
+        words = super().command(*options, **numbers)
+        return [*self.nodes.on("b"), *(str(word).replace(str(self.folder), str(self.seen)) for word in words)]
+
+    def status(self):
+        command = [*self.nodes.on("b"), sys.executable, ROOT / "launch" / "status.py", "--json", "--study", self.name]
+        answer = subprocess.run(
+            [*command, "--runs", self.seen / "runs"], capture_output=True, text=True, env=self.cluster.environment
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "Traceback" not in answer.stderr
+        import json
+
+        return json.loads(answer.stdout)
+
+
+@pytest.fixture
+def sweep(shared):
+    yield SharedSweep(*shared)
+    shared[1].clear()
+
+
+def test_the_doctor_measures_how_late_one_node_sees_the_other(shared):
+    nodes, cluster = shared
+    (nodes.server / "empty").mkdir(exist_ok=True)
+    command = [*nodes.on("b"), sys.executable, ROOT / "launch" / "doctor.py", "--runs", nodes.shared / "empty"]
+    command += ["--partition", "low"]
+    for exclude in ("n2,n4", None):  # the second time, two nodes with one cache may be taken
+        environment = cluster.environment | ({"SRUN_EXCLUDE": exclude} if exclude else {})
+        answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        print(answer.stdout)
+        assert answer.stdout.count("was kept out of a lock") == 3
+    assert list((nodes.server / "empty").iterdir()) == []
+
+
+def test_trials_of_both_mounts_go_on_where_the_other_was_preempted(sweep):
+    """Every trial comes to the digest of an undisturbed one, whichever nodes it was on."""
+    sweep.submit(trials=8, parallel=4)
+    for number in (0, 1, 2, 3):
+        sweep.wait_for_step(number, 6, 90)
+        sweep.status()
+        if number % 2:
+            sweep.cluster.ask("scontrol", "requeue", sweep.job_of(number))
+        else:
+            kill(sweep.pids(number)[0])
+    sweep.finish(8, 300)
+    folder = StudyFolder(sweep.study)
+    attempts = [folder.attempt_log(number).attempts() for number in range(8)]
+    assert all(attempt.cause for of_one in attempts for attempt in of_one)
+    sides = [{attempt.node in ("n1", "n2") for attempt in of_one} for of_one in attempts]
+    assert {True} in sides or {True, False} in sides
+    assert {False} in sides or {True, False} in sides
+    assert sum(len(of_one) for of_one in attempts) >= 12
+
+
+def test_a_stop_file_of_the_login_node_ends_jobs_of_both_mounts(sweep):
+    sweep.set("step_s", 0.5)
+    sweep.submit(trials=4, parallel=4, iterations=200)
+    for number in range(4):
+        sweep.wait_for_step(number, 3, 90)
+    subprocess.run([*sweep.nodes.on("b"), "touch", sweep.seen / "runs" / sweep.name / "stop"], check=True)
+    sweep.wait_for_no_jobs(30)
+    assert all(sweep.causes(number)[-1] for number in range(4))
