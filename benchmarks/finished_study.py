@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ SCORES = (
     *("aux_cam_miou", "aux_cam_best_miou", "aux_cam_best_threshold", "class_f1"),
 )
 RELATIVE = "tpe:relative_params:0"  # where the sampler leaves what it has drawn for all parameters together
-ROWS = 20_000  # of a database that are written at once
+AT_ONCE = 1_000  # trials whose rows are sent to a database together
 Record = dict[str, Any]
 
 
@@ -255,9 +254,9 @@ def write_rows(url: str, trials: int, made: FinishedStudy) -> None:
             yield models.TrialSystemAttributeModel, key | {"key": RELATIVE, "value_json": together}
 
     engine = sql.create_engine(url)
-    rows = (row for number in range(trials) for row in of_tables(number))
     with engine.begin() as connection:
-        while some := list(islice(rows, ROWS)):
+        for first in range(0, trials, AT_ONCE):
+            some = [row for number in range(first, min(trials, first + AT_ONCE)) for row in of_tables(number)]
             for table in dict.fromkeys(table for table, _ in some):  # trials come first, to which the others refer
                 connection.execute(sql.insert(table.__table__), [row for of, row in some if of is table])
         if engine.name == "postgresql":  # numbers that were given are not counted by the sequence that gives the next

@@ -32,7 +32,7 @@ import tyro
 from finished_study import write_study
 from postgresql import Server
 
-from launch.state.journal import JOURNAL
+from launch.state.paths import TRIAL
 from launch.state.storage import STORAGE_VARIABLE
 
 HERE = Path(__file__).resolve().parent
@@ -63,6 +63,8 @@ class Options:
     """Ended trials."""
     run_folders: int = 1_000
     """So many trials have run folders, which load reads."""
+    claims: int = 9
+    """Trials of a measured worker after its first."""
     steps: tuple[str, ...] = ("worker", "status", "sweep", "load")
     """What is measured."""
     storage: str | None = None
@@ -87,10 +89,9 @@ def measure(trials: int, options: Options, server: Server | None) -> dict[str, A
         made = write_study(folder / "runs", trials, options.run_folders, url)
 
         def step(name: str) -> dict[str, Any]:
-            command = [sys.executable, str(HERE / "storage_steps.py"), name, str(made.folder.folder)]
-            answer = subprocess.run(
-                [*command, *(["database"] if url else [])], env=variables, stdout=subprocess.PIPE, text=True, check=True
-            )
+            command = [sys.executable, HERE / "storage_steps.py", name, made.folder.folder]
+            command += ["database" if url else "journal", *([str(options.claims)] if name == "worker" else [])]
+            answer = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
             return json.loads(answer.stdout.splitlines()[-1])
 
         figures: dict[str, Any] = {"trials": trials, "written": {"mb": stored_mb(made.folder.folder)}}
@@ -105,8 +106,12 @@ def measure(trials: int, options: Options, server: Server | None) -> dict[str, A
 
 
 def stored_mb(folder: Path) -> float:
-    """Megabytes of the journal and what lies beside it of the same name, or of SQLite's file."""
-    files = [file for file in folder.rglob(f"{JOURNAL}*") if file.is_file()] + [*folder.parent.parent.glob("study.db")]
+    """Megabytes of the study's storage: all files of its folder but code, locks and runs; and SQLite's file."""
+    others = [
+        place for place in folder.iterdir() if place.name not in ("code", "locks") and not TRIAL.fullmatch(place.name)
+    ]
+    files = [file for place in others for file in (place, *place.rglob("*")) if file.is_file()]
+    files += folder.parent.parent.glob("study.db")
     return round(sum(file.stat().st_size for file in files) / 1e6, 1)
 
 

@@ -1,6 +1,6 @@
 """What works on a study do with its storage, each measured in a process of its own; for large_study.py.
 
-    python benchmarks/storage_steps.py STEP STUDY_FOLDER [database]
+    python benchmarks/storage_steps.py STEP STUDY_FOLDER journal|database [CLAIMS]
 
 The last line is JSON: by the name of what was done, its CPU seconds, and what large_study.py says of the rest.
 """
@@ -25,7 +25,6 @@ from launch.state.paths import StudyFolder
 from launch.state.storage import open_storage
 from launch.worker.claim import Claim, claim
 
-CLAIMS = 9  # of one worker, one after the other; the figures are their medians
 SHARED = ("claim.lock", "journal.log.lock")  # the locks for which all workers wait
 Figures = dict[str, float]
 
@@ -96,8 +95,8 @@ def medians(calls: list[Figures]) -> Figures:
     return figures | longest | {"mb": max(call["mb"] for call in calls)}
 
 
-def worker(made: FinishedStudy) -> dict[str, Figures]:
-    """A worker that begins and trains some trials, each evaluated ten times."""
+def worker(made: FinishedStudy, trials: int) -> dict[str, Figures]:
+    """A worker that begins and trains so many trials, the first of which counts alone; each is evaluated ten times."""
     imported = memory_mb()
 
     def begin() -> optuna.storages.BaseStorage:
@@ -108,7 +107,7 @@ def worker(made: FinishedStudy) -> dict[str, Figures]:
     storage, opened = measured(begin)
     claims, evaluations, tells = [], [], []
     every = made.base.iterations // EVALUATIONS
-    for _ in range(CLAIMS + 1):
+    for _ in range(trials + 1):
         claimed, figures = measured(lambda: claim(made.study, made.base, made.folder, storage, "local", made.code))
         assert isinstance(claimed, Claim), claimed
         claims.append(figures)
@@ -175,15 +174,15 @@ def load(made: FinishedStudy) -> dict[str, Figures]:
     return figures
 
 
-STEPS = {step.__name__: step for step in (worker, status, sweep, load)}
+STEPS: dict[str, Callable[..., dict[str, Figures]]] = {step.__name__: step for step in (worker, status, sweep, load)}
 
 
 def main() -> None:
     """Do one step and print what it took."""
-    step, folder, *database = sys.argv[1:]
+    step, folder, place, *claims = sys.argv[1:]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    made = FinishedStudy.of(StudyFolder(Path(folder)), bool(database))
-    print(json.dumps(STEPS[step](made)), flush=True)
+    made = FinishedStudy.of(StudyFolder(Path(folder)), place == "database")
+    print(json.dumps(STEPS[step](made, *map(int, claims))), flush=True)
 
 
 if __name__ == "__main__":
