@@ -109,6 +109,7 @@ def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run
     assert bad_nodes.bad_nodes(folder) == ["n1"]
     assert bad_nodes.to_exclude(folder, {"n1", "n2"}) == ["n1"]
     assert bad_nodes.to_exclude(folder, {"n1"}) == []  # there is no other
+    assert bad_nodes.to_exclude(folder, None) == []  # nobody knows whether there is
 
 
 def test_the_file_is_json_that_others_can_read(run):
