@@ -72,6 +72,13 @@ def test_steps_that_a_later_attempt_did_again_count_as_repeated(run):
     assert attempt_log.gpu_seconds(failed=True) == {"useful": 0.0, "repeated": 0.0, "lost": 400.0}
 
 
+def test_steps_that_were_saved_before_the_next_record_are_useful(run):
+    attempt(run, 0, 0, "preempted")  # at step 38; the first record would have been of step 50
+    attempt(run, 38, 50, "preempted")  # at step 88
+    attempt_log = attempt(run, 88, 100, "finished")
+    assert attempt_log.gpu_seconds() == {"useful": 600.0, "repeated": 0.0, "lost": 0.0}
+
+
 def test_costs_are_of_each_attempt_that_has_ended(run):
     attempt(run, 0, 40, "killed")  # its last checkpoint was of step 30
     attempt(run, 30, 30, "preempted")  # took no step
@@ -102,6 +109,7 @@ def test_a_node_is_left_out_when_two_trials_died_there_of_hardware(tmp_path, run
     assert bad_nodes.bad_nodes(folder) == ["n1"]
     assert bad_nodes.to_exclude(folder, {"n1", "n2"}) == ["n1"]
     assert bad_nodes.to_exclude(folder, {"n1"}) == []  # there is no other
+    assert bad_nodes.to_exclude(folder, None) == []  # nobody knows whether there is
 
 
 def test_the_file_is_json_that_others_can_read(run):

@@ -162,14 +162,15 @@ def cost_shares(attempts: list[Attempt], failed: bool) -> list[tuple[Attempt, di
     - repeated: steps after the checkpoint that the next attempt resumed from, which it did again;
     - lost: everything, if the run `failed` in the end.
 
-    The last record of its metrics tells how far an attempt came that was killed.
+    How far an attempt came, the last record of its metrics tells, or the checkpoint that it saved after that record.
     """
     shares = []
     for attempt, following in followed([attempt for attempt in attempts if attempt.ended]):
         useful = 1.0
         if following and following.first_step is not None and attempt.reached is not None:
-            done = attempt.reached - (attempt.first_step or 0)
-            useful = min(1.0, max(0, following.first_step - (attempt.first_step or 0)) / done) if done > 0 else 0.0
+            first = attempt.first_step or 0
+            done = max(attempt.reached, following.first_step) - first
+            useful = max(0, following.first_step - first) / done if done > 0 else 0.0
         seconds = attempt.seconds * attempt.ranks
         parts = (0.0, 0.0, 1.0) if failed else (useful, 1 - useful, 0.0)
         shares.append((attempt, {name: seconds * part for name, part in zip(COSTS, parts, strict=True)}))
