@@ -159,14 +159,14 @@ class Study:
             raise self.wrong_known(known)
         return [{name: stored(value) for name, value in params.items()} for params in known]
 
-    def known_settings(self, base: TrainConfig) -> KnownSettings:
-        """The same, of which the next to be tried is asked for: one object for all claims of a process."""
-        if base not in self._known_settings:
-            self._known_settings[base] = KnownSettings(self.known_params(base))
-        return self._known_settings[base]
+    def known_settings(self, base: TrainConfig, code: str) -> KnownSettings:
+        """The same, of which a code version tries one after the other: one object for all claims of a process."""
+        if (base, code) not in self._known_settings:
+            self._known_settings[base, code] = KnownSettings(self.known_params(base))
+        return self._known_settings[base, code]
 
     @cached_property
-    def _known_settings(self) -> dict[TrainConfig, KnownSettings]:
+    def _known_settings(self) -> dict[tuple[TrainConfig, str], KnownSettings]:
         return {}
 
     def wrong_known(self, known: Any) -> UserError:

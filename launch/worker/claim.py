@@ -239,7 +239,7 @@ class _Choice:
             if self._storage.get_trial(trial_id).state == TrialState.WAITING:
                 self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return trial_id
-        known = self._study.known_settings(self._base)
+        known = self._study.known_settings(self._base, self._code)
         params = self._ask(lambda trials: known.untried(trials, lambda trial: _fails_again(trial, self._code)))
         asked = {} if params is None else {"fixed_params": params}
         made = self._storage.create_new_trial(
