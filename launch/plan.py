@@ -19,6 +19,7 @@ from launch.state.packed_trials import PACKED
 from launch.state.paths import Definition, StudyFolder, new_identity
 from launch.state.storage import STORAGE_VARIABLE, absolute_url, check_url
 from launch.state.storage_url import secrets_of, without_password
+from launch.state.study_storage import BEST
 from launch.study import Study, load
 from launch.study_check import check_study
 from launch.sweep_options import Options
@@ -122,6 +123,7 @@ def definition_of(plan: Plan) -> dict[str, Any]:
         "base": plan.base.to_json(),
         "space": plan.study.space(plan.base),
         "storage": without_password(plan.storage) if plan.storage else JOURNAL,
+        "considered": {"newest": plan.study.considered, "best": BEST},
     }
 
 

@@ -40,7 +40,9 @@ from launch.state.paths import StudyFolder, relative
 from launch.state.retention import Retention
 from launch.state.space import gigabytes
 from launch.state.storage import load_launched
-from launch.state.target import Target, reached
+from launch.state.study_storage import storage_of
+from launch.state.target import Target
+from launch.state.trials import DONE
 
 WATCH_S = 5.0
 MOST_LOGS = 8  # workers whose log is named
@@ -88,6 +90,10 @@ class Status:
             return Target.of(self.folder).trials
         except FileNotFoundError:
             return self.definition.get("target", 0)
+
+    def is_reached(self) -> bool:
+        """Whether all trials that are wanted are finished or pruned."""
+        return storage_of(self.study).ask(self.study._study_id, lambda trials: trials.count(*DONE)) >= self.target
 
     def rows(self) -> list[Row]:
         """The trials by number."""
@@ -166,8 +172,7 @@ class Status:
 
     def problem(self) -> list[str]:
         """Why nobody works although trials are missing; nothing where somebody does, or none is missing."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [] if reached(self.target, trials) else job_logs.why_nobody_works(self.folder, self.queue)
+        return [] if self.is_reached() else job_logs.why_nobody_works(self.folder, self.queue)
 
     def damage_lines(self, rows: Sequence[Row]) -> list[str]:
         """What cannot be read of damaged trials, and what restores it."""
@@ -212,7 +217,7 @@ class Status:
 
         Raises UserError where the user has to mend what stopped the study.
         """
-        if reached(self.target, self.study.get_trials(deepcopy=False)):
+        if self.is_reached():
             return ExitCode.DONE
         if not self.queue.nobody_works() or LocalWorkers.of(self.folder).works:
             return None

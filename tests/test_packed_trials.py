@@ -62,9 +62,9 @@ def live(study, rng, steps):
             study.tell(trial, rng.random() if state == TrialState.COMPLETE else None, state)
 
 
-def told(storage):
+def told(storage, study_id=0):
     """All trials, as text: a value may be no number, which equals nothing."""
-    return [repr(trial) for trial in storage.get_all_trials(0)]
+    return [repr(trial) for trial in storage.get_all_trials(study_id)]
 
 
 def stock(folder):
@@ -91,32 +91,6 @@ def test_packed_or_not_the_trials_are_those_that_optunas_own_storage_has(tmp_pat
     index = packed(tmp_path)
     assert index["offset"] > 0
     assert told(storage) == told(open_storage(tmp_path)) == told(stock(tmp_path))
-
-
-def test_what_a_claim_asks_is_what_counting_says(tmp_path):
-    made(tmp_path, 3, 200)
-    storage = open_storage(tmp_path)
-    trials = storage.get_all_trials(0)
-    ask = lambda question: storage.ask(0, question)  # noqa: E731
-    for state in TrialState:
-        assert ask(lambda store, state=state: store.count(state)) == sum(trial.state == state for trial in trials)
-        numbers = [trial.number for trial in trials if trial.state == state]
-        assert ask(lambda store, state=state: store.numbers([state])) == numbers
-    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: -t.value)
-    assert sorted(ask(lambda store: store.best(5, 1))) == sorted(trial.number for trial in complete[:5])
-    done = [t.number for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert ask(lambda store: store.newest(7)) == done[-7:]
-    for code in ("v1", "v2", "v3"):
-        has = any(t.number in done and t.user_attrs.get(CODE, [])[-1:] == [code] for t in trials)
-        assert ask(lambda store, code=code: store.has_done(code)) == has
-    for trial in trials:
-        tried = trial.state.is_finished() and trial.state != TrialState.FAIL
-        asked = trial.system_attrs.get("fixed_params")
-        if tried:
-            assert ask(lambda store, trial=trial: store.has_tried(settings_key(trial.params)))
-        elif asked and trial.state != TrialState.FAIL:
-            assert ask(lambda store, asked=asked: store.has_tried(settings_key(asked)))
-    assert not ask(lambda store: store.has_tried(settings_key({"ratio": 7})))
 
 
 def test_a_setting_that_failed_has_not_been_tried(tmp_path):

@@ -15,6 +15,7 @@ from launch.state.attempts import Attempt
 from launch.state.damage import in_words
 from launch.state.paths import StudyFolder, relative
 from launch.state.progress import Progress
+from launch.state.study_storage import one_by_one
 from launch.state.trial_identity import Strangers
 from launch.state.trials import CODE, ERROR, SEED, damage_of, is_repeat, summary_of
 
@@ -70,13 +71,13 @@ class Rows:
 
     def read(self) -> list[Row]:
         """All rows by number."""
-        rows = []
-        for trial in self._study.get_trials(deepcopy=False):
-            row = self._finished.get(trial.number) or self._row(trial)
+        rows = {}
+        for trial in one_by_one(self._study, unless=self._finished):
+            row = rows[trial.number] = self._row(trial)
             if trial.state.is_finished():
                 self._finished[trial.number] = row
-            rows.append(row)
-        return rows
+        rows |= self._finished
+        return [rows[number] for number in sorted(rows)]
 
     def _row(self, trial: FrozenTrial) -> Row:
         damage = damage_of(trial)

@@ -54,6 +54,8 @@ class Definition(TypedDict):
     """The parameters and their ranges."""
     storage: NotRequired[str]
     """The journal, or a database's URL without its password."""
+    considered: NotRequired[dict[str, int]]
+    """Of the trials that have ended, how many of the newest and the best its sampler and pruner see."""
     target: NotRequired[int]
     launched: NotRequired[dict[str, Any]]
     """Where and when, as in provenance.json."""

@@ -3,8 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
+import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,6 +14,7 @@ from launch.state.storage_view import StorageView
 from launch.state.trial_store import UNFINISHED, TrialStore
 
 Answer = TypeVar("Answer")
+AT_ONCE = 1000  # trials that are read in one go
 BEST = 100  # of all trials, which are shown beside the newest: samplers learn most of them
 
 
@@ -26,6 +29,21 @@ class StudyStorage(BaseStorage):
     def together(self) -> Iterator[None]:
         """Write what is set of trials inside as one, where the storage can: it is there at the end of the block."""
         yield
+
+
+def storage_of(study: optuna.Study) -> StudyStorage:
+    """The storage that a study was loaded from, for which Optuna has no public name."""
+    storage = study._storage
+    assert isinstance(storage, StudyStorage), f"{storage} was opened in another way"
+    return storage
+
+
+def one_by_one(study: optuna.Study, unless: Container[int] = ()) -> Iterator[FrozenTrial]:
+    """The trials of a study by number, without those of these numbers, and without having all in memory at once."""
+    storage, study_id = storage_of(study), study._study_id
+    numbers = [number for number in range(storage.ask(study_id, len)) if number not in unless]
+    for first in range(0, len(numbers), AT_ONCE):
+        yield from storage.ask(study_id, partial(TrialStore.get_all, numbers=numbers[first : first + AT_ONCE]))
 
 
 class Considered(StorageView):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class TrialStore:
         self._packed = packed
         self._at_hand: dict[int, FrozenTrial] = {}
         self._drafts: dict[int, FrozenTrial] = {}
-        self._keys: dict[int, int] = {}  # of those at hand that have ended and did not fail
+        self._keys: dict[int, list[int]] = {}  # of those at hand that have ended and did not fail
         self._remembered: dict[int, FrozenTrial] = {}
         self._states = Column(np.uint8)
         self._values = Column(np.float64)
@@ -128,9 +129,9 @@ class TrialStore:
         self._counts[trial.state] += 1
         self._at_hand[trial.number] = trial
         self._ranges = trial.distributions | self._ranges
+        self._tried.update(asked_keys(trial))
         if trial.state in UNFINISHED:
             self._unfinished[trial.state].add(trial.number)
-            self._tried.update(asked_keys(trial))
         else:
             self._end(trial)
 
@@ -170,16 +171,16 @@ class TrialStore:
         if state in UNFINISHED:
             self._unfinished[state].add(trial.number)
         else:
-            self._tried.subtract(asked_keys(trial))
             self._end(trial)
 
     def _end(self, trial: FrozenTrial) -> None:
         self._owners.pop(trial.number, None)
         if trial.state == TrialState.FAIL:
             self._failed.append(trial.number)
+            self._tried.subtract(asked_keys(trial))
             return
-        key = self._keys[trial.number] = settings_key(trial.params)
-        self._tried[key] += 1
+        self._tried[settings_key(trial.params)] += 1
+        self._keys[trial.number] = [settings_key(trial.params), *asked_keys(trial)]
         if trial.values:
             self._values.values[trial.number] = trial.values[0]
         for version in trial.user_attrs.get(CODE, [])[-1:]:
@@ -197,7 +198,7 @@ class TrialStore:
             "where": np.full(len(self), -1, np.int64),
             "states": self._states.values,
             "values": self._values.values,
-            "tried": np.union1d(self._tried_before, np.array([*self._keys.values()], np.int64)),
+            "tried": np.union1d(self._tried_before, np.array([*chain.from_iterable(self._keys.values())], np.int64)),
         }
 
     def ended(self) -> list[FrozenTrial]:
