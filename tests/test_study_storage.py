@@ -8,8 +8,7 @@ import optuna
 import pytest
 import test_launch_database
 from optuna.trial import TrialState
-from test_launch_database import folder as server_folder  # noqa: F401
-from test_launch_database import url  # noqa: F401
+from test_launch_database import folder, url  # noqa: F401
 from test_packed_trials import live, told
 
 from launch.state import journal, journal_storage
@@ -78,19 +77,19 @@ def check(storage, study_id):
 def life(opened, tmp_path):
     """A study, and how to claim a trial of it."""
     name = f"s{uuid.uuid4().hex[:8]}"  # a server keeps what other tests left
-    folder = StudyFolder(tmp_path / name)
-    folder.folder.mkdir()
+    place = StudyFolder(tmp_path / name)
+    place.folder.mkdir()
     study = optuna.create_study(study_name=name, storage=opened(), direction="maximize")
     smoke = load("smoke")
     object.__setattr__(smoke, "name", name)
     base = smoke.base("synthetic", tmp_path, iterations=20, seed=None)
-    yield study, folder, lambda code="v1": claim(smoke, base, folder, opened(), "local", code)
+    yield study, place, lambda code="v1": claim(smoke, base, place, opened(), "local", code)
     object.__setattr__(smoke, "name", "smoke")
 
 
 def test_a_claimed_trial_has_its_parameters_and_its_number_whatever_keeps_it(life):
-    study, folder, claim_one = life
-    Target(4, 5).write(folder)
+    study, place, claim_one = life
+    Target(4, 5).write(place)
     known = claim_one()
     assert isinstance(known, Claim)
     assert (known.trial.number, known.settings["mask_ratio"]) == (0, 0.4)
