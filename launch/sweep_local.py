@@ -23,7 +23,7 @@ from launch.state.paths import relative
 from launch.state.same_failure import raise_mistakes
 from launch.state.stop import StopRequest
 from launch.state.target import reached
-from launch.submit import next_spec_file
+from launch.submit import FEW_ENTRIES, next_spec_file
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
 from launch.worker.study import StudyWorker
@@ -72,7 +72,8 @@ def start(plan: Plan, missing: int) -> list[LocalWorker]:
     spec.write(spec_file)
     threads = max(1, cores() // plan.parallel)
     code = plan.folder.code.snapshot(spec.code)
-    return local_workers.start(spec_file, code, folder, min(plan.parallel, missing), threads)
+    logs = folder / spec_file.stem if len(os.listdir(folder)) > FEW_ENTRIES else folder
+    return local_workers.start(spec_file, code, logs, min(plan.parallel, missing), threads)
 
 
 def work_inside(plan: Plan, stop: StopRequest) -> list[Outcome]:

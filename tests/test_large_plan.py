@@ -308,7 +308,7 @@ def test_a_grid_of_a_million_cells_is_checked_in_a_second_and_takes_no_memory():
     assert study.size(base) == len(study.known_params(base)) == 10**6
     assert check_study(study, base) == [f"of the study's 1000000 known settings, {TRIED} were tried"]
     assert study.known_params(base)[999_999] and study.all_params(base, 10**6)[0] == study.known_params(base)[0]
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 10
 
 
 def test_known_settings_are_all_tried_up_to_500_then_the_first_and_some_of_the_others():

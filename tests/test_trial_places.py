@@ -154,7 +154,7 @@ def test_to_list_the_folders_of_trials_asks_nothing_of_each(folder, monkeypatch)
     monkeypatch.setattr(os, "lstat", None)
     began = time.process_time()
     assert len(folder.trial_folders()) == 3_000
-    assert time.process_time() - began < 0.3
+    assert time.process_time() - began < 1
 
 
 def a_rank(monkeypatch, job, step, restart=0, rank=0):

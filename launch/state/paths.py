@@ -72,25 +72,25 @@ def place_of_trial(folder: Path, number: int, name: str) -> Path:
     return flat if not part or os.path.lexists(flat) else folder / f"trials_{part:04d}" / name
 
 
-def entries_of_trials(folder: Path, first: int = 0) -> Iterator[str]:
-    """Paths of all that lies in the places of the trials from `first` on, in no order, and what a trial has in two
-    places at last in the one that counts; nothing where there is no folder.
+def entries_of_trials(folder: Path, first: int = 0) -> Iterator["os.DirEntry[str]"]:
+    """All that lies in the places of the trials from `first` on, in no order, and what a trial has in two places at
+    last in the one that counts; nothing where there is no folder.
 
     Folders whose trials all have lower numbers are not read, and no entry is asked for more than its name.
     """
     flat = []
     for entry in _entries(folder):
-        if not TRIALS.fullmatch(os.path.basename(entry)):
+        if not TRIALS.fullmatch(entry.name):
             flat.append(entry)
-        elif (int(entry.rpartition("_")[2]) + 1) * IN_ONE_FOLDER > first:
+        elif (int(entry.name[7:]) + 1) * IN_ONE_FOLDER > first:
             yield from _entries(entry)
     yield from flat
 
 
-def _entries(folder: str | Path) -> list[str]:
+def _entries(folder: "Path | os.DirEntry[str]") -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as entries:
-            return [entry.path for entry in entries]
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -99,9 +99,8 @@ def folders_of_trials(folder: Path, first: int = 0) -> dict[int, Path]:
     """The folders `trial_0012` of trials from `first` on that are there, by number, in its order."""
     found = {}
     for entry in entries_of_trials(folder, first):
-        name = os.path.basename(entry)
-        if TRIAL.fullmatch(name) and int(name[6:]) >= first:
-            found[int(name[6:])] = entry
+        if TRIAL.fullmatch(entry.name) and (number := int(entry.name[6:])) >= first:
+            found[number] = entry.path
     return {number: Path(found[number]) for number in sorted(found)}
 
 
@@ -267,8 +266,8 @@ class StudyFolder(LaunchFolder):
 
     def trial_locks(self) -> list[FileLock]:
         """The locks of all trials that ever had a worker, by number."""
-        files = [path for path in map(Path, entries_of_trials(self.locks)) if LOCK.fullmatch(path.name)]
-        return [FileLock(path) for path in sorted(files, key=lambda path: int(path.stem))]
+        files = {int(entry.name[:-5]): entry for entry in entries_of_trials(self.locks) if LOCK.fullmatch(entry.name)}
+        return [FileLock(Path(files[number])) for number in sorted(files)]
 
     def ended_mark(self, number: int) -> Path:
         """The mark that a trial is about to be told as ended; it is gone when all of its end is done."""
@@ -276,8 +275,7 @@ class StudyFolder(LaunchFolder):
 
     def ended_marks(self) -> set[int]:
         """Numbers of the trials with such a mark."""
-        names = map(os.path.basename, entries_of_trials(self.ended))
-        return {int(name) for name in names if MARK.fullmatch(name)}
+        return {int(entry.name) for entry in entries_of_trials(self.ended) if MARK.fullmatch(entry.name)}
 
     def aside(self, number: int) -> Path:
         """The first place for what stands in a trial's place and is another's that nothing has yet."""
