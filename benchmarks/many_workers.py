@@ -113,6 +113,8 @@ def latencies(events: list[dict[str, Any]]) -> dict[str, float]:
             starts += [event["at"]] if event["restart"] == 0 else []
         elif event["what"] == "claim":
             pairs.append((event["at"], told.pop(start) + event["seconds"]))
+    if not starts:
+        return {}
     steady = sorted(seconds for at, seconds in pairs if at > max(starts))
     return {
         "last_starter_s": max(s for (_, restart), s in first.items() if restart == 0),
@@ -155,7 +157,12 @@ def measured(folder: Path, options: Options, server: Server | None) -> tuple[dic
     if url:
         os.environ[STORAGE_VARIABLE] = url
     runs, events_file, total = folder / "runs", folder / "events.jsonl", options.finished + trials_of(options)
-    in_another_process(lambda: write_study(runs, options.finished, storage=url))
+
+    def write() -> None:
+        made = write_study(runs, options.finished, storage=url)
+        open_storage(made.folder.folder, made.database)  # the workers meet the study as others have left it
+
+    in_another_process(write)
     made = FinishedStudy.of(StudyFolder(runs / NAME), url is not None)
     Target(total, total, time.time()).write(made.folder)
     warm_up(folder, url is not None)
@@ -165,7 +172,7 @@ def measured(folder: Path, options: Options, server: Server | None) -> tuple[dic
     swarm, began = Swarm(made, options, events_file), time.monotonic()
     end = swarm.run()
     took_s, cpu = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    events = [json.loads(line) for line in events_file.read_text().splitlines()]
+    events = [json.loads(line) for line in events_file.read_text().splitlines()] if events_file.exists() else []
     wrong = [end] if end else faults(made, options, events)
     told = sum(event["what"] == "tell" for event in events)
     return {

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
@@ -143,7 +144,9 @@ class Swarm:
         if what == "start":
             self._start(which)
         elif what == "weigh":
-            self.memory_mb = [private_mb(process) for process in list(self._alive)[-50:]]
+            for process in list(self._alive)[-50:]:
+                with suppress(OSError):  # it has just ended
+                    self.memory_mb.append(private_mb(process))
         else:
             hit = [p for p, worker in self._alive.items() if (worker if what == "kill" else nodes[p]) == which]
             for process in hit:
