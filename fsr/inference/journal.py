@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from fsr.errors import UnreadableError, UserError, unreadable
-from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.files import look_again, naming, open_file, remove_abandoned, write_json
 from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
@@ -197,6 +197,7 @@ class DoneImages:
 
     def update(self) -> None:
         """Take in what this and other processes have written to the journals."""
+        look_again(self._results.journal_folder)  # who finishes last must know of all, or nobody writes the scores
         for file in self._results.journals():  # opened even if its size seems unchanged: NFS may show an old size
             reader = self._readers.setdefault(file, JournalReader(file))
             for record in reader.new_records():
