@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import two_nodes
-from slurm_cluster import MISSING, ROOT, Cluster, Sweep, alive, available, kill, wait_for
+from slurm_cluster import MISSING, ROOT, TESTS, Cluster, Sweep, alive, available, kill, wait_for
 
+from fsr.compare import first_difference
+from fsr.run import Run
 from launch.state.paths import StudyFolder
 
 pytestmark = [
@@ -44,9 +46,9 @@ def shared(tmp_path_factory):
 class SharedSweep(Sweep):
     """A sweep whose folder is seen by commands as by node b, and by this process at the server."""
 
-    def __init__(self, nodes, cluster, name="smoke"):
+    def __init__(self, nodes, cluster, **options):
         folder = Path(tempfile.mkdtemp(dir=nodes.server))
-        super().__init__(cluster, folder, name=name)
+        super().__init__(cluster, folder, **options)
         self.nodes, self.seen = nodes, nodes.shared / folder.name
 
     def command(self, *options, **numbers):
@@ -112,3 +114,20 @@ def test_a_stop_file_of_the_login_node_ends_jobs_of_both_mounts(sweep):
     subprocess.run([*sweep.nodes.on("b"), "touch", sweep.seen / "runs" / sweep.name / "stop"], check=True)
     sweep.wait_for_no_jobs(30)
     assert all(sweep.causes(number)[-1] for number in range(4))
+
+
+def test_ranks_that_see_the_folder_through_two_mounts_come_to_the_same_bits_as_undisturbed(shared, synthetic_folder):
+    """Of two ranks, one is on a node that sees what node a sees, the other on one of node b; the second is killed."""
+    runs = []
+    for disturbed in (False, True):
+        sweep = SharedSweep(*shared, method=TESTS / "tiny.py", data=synthetic_folder, name="pair")
+        sweep.submit("--nodes", "2", "--keep", "all", trials=1, iterations=60)
+        if disturbed:
+            sweep.wait_for_step(0, 6, 90)
+            kill(sweep.pids(0)[1])
+        sweep.wait_for_no_jobs(240)
+        assert sweep.causes(0)[-1] == "finished", sweep.attempts(0)
+        assert (len(sweep.attempts(0)) > 1) is disturbed, sweep.attempts(0)
+        runs.append(Run(sweep.run_folder(0)))
+        shared[1].clear()
+    assert first_difference(*runs) is None
