@@ -18,7 +18,7 @@ from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
-from fsr.regular_file import open_regular
+from fsr.regular_file import open_regular, reread_if_replaced
 from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
@@ -262,11 +262,15 @@ def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint. Raises UserError if it is missing or cannot be read."""
     if not os.path.lexists(path):
         raise UnreadableError(missing_checkpoint(path))
-    digest = hashlib.sha256()
-    try:
+
+    def digest() -> str:
+        summed = hashlib.sha256()
         with open_regular(path) as file:
             while block := file.read(1 << 20):
-                digest.update(block)
+                summed.update(block)
+        return summed.hexdigest()
+
+    try:
+        return reread_if_replaced(digest)
     except OSError as error:
         raise unreadable(error)(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
