@@ -194,16 +194,14 @@ def look_again(folder: Path) -> None:
     A network file system believes for up to a minute what it has listed or has not found. After a change of its own it
     asks the server. Does nothing where there is no such folder.
     """
-    probe = unfinished(folder / "look")
-    for _ in range(2):
+    for place in (folder, folder.parent, folder):  # that there is no folder may be what it wrongly believes
+        probe = unfinished(place / "look")
         try:
             os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        except FileNotFoundError:  # or so this node believes
-            if folder.parent == folder:
-                return
-            look_again(folder.parent)
-        else:
-            probe.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
+        probe.unlink(missing_ok=True)
+        if place == folder:
             return
 
 

@@ -18,6 +18,7 @@ from tiny import tiny_config
 from fsr.checkpoint import TrainState, load_file
 from fsr.errors import UnreadableError, UserError
 from fsr.files import look_again, unfinished, write_json
+from fsr.inference.journal import DoneImages, Journal, Results
 from fsr.json_file import read_json
 from fsr.lock import FileLock
 from fsr.run import Run
@@ -25,6 +26,7 @@ from launch.state.attempts import AttemptLog
 from launch.state.journal import JournalFile
 from launch.state.paths import StudyFolder
 from launch.state.retention import Retention
+from launch.state.same_failure import StoppedError, raise_mistakes
 from launch.state.target import Target
 from launch.submit import next_spec_file
 from launch.worker.rendezvous import Rendezvous
@@ -73,7 +75,7 @@ def test_the_double_believes_what_it_knew_but_opens_anew(nodes):
     write_json(a / "file", {})
     assert (b / "file").read_text() == "{}\n"
     assert os.pread(reader.fileno(), 99, 0) == b"one and two"
-    time.sleep(DELAY_S)
+    time.sleep(DELAY_S + 0.5)
     with pytest.raises(OSError) as found:
         os.pread(reader.fileno(), 99, 0)
     assert found.value.errno == errno.ESTALE
@@ -305,6 +307,34 @@ def test_a_checkpoint_that_is_saved_again_and_again_is_never_torn(nodes):
         assert last > 3
 
     together((save,), (load,))
+
+
+def test_who_finishes_an_inference_last_knows_of_all_images(nodes):
+    Results(nodes.a).journal_folder.mkdir()
+    done = [DoneImages(Results(node)) for node in (nodes.a, nodes.b)]
+    for turn in range(4):
+        node, name = (nodes.a, nodes.b)[turn % 2], f"image{turn}"
+        journal = Journal(Results(node), turn, 4)
+        journal.append({"name": name, "skipped": "for a test"})
+        journal.close()
+        for images in done:
+            images.update()
+            assert name in images.skipped
+
+
+def test_mistakes_of_workers_of_another_node_are_known_when_they_have_ended(nodes):
+    here, there = StudyFolder(nodes.a), StudyFolder(nodes.b)
+    there.forget_mistakes()
+    assert there.mistakes() == []
+    here.record_mistake("1_2", "a mistake")
+    with pytest.raises(UserError, match="a mistake"):
+        raise_mistakes(there)
+    assert there.stop_reason() is None
+    here.stop_file.write_text("all failed alike")
+    with pytest.raises(StoppedError, match="alike"):
+        raise_mistakes(there)
+    here.forget_mistakes()
+    assert there.mistakes() == []
 
 
 def environment_of(rank):

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from fsr.errors import UnreadableError, UserError, unreadable
-from fsr.files import naming, open_file, remove_abandoned, write_json
+from fsr.files import look_again, naming, open_file, remove_abandoned, write_json
 from fsr.inference.config import InferConfig
 from fsr.inference.image_record import ImageRecord, line_of, record_of
 from fsr.json_file import DamagedError, read_json
 from fsr.lock import FileLock
-from fsr.regular_file import open_regular
+from fsr.regular_file import open_regular, reread_if_replaced
 from fsr.run import missing_checkpoint, provenance
 from fsr.system_errors import no_locks
 
@@ -197,6 +197,7 @@ class DoneImages:
 
     def update(self) -> None:
         """Take in what this and other processes have written to the journals."""
+        look_again(self._results.journal_folder)  # who finishes last must know of all, or nobody writes the scores
         for file in self._results.journals():  # opened even if its size seems unchanged: NFS may show an old size
             reader = self._readers.setdefault(file, JournalReader(file))
             for record in reader.new_records():
@@ -261,11 +262,15 @@ def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint. Raises UserError if it is missing or cannot be read."""
     if not os.path.lexists(path):
         raise UnreadableError(missing_checkpoint(path))
-    digest = hashlib.sha256()
-    try:
+
+    def digest() -> str:
+        summed = hashlib.sha256()
         with open_regular(path) as file:
             while block := file.read(1 << 20):
-                digest.update(block)
+                summed.update(block)
+        return summed.hexdigest()
+
+    try:
+        return reread_if_replaced(digest)
     except OSError as error:
         raise unreadable(error)(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()

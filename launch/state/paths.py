@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,7 +183,11 @@ class LaunchFolder:
 
     def mistakes(self) -> list[str]:
         """The sentences that workers left since they were started."""
-        return [file.read_text("utf-8", "replace") for file in sorted(self._mistake_files())]
+        sentences = []
+        for file in sorted(self._mistake_files()):
+            with suppress(FileNotFoundError):  # another node may just have forgotten it
+                sentences.append(file.read_text("utf-8", "replace"))
+        return sentences
 
     def forget_mistakes(self) -> None:
         """Remove the sentences: workers are started anew. Jobs, which know no modes, find the folder there."""

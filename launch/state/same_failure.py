@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from optuna.trial import TrialState
 
 from fsr.errors import UserError
-from fsr.files import write_atomically, write_json
+from fsr.files import look_again, write_atomically, write_json
 from fsr.json_file import UNREADABLE, read_json
 from fsr.next_command import next_command
 from launch.state.attempts import Attempt
@@ -214,6 +214,8 @@ def that_count(folder: StudyFolder, attempts: Sequence[Attempt]) -> list[Attempt
 
 def raise_mistakes(folder: LaunchFolder) -> None:
     """Raise UserError if a worker met something that the user has to mend: why it stopped the study goes first."""
+    for place in (folder.folder, folder.mistakes_folder):
+        look_again(place)  # the last worker has only just ended, on another node
     reason = folder.stop_reason()
     if reason:
         raise StoppedError(reason)
