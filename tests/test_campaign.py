@@ -24,7 +24,7 @@ from launch.slurm import commands, requeue_rules
 from launch.slurm.environment import SlurmEnvironment
 from launch.slurm.requeue_rules import RULES, Action
 from launch.state.attempts import AttemptLog
-from launch.worker import claim as worker_claim
+from launch.worker.claim import Claim
 
 ROOT = Path(__file__).parent.parent
 TINY = Campaign(trials=5, nodes=3, iterations=600, queue_min=1.0, preempt_every=15.0)
@@ -169,10 +169,9 @@ def give_up_after_a_preemption(patch):
     patch.setitem(RULES, "preempted", requeue_rules.Rule(Action.STAY_ENDED))
 
 
-def resume_nothing(patch):
-    patch.setattr(
-        worker_claim, "_next_number", lambda trials, free, limit: len(trials) if len(trials) < limit else None
-    )
+def hold_locks_of_the_dead(patch):
+    patch.setattr(Locks, "free", lambda self, process: None)
+    patch.setattr(Claim, "let_go", lambda claimed: None)
 
 
 def count_all_as_useful(patch):
@@ -185,7 +184,7 @@ MUTATIONS = [
     (ignore_budgets, {"broken_settings": 1.0, "trials": 4}, "is tried again after"),
     (exit_when_preempted, {}, "nobody brings it back|was given a trial"),
     (give_up_after_a_preemption, {}, "nobody brings it back|was given a trial"),
-    (resume_nothing, {}, "nothing left, and trials .* are unfinished"),
+    (hold_locks_of_the_dead, {}, "is to wait for others, and nobody is at work"),
     (count_all_as_useful, {}, "which were made"),
 ]
 

@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -66,6 +68,12 @@ def study_of(options: Campaign) -> Study:
         sampler=tpe if options.sampler == "tpe" else lambda seed: optuna.samplers.RandomSampler(seed),
         pruner=median if options.pruner == "median" else unpruned,
     )
+
+
+def modules_with_datetime() -> list[ModuleType]:
+    """Those of the project and of Optuna's storages that ask `datetime` for the time."""
+    ours = [module for name, module in sys.modules.items() if name.startswith(("launch.", "optuna.storages."))]
+    return [module for module in ours if vars(module).get("datetime") is datetime]
 
 
 class Simulation:
@@ -218,6 +226,8 @@ class Simulation:
                 (after_crash, "end_with", lambda parent: None),
             ):
                 stack.enter_context(patch.object(place, name, substitute))
+            for module in modules_with_datetime():
+                stack.enter_context(patch.object(module, "datetime", clock.calendar()))
             random.seed(self._options.seed)  # of the pauses between two questions to Slurm
             stack.enter_context(self.invariants.kept())
             yield
