@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,8 +193,10 @@ MUTATIONS = [
 @pytest.mark.parametrize("mutation, weather, sentence", MUTATIONS, ids=[name.__name__ for name, *_ in MUTATIONS])
 def test_a_broken_rule_breaks_an_invariant(tmp_path, monkeypatch, mutation, weather, sentence):
     mutation(monkeypatch)
+    threads = threading.active_count()
     with pytest.raises(BrokenInvariant, match=sentence):
         play(replace(STORM, **weather), tmp_path)
+    assert threading.active_count() == threads
 
 
 # The command

@@ -150,6 +150,8 @@ class Process:
         self._back.acquire()
         os.environ = real  # noqa: B003
         clock.running = None
+        if not self.alive:
+            self._thread.join()
         if self._error is not None:
             error, self._error = self._error, None
             raise error

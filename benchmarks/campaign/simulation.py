@@ -25,7 +25,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 import fsr.run
-from benchmarks.campaign.clock import START, Clock
+from benchmarks.campaign.clock import START, Clock, Killed
 from benchmarks.campaign.cluster import Cluster, Job
 from benchmarks.campaign.invariants import DONE, BrokenInvariant, Invariants
 from benchmarks.campaign.locks import Locks
@@ -107,10 +107,11 @@ class Simulation:
             try:
                 self._sweep()
                 self.clock.run(START + 86400 * self._options.days, self._is_over)
-                self.cluster.end_all()
             except BrokenInvariant as error:
                 text = said.getvalue()[-2000:]
                 raise BrokenInvariant(f"after {self.clock.now - START:.0f} s: {error}\n{text}") from error
+            finally:
+                self._end_all()
         trials = self._trials()
         self.invariants.check_end(trials)
         attempts = dict(self.invariants.closed)
@@ -130,6 +131,13 @@ class Simulation:
             events=self.clock.events,
             cpu_s=round(time.process_time() - began, 2),
         )
+
+    def _end_all(self) -> None:
+        """Kill what still runs, so that no thread is left: the time is over, or an invariant broke."""
+        for job in self.cluster.in_queue():
+            if job.process is not None:
+                with contextlib.suppress(BrokenInvariant):
+                    job.process.throw(Killed())
 
     # The user
 
@@ -160,7 +168,7 @@ class Simulation:
 
     def _is_over(self) -> bool:
         """Whether nothing more will happen. The user looks some time after the last job is gone."""
-        if not self._look_is_due and self._over is None and not self.cluster.in_queue():
+        if not self._look_is_due and self._over is None and not self.cluster.queued:
             self._look_is_due = True
             if self._done() == self._options.trials:
                 self._over = "all trials are done"
