@@ -82,7 +82,8 @@ def _file_name(node: str) -> str:
 def to_exclude(folder: LaunchFolder, nodes: set[str] | None) -> list[str]:
     """The bad nodes, as long as good ones remain among the cluster's `nodes`.
 
-    Nothing where Slurm does not say which those are (None): a job that is kept off all nodes of the cluster would wait for ever.
+    Nothing where Slurm does not say which those are (None): a job that is kept off all nodes of the cluster would wait
+    for ever.
     """
     bad = bad_nodes(folder)
     return bad if nodes is not None and nodes - set(bad) else []
