@@ -128,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(sentence, soft_wrap=True)
         for name, (one, *_) in rows.items():
             said = f"{name}: " if name else ""
-            console.print(f"{said}{ends(one)}; {one.sweeps} sweeps, {one.claims} claims; {one.reason}", soft_wrap=True)
+            times = "once" if one.sweeps == 1 else f"{one.sweeps} times"
+            console.print(f"{said}{ends(one)}; swept {times}, {one.claims} claims; {one.reason}", soft_wrap=True)
         seconds = sum(one.cpu_s for one in everything)
         console.print(f"{sum(one.events for one in everything)} events in {seconds:.0f} s of CPU; no invariant broken")
     sys.exit(ExitCode.DONE if all(one.reached for one in everything) else ExitCode.INCOMPLETE)

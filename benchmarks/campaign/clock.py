@@ -9,6 +9,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, MutableMapping
+from datetime import datetime, tzinfo
 from typing import Any
 
 # Unix seconds, years from now: the real times of files that the simulation does not date itself lie before all of it.
@@ -49,6 +50,21 @@ class Clock:
     def time(self) -> float:
         """Stands in for `time.time` and `time.monotonic`."""
         return self.now
+
+    def calendar(self) -> type[datetime]:
+        """Stands in for `datetime.datetime`."""
+        clock = self
+
+        class Kind(type):
+            def __instancecheck__(cls, value: object) -> bool:
+                return isinstance(value, datetime)
+
+        class Calendar(datetime, metaclass=Kind):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.fromtimestamp(clock.now, tz)
+
+        return Calendar
 
     def sleep(self, seconds: float) -> None:
         """Stands in for `time.sleep`, of the process that runs."""
@@ -134,6 +150,8 @@ class Process:
         self._back.acquire()
         os.environ = real  # noqa: B003
         clock.running = None
+        if not self.alive:
+            self._thread.join()
         if self._error is not None:
             error, self._error = self._error, None
             raise error

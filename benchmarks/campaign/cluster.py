@@ -103,6 +103,8 @@ class Cluster:
         """GPU-seconds that jobs had, as far as they have ended."""
         self.waited = 0.0
         """Seconds times GPUs that jobs waited in the queue."""
+        self.queued = 0
+        """How many jobs wait, run or are ending."""
         self.is_away = False
         """The controller does not answer."""
         self.left: list[tuple[Job, int]] = []
@@ -122,6 +124,7 @@ class Cluster:
     def submit(self, count: int) -> None:
         """A job array of so many tasks."""
         array, self._arrays = self._arrays, self._arrays + count + 1
+        self.queued += count
         for index in range(count):
             job = Job(array, index, since=self._clock.now)
             self.jobs[job.id] = self.accounts[job.id] = self.accounts[job.number] = job
@@ -150,12 +153,6 @@ class Cluster:
         if job.state == "PENDING":
             self._ready = [other for other in self._ready if other is not job]
             self._ended(job, "CANCELLED")
-
-    def end_all(self) -> None:
-        """Kill what still runs, when nobody looks any more (an event)."""
-        for job in self.in_queue():
-            if job.process is not None:
-                job.process.throw(Killed())
 
     # Waiting and starting
 
@@ -238,6 +235,7 @@ class Cluster:
 
     def _ended(self, job: Job, state: str) -> None:
         job.state = state
+        self.queued -= 1
         job.past.append(state)
         self._clock.at(self._clock.now + FORGOTTEN_S, self.jobs.pop, job.id)
 
@@ -301,6 +299,8 @@ class Cluster:
         self._clock.at(self._clock.now + AWAY_S, self._come_back)
 
     def _come_back(self) -> None:
+        self.queued = 0
+        """How many jobs wait, run or are ending."""
         self.is_away = False
 
     def _time_out(self, job: Job) -> None:

@@ -27,6 +27,7 @@ from launch.worker.claim import Claim
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 BUDGETS = {cause: rule.budget for cause, rule in RULES.items() if rule.budget is not None}  # attempts
 CAUSES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}  # of the last attempt of a trial
+FEW_LOST, FEW_RUNNING = 8, 64  # attempts without a process, and running trials, that every claim looks at
 ROUNDED_S = 0.5  # by which times in seconds may differ that were rounded and added
 
 
@@ -83,7 +84,8 @@ class Invariants:
         self._target = Target(0, 0)
         self._done = 0
         self._seen: set[int] = set()  # numbers that were claimed
-        self._asking = 0  # processes that have asked for a trial, and have got or lost none
+        self._asking: list[Holder] = []  # who has asked for a trial and has no answer, also those killed meanwhile
+        self._asked = 0  # times that somebody asked
         self._held: dict[int, Holder] = {}
         self._at_work: dict[int, Holder] = {}
         self._open: dict[int, Holder] = {}  # attempts without a cause
@@ -167,7 +169,10 @@ class Invariants:
         def claiming(*arguments: Any) -> Any:
             holder = self._me()
             lost = [(number, other) for number, other in self._open.items() if self._is_lost(other)]
-            self._asking += 1
+            alone = not any(other.lives for other in self._asking)
+            self._asking.append(holder)
+            self._asked += 1
+            asked = self._asked
             claimed = claim(*arguments)
             self.claims += 1
             if isinstance(claimed, Claim):
@@ -177,12 +182,20 @@ class Invariants:
                 self._said[holder.job] = claimed
                 if claimed == "nothing left":
                     self._check_nothing_left()
-            self._asking -= 1
-            for number, other in lost if claimed != "stopped" else ():
-                require(
-                    self._open.get(number) is not other,
-                    f"the attempt of {other.job} on trial {number} is lost, and a claim did not close it",
-                )
+                elif claimed != "stopped":
+                    others = [*self._held.values(), *(other for other in self._asking if other != holder)]
+                    at_work = any(not self._is_lost(other) for other in self._open.values())
+                    works = at_work or any(other.lives for other in others)
+                    require(works, f"{holder} is to wait for others, and nobody is at work")
+            # Who is not alone leaves those to the others that they hold just now. Of many, a claim looks at some.
+            looks_at_all = len(lost) <= FEW_LOST and len(self._seen) - len(self.told) <= FEW_RUNNING
+            if alone and self._asked == asked and (looks_at_all or isinstance(claimed, str)):
+                for number, other in lost if claimed != "stopped" else ():
+                    require(
+                        self._open.get(number) is not other,
+                        f"the attempt of {other} on trial {number} is lost, and a claim did not close it",
+                    )
+            self._asking.remove(holder)
             return claimed
 
         return claiming
@@ -199,7 +212,7 @@ class Invariants:
         require(number not in self.told, f"trial {number} has ended as {self.told.get(number)}, and was given again")
         self._seen.add(number)
         # Others who are asking, or were killed as they asked, may have made trials that nobody has claimed yet.
-        require(number < len(self._seen) + self._asking, f"trial {number} is new: numbers before it were skipped")
+        require(number < len(self._seen) + len(self._asking), f"trial {number} is new: numbers before it were skipped")
         self._held[number] = holder
         limit = max(Target.of(self._folder).limit, self._target.limit)
         require(number < limit, f"trial {number} was begun, and none from {limit} on is wanted")

@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -23,7 +25,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 import fsr.run
-from benchmarks.campaign.clock import START, Clock
+from benchmarks.campaign.clock import START, Clock, Killed
 from benchmarks.campaign.cluster import Cluster, Job
 from benchmarks.campaign.invariants import DONE, BrokenInvariant, Invariants
 from benchmarks.campaign.locks import Locks
@@ -68,6 +70,12 @@ def study_of(options: Campaign) -> Study:
     )
 
 
+def modules_with_datetime() -> list[ModuleType]:
+    """Those of the project and of Optuna's storages that ask `datetime` for the time."""
+    ours = [module for name, module in sys.modules.items() if name.startswith(("launch.", "optuna.storages."))]
+    return [module for module in ours if vars(module).get("datetime") is datetime]
+
+
 class Simulation:
     """A campaign in a folder. With `write_s`, each durable write takes so long, and whoever writes may be killed in it;
     then each worker reads the journal by itself. Without, all of them share one reader, as one process plays all."""
@@ -99,10 +107,11 @@ class Simulation:
             try:
                 self._sweep()
                 self.clock.run(START + 86400 * self._options.days, self._is_over)
-                self.cluster.end_all()
             except BrokenInvariant as error:
                 text = said.getvalue()[-2000:]
                 raise BrokenInvariant(f"after {self.clock.now - START:.0f} s: {error}\n{text}") from error
+            finally:
+                self._end_all()
         trials = self._trials()
         self.invariants.check_end(trials)
         attempts = dict(self.invariants.closed)
@@ -122,6 +131,13 @@ class Simulation:
             events=self.clock.events,
             cpu_s=round(time.process_time() - began, 2),
         )
+
+    def _end_all(self) -> None:
+        """Kill what still runs, so that no thread is left: the time is over, or an invariant broke."""
+        for job in self.cluster.in_queue():
+            if job.process is not None:
+                with contextlib.suppress(BrokenInvariant):
+                    job.process.throw(Killed())
 
     # The user
 
@@ -152,7 +168,7 @@ class Simulation:
 
     def _is_over(self) -> bool:
         """Whether nothing more will happen. The user looks some time after the last job is gone."""
-        if not self._look_is_due and self._over is None and not self.cluster.in_queue():
+        if not self._look_is_due and self._over is None and not self.cluster.queued:
             self._look_is_due = True
             if self._done() == self._options.trials:
                 self._over = "all trials are done"
@@ -218,6 +234,8 @@ class Simulation:
                 (after_crash, "end_with", lambda parent: None),
             ):
                 stack.enter_context(patch.object(place, name, substitute))
+            for module in modules_with_datetime():
+                stack.enter_context(patch.object(module, "datetime", clock.calendar()))
             random.seed(self._options.seed)  # of the pauses between two questions to Slurm
             stack.enter_context(self.invariants.kept())
             yield
