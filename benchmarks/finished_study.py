@@ -269,7 +269,7 @@ def write_rows(url: str, trials: int, made: FinishedStudy) -> None:
 def write_run(trial: Ended, made: FinishedStudy) -> None:
     """The run folder of a trial, without weights and pictures."""
     run = made.folder.run(trial.number)
-    run.folder.mkdir()
+    run.folder.mkdir(parents=True)
     config = replace(made.base, **trial.params)
     every = made.base.iterations // EVALUATIONS
     records = []

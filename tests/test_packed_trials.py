@@ -85,7 +85,7 @@ def packed(folder):
     return json.loads((folder / "packed" / "index.json").read_bytes().partition(b"\n")[2])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
 def test_packed_or_not_the_trials_are_those_that_optunas_own_storage_has(tmp_path, seed):
     storage = made(tmp_path, seed)
     index = packed(tmp_path)
@@ -119,27 +119,29 @@ def test_samplers_are_shown_the_newest_and_the_best_and_all_that_runs(tmp_path):
     assert [repr(t) for t in shown] == [repr(trials[t.number]) for t in shown]
 
 
+DAMAGE = {
+    "no index": lambda folder: (folder / "index.json").unlink(),
+    "a flipped bit in a line": lambda folder: flip(next(folder.glob("*.lines")), 1300),
+    "half an index": lambda folder: os.truncate(folder / "index.json", 300),
+    "an empty index": lambda folder: os.truncate(folder / "index.json", 0),
+    "another index": lambda folder: (folder / "index.json").write_text('{"offset": 7}'),
+    "a flipped bit in the index": lambda folder: flip(folder / "index.json", 200),
+    "no lines": lambda folder: next(folder.glob("*.lines")).unlink(),
+    "half of the lines": lambda folder: os.truncate(next(folder.glob("*.lines")), 900),
+    "zeros for lines": lambda folder: next(folder.glob("*.lines")).write_bytes(bytes(50_000)),
+    "a folder for an index": lambda folder: ((folder / "index.json").unlink(), (folder / "index.json").mkdir()),
+    "nothing at all": lambda folder: shutil.rmtree(folder),
+}
+QUICK = ("no index", "a flipped bit in a line")
+
+
 @pytest.mark.parametrize(
-    "damage",
-    {
-        "no index": lambda folder: (folder / "index.json").unlink(),
-        "half an index": lambda folder: os.truncate(folder / "index.json", 300),
-        "an empty index": lambda folder: os.truncate(folder / "index.json", 0),
-        "another index": lambda folder: (folder / "index.json").write_text('{"offset": 7}'),
-        "a flipped bit in the index": lambda folder: flip(folder / "index.json", 200),
-        "no lines": lambda folder: next(folder.glob("*.lines")).unlink(),
-        "half of the lines": lambda folder: os.truncate(next(folder.glob("*.lines")), 900),
-        "zeros for lines": lambda folder: next(folder.glob("*.lines")).write_bytes(bytes(50_000)),
-        "a flipped bit in a line": lambda folder: flip(next(folder.glob("*.lines")), 1300),
-        "a folder for an index": lambda folder: ((folder / "index.json").unlink(), (folder / "index.json").mkdir()),
-        "nothing at all": lambda folder: shutil.rmtree(folder),
-    }.items(),
-    ids=lambda item: item[0],
+    "damage", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGE]
 )
 def test_a_damaged_pack_is_left_alone_and_made_anew(tmp_path, damage):
     at_work = made(tmp_path)
     before = told(at_work)
-    damage[1](tmp_path / "packed")
+    DAMAGE[damage](tmp_path / "packed")
     assert told(open_storage(tmp_path)) == told(at_work) == before
     study = optuna.load_study(study_name="s", storage=at_work)
     live(study, random.Random(9), 60)
@@ -167,6 +169,7 @@ def work(folder, seed):
     live(study, random.Random(seed), 60)
 
 
+@pytest.mark.slow
 def test_processes_that_write_and_pack_at_once_agree(tmp_path):
     made(tmp_path)
     workers = [fork.Process(target=work, args=(tmp_path, seed)) for seed in range(4)]

@@ -37,7 +37,7 @@ def opened(request, tmp_path, monkeypatch):
     return lambda: open_storage(tmp_path, database=True)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_what_a_claim_asks_is_what_counting_says(opened, seed):
     study = optuna.create_study(study_name=f"s{uuid.uuid4().hex}", storage=opened(), direction="maximize")
     reader, study_id = opened(), study._study_id

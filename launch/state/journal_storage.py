@@ -4,9 +4,10 @@ import copy
 import os
 import threading
 import uuid
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ from launch.state.journal import (
 )
 from launch.state.packed_trials import PACKED, Index, PackedTrials, StaleError
 from launch.state.replay import Replay, study_of
-from launch.state.study_storage import StudyStorage
+from launch.state.study_storage import AT_ONCE, StudyStorage
 from launch.state.trial_records import Record, record_of
 from launch.state.trial_store import TrialStore
 
@@ -161,6 +162,16 @@ class JournalStorage(StudyStorage):
             made = {"datetime_start": now()} if template_trial is None else record_of(template_trial)
             self._write(CREATE_TRIAL, study_id=study_id, **made)
             return self._now(lambda replay: replay.made[self._writer])
+
+    def add_trials(self, study_id: int, trials: Iterable[FrozenTrial]) -> None:
+        """Add many trials, some hundred with each append. Raises KeyError."""
+        with self._lock:
+            self._study(study_id)
+            rest = iter(trials)
+            while some := list(islice(rest, AT_ONCE)):
+                with self.together():
+                    for trial in some:
+                        self._write(CREATE_TRIAL, study_id=study_id, **record_of(trial))
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution

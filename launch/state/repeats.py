@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsr.errors import UserError
+from launch.state.study_storage import storage_of, waiting
 from launch.state.trials import REPEATS, SEED, best_first, best_settings, repeats_among, search_trials
 
 MOST_NAMED = 20  # settings in one sentence
@@ -60,8 +61,9 @@ class Repeats:
 
     def enqueue(self, study: optuna.Study) -> None:
         """Put those that are missing into the study, for the workers to claim before anything else."""
-        for setting, seed in self.missing(study.get_trials(deepcopy=False)):
-            study.enqueue_trial(parameters_of(setting), user_attrs={SEED: seed, REPEATS: setting.number})
+        missing = self.missing(study.get_trials(deepcopy=False))
+        trials = (waiting(parameters_of(setting), {SEED: seed, REPEATS: setting.number}) for setting, seed in missing)
+        storage_of(study).add_trials(study._study_id, trials)
 
     def __str__(self) -> str:
         seeds = f"with seeds {self.seeds[0]} to {self.seeds[-1]}"
@@ -73,8 +75,8 @@ class Repeats:
 
 def enqueue_settings(study: optuna.Study, settings: Sequence[dict[str, Any]]) -> None:
     """Put those of these settings into the study that no trial of its search has, for the workers to claim in turn."""
-    for params in not_there(settings, study.get_trials(deepcopy=False)):
-        study.enqueue_trial(params)
+    new = not_there(settings, study.get_trials(deepcopy=False))
+    storage_of(study).add_trials(study._study_id, (waiting(params, {}) for params in new))
 
 
 def not_there(settings: Sequence[dict[str, Any]], trials: Sequence[FrozenTrial]) -> Iterator[dict[str, Any]]:

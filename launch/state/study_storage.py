@@ -1,14 +1,14 @@
 """Optuna's storage of a study, which also answers what a claim asks of all trials without reading them."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from launch.state.storage_view import StorageView
 from launch.state.trial_store import UNFINISHED, TrialStore
@@ -29,6 +29,16 @@ class StudyStorage(BaseStorage):
     def together(self) -> Iterator[None]:
         """Write what is set of trials inside as one, where the storage can: it is there at the end of the block."""
         yield
+
+    def add_trials(self, study_id: int, trials: Iterable[FrozenTrial]) -> None:
+        """Add many trials. Raises KeyError for a study that is not there."""
+        for trial in trials:
+            self.create_new_trial(study_id, trial)
+
+
+def waiting(params: dict[str, Any], user_attrs: dict[str, Any]) -> FrozenTrial:
+    """A trial that waits for a worker, and is to have these parameters."""
+    return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=user_attrs)
 
 
 def storage_of(study: optuna.Study) -> StudyStorage:

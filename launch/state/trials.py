@@ -10,6 +10,7 @@ from typeguard import TypeCheckError
 from fsr.json_file import typed
 from fsr.records import check_values
 from launch.state.attempts import Cause
+from launch.state.trial_records import settings_key
 
 # User attributes of a repeat; a trial of the search has the base's seed and none of them.
 SEED = "seed"
@@ -103,11 +104,11 @@ def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def best_settings(trials: Sequence[FrozenTrial], best: int) -> list[FrozenTrial]:
     """Trials of the search that have trial 0's setting and so many best others, best first: each setting once."""
-    chosen = search_trials(trials)[:1]
+    chosen = {settings_key(trial.params): trial for trial in search_trials(trials)[:1]}
     for trial in best_first(trials):
-        if len(chosen) <= best and all(trial.params != other.params for other in chosen):
-            chosen.append(trial)
-    return chosen
+        if len(chosen) <= best:
+            chosen.setdefault(settings_key(trial.params), trial)
+    return [*chosen.values()]
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
