@@ -17,6 +17,7 @@ from launch.slurm.answers import Job, QueuedJob
 from launch.slurm.job_reasons import Outlook
 from launch.slurm.job_states import GONE, STAGES, Stage, may_work, stage
 from launch.state.attempts import Attempt
+from launch.worker.after_crash import out_of_memory
 
 ANSWERS = Path(__file__).parent / "slurm_answers"
 VERSIONS = sorted(folder.name for folder in ANSWERS.iterdir() if folder.is_dir())
@@ -184,6 +185,23 @@ def test_every_word_for_too_much_memory(words):
     assert answers.ran_out_of_memory(words, "17.0")
     assert not answers.ran_out_of_memory(words, "17.1")
     assert not answers.ran_out_of_memory("StepId=17.0 hit memory limit at least once during execution", "17.0")
+
+
+@pytest.mark.parametrize(
+    "state, log, found",
+    [
+        ("OUT_OF_MEMORY", "", True),
+        ("FAILED", "Detected 1 oom_kill event in StepId=12.0. Some", False),  # of the accounts, which know
+        (None, "Detected 1 oom_kill event in StepId=12.0. Some", True),
+        ("RUNNING", "Detected 1 oom_kill event in StepId=12.0. Some", True),  # they do not yet
+        ("LATER_WORD", "Detected 1 oom-kill event(s) in StepId=12.0. Some", True),
+        (None, "Detected 1 oom_kill event in StepId=12.1. Some", False),
+    ],
+)
+def test_the_log_counts_where_the_accounts_do_not_know(tmp_path, monkeypatch, state, log, found):
+    (tmp_path / "log").write_text(log)
+    monkeypatch.setattr(commands, "step_state", lambda step: state)
+    assert out_of_memory("12.0", tmp_path / "log") is found
 
 
 @pytest.mark.parametrize("name, up", [("idle", True), ("down", False), ("drained", False), ("unknown", None)])
