@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fsr.errors import UserError
 from launch import doctor
-from launch.slurm import answers, batch_script, commands, job_reasons, requeue_rules, version
+from launch.slurm import answers, batch_script, commands, job_reasons, requeue_rules, sbatch_options, version
 from launch.slurm.answers import Job, QueuedJob
 from launch.slurm.job_reasons import Outlook
 from launch.slurm.job_states import GONE, STAGES, Stage, may_work, stage
@@ -39,10 +40,8 @@ class Answer:
 
 
 def answer(version, name):
-    file = ANSWERS / version / f"{name}.txt"
-    if not file.exists():
-        pytest.skip(f"{name} of {version} is neither recorded nor documented")
-    head, stdout, stderr = re.split(r"^--- (?:stdout|stderr)\n", file.read_text(), flags=re.MULTILINE)
+    text = (ANSWERS / version / f"{name}.txt").read_text()
+    head, stdout, stderr = re.split(r"^--- (?:stdout|stderr)\n", text, flags=re.MULTILINE)
     return Answer(head, stdout, stderr, int(re.search(r"^exit code (\d+)$", head, re.MULTILINE)[1]))
 
 
@@ -329,6 +328,17 @@ def test_a_batch_script_that_ends_by_itself_is_not_requeued(tmp_path, restarts, 
     assert (tmp_path / "told").exists() is told
     if told:
         assert (tmp_path / "told").read_text() == "update jobid=7_1 requeue=0\n"
+
+
+@pytest.mark.parametrize("option", ["requeue=expedite", "requeue", "external"])
+def test_options_of_newer_versions_that_would_break_the_protocol_are_refused(option):
+    with pytest.raises(UserError, match=f"--sbatch cannot set {option.split('=')[0]}: "):
+        sbatch_options.parse([option])
+
+
+def test_options_of_newer_versions_are_passed_on():
+    given = ["oom-kill-step", "consolidate-segments", "resources=power:3"]
+    assert list(sbatch_options.parse(given)) == ["oom-kill-step", "consolidate-segments", "resources"]
 
 
 @pytest.mark.parametrize(
