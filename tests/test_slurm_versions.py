@@ -190,7 +190,8 @@ def test_every_word_for_too_much_memory(words):
     "state, log, found",
     [
         ("OUT_OF_MEMORY", "", True),
-        ("FAILED", "Detected 1 oom_kill event in StepId=12.0. Some", False),  # of the accounts, which know
+        ("FAILED", "Detected 1 oom_kill event in StepId=12.0. Some", True),  # what 23.11 says at first
+        ("FAILED", "", False),
         (None, "Detected 1 oom_kill event in StepId=12.0. Some", True),
         ("RUNNING", "Detected 1 oom_kill event in StepId=12.0. Some", True),  # they do not yet
         ("LATER_WORD", "Detected 1 oom-kill event(s) in StepId=12.0. Some", True),
