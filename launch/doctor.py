@@ -30,7 +30,7 @@ from fsr.system_errors import getuser, nearest
 from launch.lock_probe import try_folder
 from launch.repair import damage, repair
 from launch.show.messages import say
-from launch.slurm import answers, commands
+from launch.slurm import answers, commands, version
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.queue import Queue
 from launch.state.attempts import AttemptLog
@@ -104,6 +104,8 @@ def check_cluster(partition: str | None, console: Console) -> None:
     if partition is not None and partition not in partitions:
         raise UserError(f"there is no partition {partition}; allowed: {', '.join(partitions)}")
     facts = Table("setting", "value", "what it means for a sweep", title="this cluster")
+    slurm = settings.get("SLURM_VERSION", "unknown")
+    facts.add_row("SLURM_VERSION", slurm, version.note(slurm))
     facts.add_row("MaxArraySize", settings.get("MaxArraySize", "unknown"), "more workers are split into several arrays")
     facts.add_row("submit limit", submit_limit(partition), "no more workers than this are submitted")
     facts.add_row(

@@ -135,6 +135,18 @@ def test_a_single_run_marks_the_node_that_broke_it(tmp_path, monkeypatch, synthe
     assert bad_nodes.bad_nodes(worker.folder) == [platform.node()]
 
 
+def test_a_run_that_has_finished_makes_no_attempt_when_its_job_is_requeued(tmp_path, synthetic_folder):
+    config = synthetic(synthetic_folder)
+    worker = SingleRunWorker(config=config, folder=RunFolder(tmp_path))
+    write_json(worker.folder.run.config_file, config.to_json())
+    write_json(worker.folder.run.result_file, {"val/seg_miou": 0.5})
+    attempt(worker.folder.run, 0, 5, "preempted")
+    attempt(worker.folder.run, 5, 12, "finished")
+    with StopRequest() as stop:
+        assert worker.work(stop, LocalEnvironment(), Rendezvous(worker.folder.locks)) is Outcome.DONE
+    assert [each.cause for each in AttemptLog(worker.folder.run).attempts()] == ["preempted", "finished"]
+
+
 def test_a_limit_of_the_user_is_his_mistake_and_fails_no_trial(tmp_path, monkeypatch, synthetic_folder):
     def train(*_, **__):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -375,6 +375,15 @@ def test_doctor_tells_who_is_signalled_and_what_preemption_does_to_each_qos(monk
 
 
 @pytest.mark.parametrize(
+    "slurm_version, sentence",
+    [("24.11.5", "tried with 22.05 to 25.11"), ("20.02.1", "not tried, only 22.05 to 25.11; a word that is unknown")],
+)
+def test_doctor_notes_the_version_of_slurm(monkeypatch, capsys, tmp_path, slurm_version, sentence):
+    said = doctor_says(monkeypatch, capsys, {"SLURM_VERSION": slurm_version}, {}, tmp_path)
+    assert any(f"SLURM_VERSION {slurm_version} {sentence}" in line for line in said)
+
+
+@pytest.mark.parametrize(
     "presence, sentence",
     [
         ("absent", "there is no sbatch"),

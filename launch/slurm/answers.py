@@ -13,7 +13,8 @@ NOT_THROUGH = re.compile(
     r"|connection refused|connection timed out|(connect|receive|send|communication connection|transport) failure"
     r"|zero bytes were transmitted|protocol authentication|authentication (failure|error)|standby mode"
     r"|temporarily (unavailable|unable|disabled)|backing off|no route to host|problem talking to the database"
-    r"|persist\w*_conn_open|slurm_load_\w+ error(?!: invalid)|munge\w* (decode|encode) failed",
+    r"|persist\w*_conn_open|slurm_load_\w+ error(?!: invalid)|munge\w* (decode|encode) failed"
+    r"|unexpected message received",
     re.IGNORECASE,
 )
 # The comment comes last, as it may hold anything.

@@ -17,7 +17,6 @@ from fsr.exit_codes import ExitCode
 from fsr.parent import end_with
 from launch.slurm import answers, commands
 from launch.slurm.environment import SlurmEnvironment
-from launch.slurm.job_states import Stage, stage
 from launch.slurm.requeue_rules import Action, after_crash, cause_of_end, cause_of_exit
 from launch.state.attempts import Attempt, Cause
 from launch.state.full_disk import disk_is_full, wait_for_space
@@ -80,10 +79,12 @@ def close_lost(worker: Worker, job: str, started: float, find_cause: FindCause) 
 
 
 def out_of_memory(step: str, log_file: Path) -> bool:
-    """Whether the ranks were killed for the memory they used: the accounts know, or where they do not yet, the log."""
-    state = commands.step_state(step)
-    if state is not None and stage(state) is Stage.ENDED:
-        return state == "OUT_OF_MEMORY"
+    """Whether the ranks were killed for the memory they used: the accounts or the log say so.
+
+    The accounts may not know of the end yet, or call it otherwise at first (23.11).
+    """
+    if commands.step_state(step) == "OUT_OF_MEMORY":
+        return True
     with open(log_file, "rb") as log:
         log.seek(max(0, log_file.stat().st_size - END_OF_LOG))
         return answers.ran_out_of_memory(log.read().decode("utf-8", "replace"), step)
