@@ -6,6 +6,7 @@ Locks of trials are asked, and so is Slurm: both may take long, and nobody else 
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from fsr.lock import FileLock
 from launch.slurm import bad_nodes, commands
@@ -40,8 +41,13 @@ class Interrupted:
     def close(self, folder: StudyFolder) -> None:
         """Write down what ended the last attempt. The trial's lock must be held."""
         if self.cause:
-            found = self.cause
-            close_lost(folder, self.number, lambda _: found)
+            close_lost(folder, self.number, partial(self._cause_of, folder=folder))
+
+    def _cause_of(self, attempt: Attempt, folder: StudyFolder) -> tuple[Cause, str]:
+        """What was found, unless another node has begun an attempt meanwhile that this one had not seen."""
+        if self.cause and attempt == self.attempts[-1]:
+            return self.cause
+        return cause_of_lost_attempt(attempt, identity=folder.identity)
 
 
 def interrupted(folder: StudyFolder, running: Collection[int], job: str, *, all_of_them: bool) -> list[Interrupted]:
