@@ -92,7 +92,9 @@ def measure(trials: int, options: Options, server: Server | None) -> dict[str, A
             command = [sys.executable, HERE / "storage_steps.py", name, made.folder.folder]
             command += ["database" if url else "journal", *([str(options.claims)] if name == "worker" else [])]
             answer = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
-            return json.loads(answer.stdout.splitlines()[-1])
+            found = json.loads(answer.stdout.splitlines()[-1])
+            print(json.dumps({"trials": trials} | found), flush=True)  # who waits for the rest sees these
+            return found
 
         figures: dict[str, Any] = {"trials": trials, "written": {"mb": stored_mb(made.folder.folder)}}
         figures["first worker"] = step("worker")
@@ -142,7 +144,6 @@ def main() -> None:
     with Server() if options.postgresql else nullcontext() as server:
         for trials in options.trials:
             rows.append(measure(trials, options, server))
-            print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
     from machine import machine
 
