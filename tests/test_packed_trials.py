@@ -203,3 +203,35 @@ def test_behind_a_damaged_record_nothing_counts_however_often_it_is_read(tmp_pat
     for _ in range(2):
         with pytest.raises(DamagedError, match="it has op_code 99"):
             storage.get_all_trials(0)
+
+
+@pytest.mark.parametrize("leap", [0, 10**9])
+def test_who_catches_up_knows_what_who_reads_all_knows(tmp_path, monkeypatch, leap):
+    monkeypatch.setattr(journal_storage, "LEAP", leap)
+    writer = made(tmp_path, steps=30)
+    reader = open_storage(tmp_path)
+    study = optuna.load_study(study_name="s", storage=writer)
+    for seed in range(3):
+        live(study, random.Random(seed), 30)
+        assert reader.unread() > 0
+        reader.catch_up()
+        assert reader.unread() == 0
+        assert told(reader) == told(open_storage(tmp_path)) == told(writer)
+
+
+def test_a_trial_that_is_held_is_known_without_reading_and_told_as_it_was_written(tmp_path):
+    storage = made(tmp_path, steps=30)
+    study = optuna.load_study(study_name="s", storage=storage)
+    trial = study.ask()
+    storage.hold(trial._trial_id)
+    live(optuna.load_study(study_name="s", storage=open_storage(tmp_path)), random.Random(5), 30)
+    unread = storage.unread()
+    with storage.together():
+        trial.suggest_float("ratio", 0.05, 0.95)
+        trial.set_user_attr("code", ["v1"])
+    trial.report(0.25, 10)
+    study.tell(trial, state=TrialState.PRUNED)
+    assert storage.unread() > unread > 0
+    ended = storage.get_trial(trial._trial_id)
+    assert (ended.state, ended.value, ended.intermediate_values) == (TrialState.PRUNED, 0.25, {10: 0.25})
+    assert told(storage) == told(open_storage(tmp_path)) == told(stock(tmp_path))

@@ -81,6 +81,10 @@ class JournalFile:
         self.position = Position(self.position.offset + len(content), self.position.records + len(lines))
         return records
 
+    def unread(self) -> int:
+        """Bytes behind `position`."""
+        return self.path.stat().st_size - self.position.offset
+
     def append_logs(self, logs: list[Record]) -> None:
         """Add records behind the last whole one."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)

@@ -40,7 +40,8 @@ from launch.state.study_storage import AT_ONCE, StudyStorage
 from launch.state.trial_records import Record, record_of
 from launch.state.trial_store import TrialStore
 
-PACK = 1000  # trials that have ended, after which they are packed
+PACK = 250  # trials that have ended, after which they are packed
+LEAP = 1 << 18  # bytes of the journal that are left out rather than read, where an index tells what they make
 Answer = TypeVar("Answer")
 
 
@@ -55,6 +56,7 @@ class JournalStorage(StudyStorage):
         self._pending: list[Record] | None = None
         self._replay = Replay(self._packed)
         self._pack_at = PACK
+        self._held: set[int] = set()
         with self._lock:
             self._begin()
             self._read()
@@ -70,7 +72,27 @@ class JournalStorage(StudyStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A trial by its id. Raises KeyError."""
+        with self._lock:
+            if trial_id in self._held:
+                return self._replay.get(trial_id)
         return self._now(lambda replay: replay.get(trial_id))
+
+    def catch_up(self) -> None:
+        """Read what is new, or begin where an index ends that tells of most of it."""
+        with self._lock:
+            if self._journal.unread() > LEAP:
+                self._begin()
+            self._read()
+
+    def unread(self) -> int:
+        """Bytes of the journal that are new."""
+        return self._journal.unread()
+
+    def hold(self, trial_id: int) -> None:
+        """From now on nobody but this storage changes a trial, until it ends: it is known without reading."""
+        with self._lock:
+            self.get_trial(trial_id)
+            self._held.add(trial_id)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -90,19 +112,18 @@ class JournalStorage(StudyStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """The id of a study. Raises KeyError."""
-        studies = self._now(lambda replay: list(replay.studies.items()))
-        for study_id, study in studies:
-            if study.study_name == study_name:
-                return study_id
-        raise KeyError(f"there is no study {study_name!r}")
+        with self._lock:
+            if study_name not in self._names():
+                self._read()
+            return self._names()[study_name]
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """The name of a study. Raises KeyError."""
-        return self._study(study_id).study_name
+        return self._unchanged(study_id).study_name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """The directions of a study. Raises KeyError."""
-        return self._study(study_id).directions
+        return self._unchanged(study_id).directions
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """The user attributes of a study. Raises KeyError."""
@@ -234,6 +255,14 @@ class JournalStorage(StudyStorage):
             raise KeyError(f"there is no study {study_id}")
         return study_id
 
+    def _names(self) -> dict[str, int]:
+        return {study.study_name: study_id for study_id, study in self._replay.studies.items()}
+
+    def _unchanged(self, study_id: int) -> FrozenStudy:
+        """A study of which something is asked that never changes: once it is known, nothing need be read."""
+        with self._lock:
+            return self._replay.studies.get(study_id) or self._study(study_id)
+
     def _study(self, study_id: int) -> FrozenStudy:
         return self._now(lambda replay: replay.studies[self._known(study_id)])
 
@@ -246,14 +275,20 @@ class JournalStorage(StudyStorage):
     def _write(self, op: int, **fields: Any) -> None:
         record = {"op_code": op, "worker_id": self._writer, **fields}
         if self._pending is None:
-            self._journal.append_logs([record])
+            self._append([record])
         else:
             self._pending.append(record)
 
     def _flush(self) -> None:
         if self._pending:
             records, self._pending[:] = list(self._pending), []
-            self._journal.append_logs(records)
+            self._append(records)
+
+    def _append(self, records: list[Record]) -> None:
+        self._journal.append_logs(records)
+        held = [record for record in records if record.get("trial_id") in self._held]
+        self._replay.apply(held)  # and once more when they are read, which changes nothing
+        self._held -= {record["trial_id"] for record in held if record["op_code"] == STATE_VALUES}
 
     def _now(self, question: Callable[[Replay], Answer]) -> Answer:
         """What is known once all is read. What is packed and proves damaged is read from the journal again."""
@@ -273,21 +308,21 @@ class JournalStorage(StudyStorage):
                 self._pack()
 
     def _begin(self) -> None:
-        """Begin where the index ends, if there is one that fits the journal."""
+        """Begin where the index ends, if there is one that fits the journal and tells more than is known."""
         found = self._index()
-        if found is None:
+        if found is None or found[0]["offset"] <= self._journal.position.offset:
             return
         index, arrays = found
-        self._packed.take(index, arrays["where"])
         try:
             store = TrialStore.of(self._packed, index, arrays)
         except (ValueError, KeyError, TypeError):
-            self._packed.forget()
             return
+        self._packed.take(index, arrays["where"])
         attributes = index["user_attrs"], index["system_attrs"]
         self._replay.take(study_of(0, index["name"], index["directions"], *attributes), store)
         self._journal.position = Position(index["offset"], index["records"])
         self._journal.check = RecordCheck(index["name"], len(store))
+        self._pack_at = PACK
 
     def _index(self) -> tuple[Index, dict[str, NDArray[Any]]] | None:
         """The index and its arrays, if there is one that fits the journal."""

@@ -30,6 +30,16 @@ class StudyStorage(BaseStorage):
         """Write what is set of trials inside as one, where the storage can: it is there at the end of the block."""
         yield
 
+    def catch_up(self) -> None:
+        """Read what is new, before others have to wait for it."""
+
+    def unread(self) -> int:
+        """Bytes of what is new, where the storage can tell."""
+        return 0
+
+    def hold(self, trial_id: int) -> None:
+        """Take it that nobody else changes a trial from now on, until it ends: who trains it holds its lock."""
+
     def add_trials(self, study_id: int, trials: Iterable[FrozenTrial]) -> None:
         """Add many trials. Raises KeyError for a study that is not there."""
         for trial in trials:

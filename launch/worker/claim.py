@@ -1,7 +1,8 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -25,6 +26,8 @@ from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, damag
 from launch.study import Settings, Study
 from launch.worker.interrupted import Interrupted, interrupted, is_ending
 
+TURNS = 4  # at the claim lock
+LITTLE = 1 << 16  # bytes of new records that are read under it
 Answer = TypeVar("Answer")
 
 
@@ -99,6 +102,7 @@ def claim(
         return chosen
     trial_id, lock = chosen
     try:
+        storage.hold(trial_id)
         number = storage.get_trial(trial_id).number
         session = optuna.load_study(
             study_name=study.name,
@@ -142,7 +146,7 @@ class _Choice:
             all_of_them = all_of_them or begun >= Target.of(self._folder).trials
             candidates = interrupted(self._folder, running, self._job, all_of_them=all_of_them)
             free: dict[int, FileLock] = {}
-            with self._folder.claim_lock():
+            with self._claim_lock():
                 try:
                     busy = self._take(candidates, free)
                     chosen = self._choose_of(free, busy)
@@ -162,6 +166,22 @@ class _Choice:
                     return "ending"
                 return "wait" if busy else "nothing left"
             all_of_them = True
+
+    @contextmanager
+    def _claim_lock(self) -> Iterator[None]:
+        """Hold the claim lock, with little left to be read: what others wrote while this one waited for it is read
+        without it, so that it does not make those wait who come after."""
+        lock = self._folder.claim_lock()
+        for turn in range(TURNS):
+            self._storage.catch_up()
+            lock.acquire()
+            if self._storage.unread() < LITTLE or turn == TURNS - 1:
+                break
+            lock.release()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _ask(self, question: Callable[[TrialStore], Answer]) -> Answer:
         return self._storage.ask(self._study_id, question)
