@@ -224,11 +224,11 @@ def test_a_trial_that_is_held_is_known_without_reading_and_told_as_it_was_writte
     study = optuna.load_study(study_name="s", storage=storage)
     trial = study.ask()
     storage.hold(trial._trial_id)
-    live(optuna.load_study(study_name="s", storage=open_storage(tmp_path)), random.Random(5), 30)
-    unread = storage.unread()
     with storage.together():
         trial.suggest_float("ratio", 0.05, 0.95)
         trial.set_user_attr("code", ["v1"])
+    live(optuna.load_study(study_name="s", storage=open_storage(tmp_path)), random.Random(5), 30)
+    unread = storage.unread()
     trial.report(0.25, 10)
     study.tell(trial, state=TrialState.PRUNED)
     assert storage.unread() > unread > 0
