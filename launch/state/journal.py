@@ -18,7 +18,7 @@ from fsr.json_file import DamagedError, parse_json
 from launch.state.trial_records import Record, distribution_of
 
 JOURNAL = "journal.log"
-CHUNK = 1 << 23  # bytes of a journal that are read at once
+CHUNK = 1 << 18  # bytes of a journal that are read at once
 MARKED = 4096  # bytes by which a journal is known
 
 # What Optuna writes as `op_code`.

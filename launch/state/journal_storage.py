@@ -89,7 +89,7 @@ class JournalStorage(StudyStorage):
         return self._journal.unread()
 
     def hold(self, trial_id: int) -> None:
-        """From now on nobody but this storage changes a trial, until it ends: it is known without reading."""
+        """From now on nobody but this storage changes a trial: it is known without reading."""
         with self._lock:
             self.get_trial(trial_id)
             self._held.add(trial_id)
@@ -288,7 +288,6 @@ class JournalStorage(StudyStorage):
         self._journal.append_logs(records)
         held = [record for record in records if record.get("trial_id") in self._held]
         self._replay.apply(held)  # and once more when they are read, which changes nothing
-        self._held -= {record["trial_id"] for record in held if record["op_code"] == STATE_VALUES}
 
     def _now(self, question: Callable[[Replay], Answer]) -> Answer:
         """What is known once all is read. What is packed and proves damaged is read from the journal again."""
