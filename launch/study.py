@@ -80,10 +80,10 @@ class Study:
     pruner: Callable[[TrainConfig], optuna.pruners.BasePruner] = median
     """Pruner for a base configuration."""
 
-    considered: Annotated[int, COUNT] = 1000
-    """Of the trials that have ended, sampler and pruner see so many of the newest, and the 100 best of all: a study has
-    at most so many that matter to them, and each more would cost time at every claim. A sampler that counts trials, as
-    a grid does, needs as many as the study has."""
+    considered: Annotated[int, COUNT] = 500
+    """Sampler and pruner see so many of the newest trials that run, and of those that have ended, and the 100 best of all:
+    each more would cost time at every claim. A sampler that counts trials, as a grid does, needs as many as the study
+    has."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Study)

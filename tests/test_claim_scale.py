@@ -188,7 +188,7 @@ def test_what_sampler_and_pruner_see_is_stated_in_the_study(tmp_path):
     planned = plan(Options(study="smoke", data_folder=tmp_path, runs=tmp_path / "runs", cluster="local"))
     planned.folder.folder.mkdir(parents=True)
     define(planned)
-    assert json.loads(planned.folder.study_file.read_text())["considered"] == {"newest": 1000, "best": 100}
+    assert json.loads(planned.folder.study_file.read_text())["considered"] == {"newest": 500, "best": 100}
 
 
 def test_rows_are_read_block_by_block(folder, monkeypatch):

@@ -29,7 +29,7 @@ def opened(request, tmp_path, monkeypatch):
     """Opens the same storage, as often as it is called."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
     if request.param == "journal":
-        monkeypatch.setattr(journal_storage, "PACK", 3)
+        monkeypatch.setattr(journal_storage, "PACK", 20)
         monkeypatch.setattr(journal, "CHUNK", 2000)
         return lambda: open_storage(tmp_path)
     server = request.getfixturevalue("url") if request.param == "postgresql" else f"sqlite:///{tmp_path}/study.db"

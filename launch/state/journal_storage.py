@@ -40,7 +40,7 @@ from launch.state.study_storage import AT_ONCE, StudyStorage
 from launch.state.trial_records import Record, record_of
 from launch.state.trial_store import TrialStore
 
-PACK = 250  # trials that have ended, after which they are packed
+PACK = 2000  # records, of a hundred or two of trials, after which is packed what has ended
 LEAP = 1 << 18  # bytes of the journal that are left out rather than read, where an index tells what they make
 Answer = TypeVar("Answer")
 
@@ -303,7 +303,7 @@ class JournalStorage(StudyStorage):
     def _read(self) -> None:
         while records := self._journal.read_new():
             self._replay.apply(records)
-            if 0 in self._replay.stores and self._replay.stores[0].unpacked >= self._pack_at:
+            if self._journal.position.records >= self._pack_at:
                 self._pack()
 
     def _begin(self) -> None:
@@ -321,7 +321,7 @@ class JournalStorage(StudyStorage):
         self._replay.take(study_of(0, index["name"], index["directions"], *attributes), store)
         self._journal.position = Position(index["offset"], index["records"])
         self._journal.check = RecordCheck(index["name"], len(store))
-        self._pack_at = PACK
+        self._pack_at = index["records"] + PACK
 
     def _index(self) -> tuple[Index, dict[str, NDArray[Any]]] | None:
         """The index and its arrays, if there is one that fits the journal."""
@@ -342,27 +342,26 @@ class JournalStorage(StudyStorage):
 
         A study works without: where the folder is not this user's, or the disk is full, it is tried again later.
         """
-        store = self._replay.stores[0]
-        self._pack_at = store.unpacked + PACK
+        self._pack_at = self._journal.position.records + PACK
         if not self._replay.is_plain or not os.access(self._journal.path, os.W_OK):
             return
         lock = self._packed.lock()
         with suppress(OSError):
             if lock.try_acquire():
                 try:
-                    self._pack_under_lock(store)
+                    self._pack_under_lock(self._replay.stores[0])
                 finally:
                     lock.release()
 
     def _pack_under_lock(self, store: TrialStore) -> None:
         found, position = self._index(), self._journal.position
-        if found is None and self._packed.offset:
+        if found is None and self._packed.records:
             return  # somebody removed it; who starts next packs all anew
         if found is not None:
             index, arrays = found
             self._packed.take(index, arrays["where"])
             store.forget_packed(arrays["tried"])
-        if self._packed.offset <= position.offset and store.unpacked >= PACK:
+        if position.records - self._packed.records >= PACK:
             told, arrays = store.told()
             study, mark = self._replay.studies[0], self._journal.mark(position.offset)
             assert mark is not None, f"{self._journal.path} is shorter than what was read of it"
@@ -381,7 +380,6 @@ class JournalStorage(StudyStorage):
                 store.ended(),
             )
             store.forget_packed(arrays["tried"])
-        self._pack_at = store.unpacked + PACK
 
 
 def open_journal(path: Path) -> JournalStorage:

@@ -75,8 +75,8 @@ class PackedTrials:
         self._index_file = folder / "index.json"
         self._lines: Path | None = None
         self._size = 0
-        self.offset = 0
-        """Bytes of the journal that it tells of."""
+        self.records = 0
+        """Records of the journal that the index tells of."""
         self._distributions: list[str] = []
         self.where: NDArray[np.int64] = np.empty(0, np.int64)
         """By number, where the line of a trial begins; -1 without one."""
@@ -102,11 +102,11 @@ class PackedTrials:
         """Go by this index from now on."""
         self._lines = self._folder / index["lines"]
         self._size, self._distributions, self.where = index["size"], index["distributions"], where
-        self.offset = index["offset"]
+        self.records = index["records"]
 
     def forget(self) -> None:
         """Go by none."""
-        self._lines, self._size, self.offset = None, 0, 0
+        self._lines, self._size, self.records = None, 0, 0
         self._distributions, self.where = [], np.empty(0, np.int64)
 
     def remove(self) -> None:

@@ -1,5 +1,6 @@
 """Optuna's storage of a study, which also answers what a claim asks of all trials without reading them."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def one_by_one(study: optuna.Study, unless: Container[int] = ()) -> Iterator[Fro
 
 
 class Considered(StorageView):
-    """A study's storage as samplers and pruners see it: of the trials that have ended, the newest and the best alone.
+    """A study's storage as samplers and pruners see it: the newest trials that run or have ended, and the best of all.
 
     They read every trial that they are shown, each time they are asked: of a hundred thousand that takes seconds.
     """
@@ -84,9 +85,11 @@ class Considered(StorageView):
         sign = self.get_study_directions(study_id)[0].value * 2 - 3  # MINIMIZE is 1, MAXIMIZE 2
 
         def choose(trials: TrialStore) -> list[FrozenTrial]:
-            numbers = set(trials.numbers([state for state in shown if state in UNFINISHED]))
+            unfinished = [state for state in shown if state in UNFINISHED]
+            numbers = {number for state in unfinished for number in trials.numbers([state])[-self._newest :]}
             if any(state.is_finished() for state in shown):
                 numbers.update(trials.newest(self._newest), trials.best(BEST, sign))
             return [trial for trial in trials.get_all(sorted(numbers)) if trial.state in shown]
 
-        return self._study.ask(study_id, choose)
+        trials = self._study.ask(study_id, choose)
+        return copy.deepcopy(trials) if deepcopy else trials

@@ -41,11 +41,6 @@ class TrialStore:
     def __len__(self) -> int:
         return len(self._states)
 
-    @property
-    def unpacked(self) -> int:
-        """Trials that have ended and are not packed."""
-        return len(self._at_hand) - len(self.unfinished())
-
     def count(self, *states: TrialState) -> int:
         """How many trials are in one of these states."""
         return sum(self._counts[state] for state in states)
