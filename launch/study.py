@@ -81,9 +81,9 @@ class Study:
     """Pruner for a base configuration."""
 
     considered: Annotated[int, COUNT] = 500
-    """Sampler and pruner see so many of the newest trials that run, and of those that have ended, and the 100 best of all:
-    each more would cost time at every claim. A sampler that counts trials, as a grid does, needs as many as the study
-    has."""
+    """Sampler and pruner see so many of the newest trials that run, and of those that have ended, and the 100 best of
+    all: each more would cost time at every claim. A sampler that counts trials, as a grid does, needs as many as the
+    study has."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Study)
