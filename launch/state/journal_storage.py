@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from fsr.errors import UserError
 from fsr.lock import FileLock
 from launch.state.journal import (
     CREATE_STUDY,
@@ -346,7 +347,7 @@ class JournalStorage(StudyStorage):
         if not self._replay.is_plain or not os.access(self._journal.path, os.W_OK):
             return
         lock = self._packed.lock()
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             if lock.try_acquire():
                 try:
                     self._pack_under_lock(self._replay.stores[0])
