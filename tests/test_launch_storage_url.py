@@ -1,10 +1,10 @@
 """No way to write a password into a storage's URL shows it."""
 
-import optuna
 import pytest
 
 import launch.sweep
 from fsr.errors import UserError
+from launch.state import database_storage
 from launch.state.storage import check_url, open_storage
 from launch.state.storage_url import secrets_of, without_password
 
@@ -71,7 +71,7 @@ def test_an_error_of_the_driver_does_not_tell_the_password(tmp_path, monkeypatch
     def fail(*_):
         raise OSError(said.format(secret))
 
-    monkeypatch.setattr(optuna.storages, "RDBStorage", fail)
+    monkeypatch.setattr(database_storage, "RDBStorage", fail)
     monkeypatch.setenv("FSR_STORAGE", "postgresql://me:s3%20cret@host/db?sslpassword=s3+cret")
     with pytest.raises(UserError) as refused:
         open_storage(tmp_path, database=True)

@@ -14,6 +14,10 @@ class KnownSettings:
 
     def __init__(self, settings: Sequence[dict[str, Any]]) -> None:
         self._settings = settings
+        self._trials: TrialStore | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._places: dict[int, int] = {}  # by `settings_key`, of those that a trial was ever asked to have
         self._failed: dict[int, tuple[int, bool]] = {}  # by trial: its key, whether its setting is to blame
 
@@ -22,6 +26,9 @@ class KnownSettings:
 
         One whose trial failed gets another try, unless the setting `is_to_blame` for that.
         """
+        if trials is not self._trials:  # what was seen of others says nothing of these
+            self._trials = trials
+            self._begin()
         for trial in trials.get_all(number for number in trials.failed() if number not in self._failed):
             asked = trial.system_attrs.get("fixed_params", trial.params)
             self._failed[trial.number] = settings_key(asked), is_to_blame(trial)
