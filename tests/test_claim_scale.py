@@ -184,6 +184,25 @@ def test_a_million_known_settings_are_not_looked_through_at_each_claim(tmp_path)
     assert Many.looked == 10
 
 
+def test_of_trials_that_failed_nothing_is_read_where_every_known_setting_has_its_trial(folder, monkeypatch):
+    study = load("smoke")
+    base = study.base("synthetic", folder.folder, iterations=20, seed=None)
+    told = study_of(folder)
+    for params in study.known_params(base):
+        told.enqueue_trial(params)
+        told.tell(told.ask(), 0.5)
+    failed = [told.ask() for _ in range(5)]
+    for trial in failed:
+        told.tell(trial, state=TrialState.FAIL)
+    known = study.known_settings(base, "v1")
+    assert (
+        open_storage(folder.folder).ask(
+            0, lambda trials: known.untried(trials, lambda trial: pytest.fail("it is read"))
+        )
+        is None
+    )
+
+
 def test_what_sampler_and_pruner_see_is_stated_in_the_study(tmp_path):
     planned = plan(Options(study="smoke", data_folder=tmp_path, runs=tmp_path / "runs", cluster="local"))
     planned.folder.folder.mkdir(parents=True)

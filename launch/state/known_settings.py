@@ -8,12 +8,15 @@ from optuna.trial import FrozenTrial
 from launch.state.trial_records import settings_key
 from launch.state.trial_store import TrialStore
 
+FEW = 100  # settings that are all looked at each time
+
 
 class KnownSettings:
     """Goes on where it was: a grid may have a million of them, of which each claim looks at the next."""
 
     def __init__(self, settings: Sequence[dict[str, Any]]) -> None:
         self._settings = settings
+        self._few = [settings_key(each) for each in settings] if len(settings) <= FEW else []
         self._trials: TrialStore | None = None
         self._begin()
 
@@ -26,6 +29,8 @@ class KnownSettings:
 
         One whose trial failed gets another try, unless the setting `is_to_blame` for that.
         """
+        if self._few and all(map(trials.has_tried, self._few)):
+            return None  # as in a search, mostly: none that failed need be read
         if trials is not self._trials:  # what was seen of others says nothing of these
             self._trials = trials
             self._begin()

@@ -138,6 +138,7 @@ class _Choice:
     def choose(self) -> tuple[int, FileLock] | Literal["wait", "ending", "nothing left", "stopped"]:
         """The id of a trial that is this worker's now, with its lock; or why there is none."""
         clean_up_announced(self._folder, self._storage)
+        self._known()  # so that little is left to be looked at under the lock
         all_of_them = False
         while True:
             running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
@@ -246,6 +247,11 @@ class _Choice:
         run = self._folder.run(number)
         Claim(self._session, trial, self._storage, self._folder, self._base, {}, lock, run).fail(reason)
 
+    def _known(self) -> Settings | None:
+        """The known setting that is to be tried next."""
+        known = self._study.known_settings(self._base, self._code)
+        return self._ask(lambda trials: known.untried(trials, lambda trial: _fails_again(trial, self._code)))
+
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
@@ -259,8 +265,7 @@ class _Choice:
             if self._storage.get_trial(trial_id).state == TrialState.WAITING:
                 self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             return trial_id
-        known = self._study.known_settings(self._base, self._code)
-        params = self._ask(lambda trials: known.untried(trials, lambda trial: _fails_again(trial, self._code)))
+        params = self._known()
         asked = {} if params is None else {"fixed_params": params}
         made = self._storage.create_new_trial(
             self._study_id,
