@@ -42,6 +42,7 @@ from launch.state.trial_records import Record, record_of
 from launch.state.trial_store import TrialStore
 
 PACK = 2000  # records, of a hundred or two of trials, after which is packed what has ended
+AT_MOST = 100_000  # records that are read without packing, where there are more to be read: all are in memory
 LEAP = 1 << 18  # bytes of the journal that are left out rather than read, where an index tells what they make
 Answer = TypeVar("Answer")
 
@@ -304,7 +305,8 @@ class JournalStorage(StudyStorage):
     def _read(self) -> None:
         while records := self._journal.read_new():
             self._replay.apply(records)
-            if self._journal.position.records >= self._pack_at:
+            due = self._journal.position.records - self._pack_at
+            if due >= AT_MOST or (due >= 0 and not self._journal.unread()):
                 self._pack()
 
     def _begin(self) -> None:
