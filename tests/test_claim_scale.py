@@ -21,6 +21,7 @@ from launch.state.study_storage import one_by_one
 from launch.state.target import Target
 from launch.study import load
 from launch.sweep_options import Options
+from launch.worker import claim as claim_module
 from launch.worker import interrupted
 from launch.worker.claim import claim
 
@@ -106,7 +107,8 @@ def hold(folder, numbers, held, end):
 
 
 def test_of_many_running_trials_a_claim_looks_at_some_and_at_the_end_at_all(folder, monkeypatch):
-    monkeypatch.setattr(interrupted, "LOOKED_AT", 5)
+    for module in (interrupted, claim_module):
+        monkeypatch.setattr(module, "LOOKED_AT", 5)
     told = study_of(folder)
     for _ in range(40):
         told.ask()
@@ -124,6 +126,29 @@ def test_of_many_running_trials_a_claim_looks_at_some_and_at_the_end_at_all(fold
     assert claim_of(folder).trial.number == 17
     end.set()
     holder.join()
+
+
+def resume(folder, start, found):
+    start.wait(30)
+    claimed = claim_of(folder)
+    found.put(claimed.trial.number)
+    start.wait(60)
+    time.sleep(2)  # held until all have theirs
+    claimed.let_go()
+
+
+def test_workers_that_start_at_once_resume_what_is_interrupted_before_anything_new(folder):
+    told = study_of(folder)
+    for _ in range(4):
+        told.ask()
+    start, found = fork.Event(), fork.Queue()
+    workers = [fork.Process(target=resume, args=(folder, start, found)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    assert sorted(found.get(timeout=30) for _ in workers) == [0, 1, 2, 3]
+    for worker in workers:
+        worker.join()
 
 
 def test_a_thousand_workers_that_start_at_once_read_nobodys_records(folder):

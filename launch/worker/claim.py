@@ -1,7 +1,8 @@
 """Which trial a worker may train: never one that another has, never more than wanted, never a gap in the numbers."""
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -24,7 +25,7 @@ from launch.state.target import Target
 from launch.state.trial_store import TrialStore
 from launch.state.trials import CODE, DONE, ERROR, SEED, SUMMARY, Summary, damage_of, summary_of
 from launch.study import Settings, Study
-from launch.worker.interrupted import Interrupted, interrupted, is_ending
+from launch.worker.interrupted import LOOKED_AT, Interrupted, interrupted, is_ending, overlooked
 
 TURNS = 4  # at the claim lock
 LITTLE = 1 << 16  # bytes of new records that are read under it
@@ -140,33 +141,35 @@ class _Choice:
         clean_up_announced(self._folder, self._storage)
         self._known()  # so that little is left to be looked at under the lock
         all_of_them = False
-        while True:
-            running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
+        for turn in itertools.count():
+            running = self._running()
             # Where all that is wanted is begun, an interrupted one must not be overlooked.
             begun = self._ask(lambda trials: trials.count(*DONE)) + len(running)
-            all_of_them = all_of_them or begun >= Target.of(self._folder).trials
+            all_of_them = all_of_them or begun >= Target.of(self._folder).trials or len(running) <= LOOKED_AT
             candidates = interrupted(self._folder, running, self._job, all_of_them=all_of_them)
-            free: dict[int, FileLock] = {}
             with self._claim_lock():
-                try:
-                    busy = self._take(candidates, free)
-                    chosen = self._choose_of(free, busy)
-                    if isinstance(chosen, int):
-                        lock = free.pop(chosen, None) or self._folder.trial_lock(chosen)
-                        if not lock.held:
-                            lock.acquire()
-                        return self._begin(chosen), lock
-                finally:
-                    for lock in free.values():
-                        lock.release()
+                running = self._running()
+                # Read now: a worker tells before it lets go, so the state of each free trial is the last word.
+                free = [one for one in candidates if one.is_free(self._folder) and one.number in running]
+                busy = len(running) - len(free)
+                chosen = self._choose_of(free, busy)
+                resumed = any(one.number == chosen for one in free)
+                again = not resumed and all_of_them and turn < TURNS and overlooked(self._folder, running, candidates)
+                if isinstance(chosen, int) and not again:
+                    lock = self._folder.trial_lock(chosen)
+                    lock.acquire()
+                    return self._begin(chosen), lock
             if chosen == "stopped":
                 return "stopped"
+            if again:
+                continue
             if all_of_them:
-                running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
-                if is_ending(self._folder, set(running) - free.keys(), self._job):
+                others = set(self._running()) - {one.number for one in free}
+                if is_ending(self._folder, others, self._job):
                     return "ending"
                 return "wait" if busy else "nothing left"
             all_of_them = True
+        raise AssertionError("a loop without an end has ended")
 
     @contextmanager
     def _claim_lock(self) -> Iterator[None]:
@@ -187,23 +190,13 @@ class _Choice:
     def _ask(self, question: Callable[[TrialStore], Answer]) -> Answer:
         return self._storage.ask(self._study_id, question)
 
-    def _take(self, candidates: Sequence[Interrupted], free: dict[int, FileLock]) -> int:
-        """Take the locks of the interrupted trials; how many others are running."""
-        for candidate in candidates:
-            lock = candidate.take(self._folder)
-            if lock is not None:
-                free[candidate.number] = lock
-        # Read now: a worker tells before it lets go, so the state of each free trial is the last word.
-        running = self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
-        for number in free.keys() - set(running):
-            free.pop(number).release()
-        for candidate in candidates:
-            if candidate.number in free:
-                candidate.close(self._folder)
-        return len(running) - len(free)
+    def _running(self) -> list[int]:
+        return self._ask(lambda trials: trials.numbers([TrialState.RUNNING]))
 
-    def _choose_of(self, free: Mapping[int, FileLock], busy: int) -> int | Literal["stopped"] | None:
+    def _choose_of(self, free: Sequence[Interrupted], busy: int) -> int | Literal["stopped"] | None:
         """Number of the trial to be trained, which may be a new one."""
+        for one in free:
+            one.close(self._folder)
         target = Target.of(self._folder)
         # Where nothing has failed, nobody need look for what failures have in common.
         any_failed = bool(free) or self._ask(lambda trials: trials.count(TrialState.FAIL)) > 0
@@ -214,19 +207,19 @@ class _Choice:
             return "stopped"
         suspended = {}  # trials that are not given up before another one has shown whether they are to blame
         last: set[int] = set()  # those that failed as others did: another setting tells more than another attempt
-        given = set()
-        for number in sorted(free):
+        left = set()
+        for number in sorted(one.number for one in free):
             attempts = self._folder.attempt_log(number).attempts()
             reason = given_up(that_count(self._folder, attempts))
             alike = failure is not None and bool(attempts) and failure.waits_for_more(attempts[-1])
             if reason and alike:
                 suspended[number] = reason
             elif reason:
-                self._give_up(number, reason, free[number])
-                given.add(number)
-            elif alike:
-                last.add(number)
-        left = free.keys() - given - suspended.keys()
+                self._give_up(number, reason)
+            else:
+                left.add(number)
+                if alike:
+                    last.add(number)
         done, there, waiting = self._ask(
             lambda trials: (trials.count(*DONE), len(trials), trials.first(TrialState.WAITING))
         )
@@ -239,13 +232,13 @@ class _Choice:
                 return chosen
         if not busy:
             for number, reason in suspended.items():
-                self._give_up(number, reason, free[number])
+                self._give_up(number, reason)
         return None
 
-    def _give_up(self, number: int, reason: str, lock: FileLock) -> None:
-        trial = optuna.Trial(self._session, self._trial_id(number))
-        run = self._folder.run(number)
-        Claim(self._session, trial, self._storage, self._folder, self._base, {}, lock, run).fail(reason)
+    def _give_up(self, number: int, reason: str) -> None:
+        trial, run = optuna.Trial(self._session, self._trial_id(number)), self._folder.run(number)
+        with self._folder.trial_lock(number) as lock:
+            Claim(self._session, trial, self._storage, self._folder, self._base, {}, lock, run).fail(reason)
 
     def _known(self) -> Settings | None:
         """The known setting that is to be tried next."""

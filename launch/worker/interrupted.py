@@ -4,11 +4,10 @@ Locks of trials are asked, and so is Slurm: both may take long, and nobody else 
 """
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fsr.lock import FileLock
 from launch.slurm import bad_nodes, commands
 from launch.slurm.environment import cause_of_lost_attempt
 from launch.slurm.requeue_rules import still_runs
@@ -28,20 +27,22 @@ class Interrupted:
     attempts: tuple[Attempt, ...]
     cause: tuple[Cause, str] | None
     """What ended the last attempt, if it has not said so itself."""
+    elsewhere: bool = False
+    """Whether Slurm says that another job still works on it."""
 
-    def take(self, folder: StudyFolder) -> FileLock | None:
-        """Its lock; None if somebody has had it since. The claim lock must be held."""
-        lock = folder.trial_lock(self.number)
-        if lock.try_acquire():
-            if tuple(folder.attempt_log(self.number).attempts()) == self.attempts:
-                return lock
-            lock.release()
-        return None
+    def is_free(self, folder: StudyFolder) -> bool:
+        """Whether nobody has had it since. The claim lock must be held: without it nobody begins to work on a trial."""
+        return (
+            not self.elsewhere
+            and not folder.trial_lock(self.number).is_held()
+            and tuple(folder.attempt_log(self.number).attempts()) == self.attempts
+        )
 
     def close(self, folder: StudyFolder) -> None:
-        """Write down what ended the last attempt. The trial's lock must be held."""
+        """Write down what ended the last attempt, if it is not. The claim lock must be held."""
         if self.cause:
-            close_lost(folder, self.number, partial(self._cause_of, folder=folder))
+            with folder.trial_lock(self.number):
+                close_lost(folder, self.number, partial(self._cause_of, folder=folder))
 
     def _cause_of(self, attempt: Attempt, folder: StudyFolder) -> tuple[Cause, str]:
         """What was found, unless another node has begun an attempt meanwhile that this one had not seen."""
@@ -67,9 +68,18 @@ def interrupted(folder: StudyFolder, running: Collection[int], job: str, *, all_
         last = attempts[-1] if attempts else None
         if last is None or last.cause:
             found.append(Interrupted(number, attempts, None))
-        elif not _works_elsewhere(folder, last, job):
+        elif _works_elsewhere(folder, last, job):
+            found.append(Interrupted(number, attempts, None, elsewhere=True))
+        else:
             found.append(Interrupted(number, attempts, cause_of_lost_attempt(last, identity=folder.identity)))
     return found
+
+
+def overlooked(folder: StudyFolder, running: Collection[int], found: Sequence[Interrupted]) -> bool:
+    """Whether nobody holds another one of the running trials: it was just being looked at by another worker, or its own
+    died meanwhile. The claim lock must be held."""
+    seen = {one.number for one in found}
+    return any(number not in seen and not folder.trial_lock(number).is_held() for number in running)
 
 
 def _works_elsewhere(folder: StudyFolder, last: Attempt, job: str) -> bool:
