@@ -125,11 +125,11 @@ def test_a_python_that_does_not_start_is_told_with_the_end_of_its_log(sweep):
     python.chmod(0o755)
     code = f"import sys; from launch.sweep import main; sys.executable = {str(python)!r}; main(sys.argv[1:])"
     answer = sweep.run([sys.executable, "-c", code, *sweep.command(trials=2)[2:]])
-    assert answer.returncode == 1, answer.stdout + answer.stderr
-    assert "2 jobs (" in answer.stdout and "left without any work to show" in answer.stdout
-    assert "  ImportError: libpython3.so: cannot open shared object file" in answer.stdout
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    assert f"cannot run the study's code with {python}" in answer.stderr
+    assert "ImportError: libpython3.so: cannot open shared object file" in answer.stderr
     shown = shown_status(sweep)
-    assert "left without any work to show" in shown and "  ImportError: libpython3.so" in shown
+    assert "left without any work to show" in shown and "ImportError: libpython3.so" in shown
     assert any("ImportError" in line for line in sweep.status()["problem"])
 
 

@@ -48,7 +48,7 @@ from launch.worker.study import StudyWorker
 
 CODE = "simulated"
 LOOK_S = 3600.0  # after the last job is gone, the user looks and calls for workers again
-SWEEPS = 20  # calls after which the user gives up
+SWEEPS = 40  # calls after which the user gives up: where preemption cancels without notice, each loses all its workers
 
 
 def suggest(trial: optuna.Trial, base: TrainConfig) -> Settings:
