@@ -114,7 +114,7 @@ def test_workers_killed_at_random_lose_nothing(worker, data_folder):
             time.sleep(0.05)
         for process in processes:
             time.sleep(rng.uniform(0, 0.4))
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # if it has not ended, with all trials done
             process.join()
     for process in start(worker, 2):
         process.join()
