@@ -51,10 +51,11 @@ def test_of_sixty_workers_a_third_of_which_is_killed_no_trial_is_lost_doubled_or
 def test_a_lock_that_lets_two_workers_train_one_trial_is_noticed(tmp_path):
     broken = """
 from fsr.lock import FileLock
-take = FileLock.try_acquire
-FileLock.try_acquire = lambda lock, patience_s=0.0: lock.path.name[:1].isdigit() or take(lock, patience_s)
-from launch.worker import claim
-claim._held_elsewhere = lambda *asked: False
+acquire = FileLock.acquire
+FileLock.acquire = lambda lock: lock.path.name[:1].isdigit() or acquire(lock)
+FileLock.is_held = lambda lock: False
+from launch.worker import interrupted
+interrupted._works_elsewhere = lambda *asked: False
 """
     result = swarm(tmp_path, broken, workers=6, finished=0, trials=12, start_s=0.2, every_s=1, killed=0, limit_s=30)
     assert result["faults"]  # or one of the two dies of it
