@@ -1,5 +1,6 @@
 """Trials that have ended are packed beside the journal: nothing is told otherwise for it, whatever damages the pack."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -237,3 +238,19 @@ def test_a_trial_that_is_held_is_known_without_reading_and_told_as_it_was_writte
     ended = storage.get_trial(trial._trial_id)
     assert (ended.state, ended.value, ended.intermediate_values) == (TrialState.PRUNED, 0.25, {10: 0.25})
     assert told(storage) == told(open_storage(tmp_path)) == told(stock(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "link.lines", "0123abcd.lines"])
+def test_an_index_leads_to_no_file_but_the_packs_own(tmp_path, name):
+    storage = made(tmp_path)
+    before, pack = told(storage), tmp_path / "packed"
+    (tmp_path / "mine.txt").write_text("mine")
+    if "/" not in name:
+        (pack / name).symlink_to(tmp_path / "mine.txt")
+    body = json.dumps(packed(tmp_path) | {"lines": name, "size": 0}).encode()
+    (pack / "index.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    reader = open_storage(tmp_path)
+    assert told(reader) == before
+    live(optuna.load_study(study_name="s", storage=reader), random.Random(3), 40)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert told(open_storage(tmp_path)) == told(stock(tmp_path))

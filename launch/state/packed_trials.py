@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ from fsr.lock import FileLock
 from launch.state.trial_records import Record, record_of, trial_of
 
 PACKED = "packed"  # beside the journal
+LINES = re.compile(r"[0-9a-f]{8}\.lines")
 
 
 class Index(TypedDict):
@@ -93,6 +95,9 @@ class PackedTrials:
             if head.decode("ascii", "replace") != hashlib.sha256(body).hexdigest():
                 return None
             index = parse_json(body, Index, str(self._index_file))
+            # What is appended there must be this folder's own file, whoever wrote the index.
+            if not LINES.fullmatch(index["lines"]) or (self._folder / index["lines"]).is_symlink():
+                return None
             arrays = {name: np.frombuffer(base64.b64decode(index["arrays"][name]), ARRAYS[name]) for name in ARRAYS}
         except (DamagedError, OSError, KeyError, ValueError):
             return None
