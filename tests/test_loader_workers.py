@@ -103,6 +103,31 @@ def test_the_death_of_a_worker_is_told_where_the_rank_waits_and_nowhere_else(num
         list(elements)
 
 
+class BrokenOff:
+    """What the rank cannot read to its end."""
+
+    def __reduce__(self):
+        return broken_off, ()
+
+
+def broken_off():
+    raise ConnectionResetError("as the test wants it")
+
+
+def test_a_worker_whose_files_are_closed_before_it_has_ended_is_one_that_died():
+    class Dying(Pids):
+        def __getitem__(self, index):
+            if index == 0:
+                return BrokenOff()
+            time.sleep(0.2)  # until the first is on its way
+            os.closerange(3, 1000)
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(LostLoaderError, match="is killed by signal: Killed"):
+        next(load_each(Dying(), 1))
+
+
 def test_an_error_in_a_worker_is_still_that_error():
     def fail(index):
         raise RuntimeError("as the test wants it")

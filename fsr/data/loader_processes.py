@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -171,8 +170,7 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
             raise
         except Exception as error:  # a dying worker breaks off whatever it says, and that shows in many ways
             timed_out = "DataLoader timed out" in str(error)
-            wait([process.sentinel for process in processes], 0 if timed_out else _DYING_S)
-            lost = next((process for process in processes if process.exitcode is not None), None)
+            lost = _ended(processes, 0 if timed_out else _DYING_S)
             # Where a worker makes its batch in shared memory, the error is its element, and it lives on.
             if is_full(error) or (lost is not None and lost.exitcode in (FULL, -signal.SIGBUS)):
                 raise full(len(processes)) from None
@@ -180,6 +178,19 @@ def _next(elements: Iterator[Any], processes: list[BaseProcess]) -> Any:
                 raise LostLoaderError(_end_of(lost)) from None
             if not timed_out:
                 raise
+
+
+def _ended(processes: list[BaseProcess], patience_s: float) -> BaseProcess | None:
+    """One of them that has ended within that time. The sentinel of one that is killed tells its end before the system
+    knows its exit code."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        for process in processes:
+            if process.exitcode is not None:
+                return process
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.01)
 
 
 def _end_of(process: BaseProcess) -> str:
