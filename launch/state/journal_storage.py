@@ -80,10 +80,8 @@ class JournalStorage(StudyStorage):
         return self._now(lambda replay: replay.get(trial_id))
 
     def catch_up(self) -> None:
-        """Read what is new, or begin where an index ends that tells of most of it."""
+        """Read what is new."""
         with self._lock:
-            if self._journal.unread() > LEAP:
-                self._begin()
             self._read()
 
     def unread(self) -> int:
@@ -303,6 +301,9 @@ class JournalStorage(StudyStorage):
                 return question(self._replay)
 
     def _read(self) -> None:
+        """Read what is new, or begin where an index ends that tells of most of it."""
+        if self._journal.unread() > LEAP:
+            self._begin()
         while records := self._journal.read_new():
             self._replay.apply(records)
             due = self._journal.position.records - self._pack_at
