@@ -40,9 +40,8 @@ from launch.state.paths import StudyFolder, relative
 from launch.state.retention import Retention
 from launch.state.space import gigabytes
 from launch.state.storage import load_launched
-from launch.state.study_storage import storage_of
+from launch.state.study_storage import counts_of
 from launch.state.target import Target
-from launch.state.trials import DONE
 
 WATCH_S = 5.0
 MOST_LOGS = 8  # workers whose log is named
@@ -93,7 +92,7 @@ class Status:
 
     def is_reached(self) -> bool:
         """Whether all trials that are wanted are finished or pruned."""
-        return storage_of(self.study).ask(self.study._study_id, lambda trials: trials.count(*DONE)) >= self.target
+        return counts_of(self.study).done >= self.target
 
     def rows(self) -> list[Row]:
         """The trials by number."""

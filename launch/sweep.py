@@ -52,9 +52,8 @@ from launch.state.same_failure import StoppedError
 from launch.state.space import Need, check_space, gigabytes, space_note
 from launch.state.stop import StopRequest
 from launch.state.storage import STORAGE_VARIABLE, check_not_lost, open_launched, open_storage, recorded_storage
-from launch.state.study_storage import StudyStorage
+from launch.state.study_storage import Counts, StudyStorage, counts_of
 from launch.state.target import Target
-from launch.state.trials import DONE, count, repeats_among
 from launch.study import Settings
 from launch.submit import choose_code, scripts
 from launch.submit_dry_run import limit_lines, script_lines
@@ -108,12 +107,11 @@ def sweep_planned(options: Options, planned: Plan, console: Console) -> ExitCode
                     enqueue_settings(study, grid)
                     trials = study.get_trials(deepcopy=False)
                     repeats_of(options, options.repeat, planned, trials, grid, console).enqueue(study)
-            trials = study.get_trials(deepcopy=False)
-            planned = replace(planned, target=planned.target + len(repeats_among(trials)))
-            announce_plan(planned, trials, console)
-            failed = count(trials, TrialState.FAIL)
-            Target(planned.target, planned.target + failed, time.time()).write(planned.folder)
-            missing = max(0, planned.target - count(trials, *DONE))
+            there = counts_of(study)
+            planned = replace(planned, target=planned.target + there.repeats)
+            announce_plan(planned, there, console)
+            Target(planned.target, planned.target + there.failed, time.time()).write(planned.folder)
+            missing = max(0, planned.target - there.done)
             tell_space(planned, keep, missing, console)
             if planned.resources.cluster != "slurm":
                 return sweep_here(planned, study, missing, stop, lock, console)
@@ -238,17 +236,18 @@ def repeats_of(
 
 def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     """Say what would be done."""
-    there = planned.folder.study_file.exists()
-    trials = open_study(planned, open_the_storage(planned)).get_trials(deepcopy=False) if there else []
-    planned = replace(planned, target=planned.target + len(repeats_among(trials)))
+    study = open_study(planned, open_the_storage(planned)) if planned.folder.study_file.exists() else None
+    there = counts_of(study) if study else Counts()
+    planned = replace(planned, target=planned.target + there.repeats)
     if options.repeat:
+        trials = study.get_trials(deepcopy=False) if study else []
         repeats = repeats_of(options, options.repeat, planned, trials, grid_of(options, planned), console)
         planned = replace(planned, target=planned.target + repeats.number_missing(trials))
-    announce_plan(planned, trials, console)
+    announce_plan(planned, there, console)
     keep = Retention.of(planned.folder).keep if planned.folder.keep_file.exists() else "best"
-    tell_space(planned, options.keep or keep, planned.target - count(trials, *DONE), console)
+    tell_space(planned, options.keep or keep, planned.target - there.done, console)
     if planned.resources.cluster == "slurm":
-        submission = prepare_workers(planned, planned.target - count(trials, *DONE))
+        submission = prepare_workers(planned, planned.target - there.done)
         tell(submission, [], console)
         texts = scripts(submission, planned.folder, planned.resources, planned.base)
         for line in (*limit_lines(submission, planned.resources, planned.base), *script_lines(texts)):
@@ -256,9 +255,9 @@ def dry_run(options: Options, planned: Plan, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def announce_plan(planned: Plan, trials: list[FrozenTrial], console: Console) -> None:
+def announce_plan(planned: Plan, there: Counts, console: Console) -> None:
     """Say what is there and what will be done."""
-    announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, trials, console)
+    announce(planned.study, planned.base, planned.folder, planned.target, planned.parallel, there, console)
     for note in planned.notes:
         say(console, f"note: {note}")
 

@@ -12,7 +12,7 @@ from fsr.lock import FileLock
 from launch import local_workers
 from launch.local_workers import LocalWorker
 from launch.plan import Plan, cores, job_spec
-from launch.show.live import Watched, show, watch
+from launch.show.live import AT_END, Watched, show, watch
 from launch.show.messages import say, tell_result
 from launch.show.table import Rows
 from launch.slurm.environment import LocalEnvironment, leave_job
@@ -22,7 +22,7 @@ from launch.state.local import forget_dead_workers
 from launch.state.paths import relative
 from launch.state.same_failure import raise_mistakes
 from launch.state.stop import StopRequest
-from launch.state.target import reached
+from launch.state.study_storage import counts_of
 from launch.submit import FEW_ENTRIES, next_spec_file
 from launch.worker.protocol import Outcome
 from launch.worker.rendezvous import Rendezvous
@@ -50,16 +50,16 @@ def sweep_here(
         lock.release()
     outcomes += [worker.outcome() for worker in workers]
     stopped = stop.signals > 0 or Outcome.STOPPED in outcomes
-    trials = study.get_trials(deepcopy=False)
-    show(watched.standing(), [], console)
+    standing, there = watched.standing(), counts_of(study)
+    show(standing, [], console, AT_END)
     for worker in workers:
         if worker.outcome() is None:
             say(console, f"a worker died; its log: {relative(worker.log_file)}")
     raise_mistakes(plan.folder)
-    tell_result(plan.study, plan.base, plan.folder, plan.target, trials, stopped, console)
+    tell_result(plan.study, plan.base, plan.folder, plan.target, there, standing.rows, stopped, console)
     if stopped:
         return ExitCode.INTERRUPTED
-    return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
+    return ExitCode.DONE if there.done >= plan.target else ExitCode.INCOMPLETE
 
 
 def start(plan: Plan, missing: int) -> list[LocalWorker]:

@@ -8,7 +8,7 @@ from fsr.exit_codes import ExitCode
 from fsr.lock import FileLock
 from fsr.next_command import next_command, study_words
 from launch.plan import Plan, job_spec
-from launch.show.live import Watched, show, watch
+from launch.show.live import AT_END, Watched, show, watch
 from launch.show.messages import NOTHING_SUBMITTED, more_than_parallel, say, tell_result, tell_submission
 from launch.show.table import Rows
 from launch.slurm.job_logs import why_nobody_works
@@ -16,7 +16,7 @@ from launch.slurm.queue import Queue
 from launch.state.paths import relative
 from launch.state.same_failure import raise_mistakes
 from launch.state.stop import StopRequest
-from launch.state.target import reached
+from launch.state.study_storage import counts_of
 from launch.submit import Submission, prepare, submit
 
 
@@ -56,17 +56,17 @@ def sweep_on_slurm(
         return stop.signals > 0 or queue.nobody_works()
 
     watch(watched, console, all_gone, queue.notices)
-    trials = study.get_trials(deepcopy=False)
-    show(watched.standing(), [], console)
+    standing, there = watched.standing(), counts_of(study)
+    show(standing, [], console, AT_END)
     if stop.signals:
         say(console, f"the jobs work on by themselves (scancel ends them); look at them: {status}")
         return ExitCode.INTERRUPTED
     raise_mistakes(plan.folder)
-    if not reached(plan.target, trials):
+    if there.done < plan.target:
         for line in why_nobody_works(plan.folder, queue):
             say(console, line)
-    tell_result(plan.study, plan.base, plan.folder, plan.target, trials, False, console)
-    return ExitCode.DONE if reached(plan.target, trials) else ExitCode.INCOMPLETE
+    tell_result(plan.study, plan.base, plan.folder, plan.target, there, standing.rows, False, console)
+    return ExitCode.DONE if there.done >= plan.target else ExitCode.INCOMPLETE
 
 
 def prepare_workers(plan: Plan, missing: int) -> Submission:

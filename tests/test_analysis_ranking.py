@@ -10,7 +10,7 @@ from studies import add_run, add_trial, new_study
 from analysis.intervals import half_width, mean_and_interval, verdict
 from analysis.load import load
 from analysis.ranking import by_search, ranking
-from launch.state.trials import best_trial
+from launch.state.trials import best_first
 
 
 @pytest.fixture
@@ -59,16 +59,16 @@ def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_s
     assert "mean" in ranked
 
 
-def test_without_repeats_the_first_is_the_best_trial_of_the_launcher(tmp_path):
+def test_without_repeats_the_first_is_the_best_first_of_the_launcher(tmp_path):
     folder, study = new_study(tmp_path)
     for ratio, value in ((0.4, 0.30), (0.6, 0.50), (0.8, 0.40), (0.2, 0.50)):
         add_run(folder, study, ratio, value)
     ranked = ranking(load("smoke", runs=tmp_path), "smoke")
-    assert best_trial(study.get_trials()).number == 1
+    assert best_first(study.get_trials())[0].number == 1
     assert ranked["trial"].tolist() == by_search(ranked) == [1, 3, 2, 0]
     add_run(folder, study, 0.8, 0.9, seed=1, repeats=2)  # first in the ranking, but no score of the search
     ranked = ranking(load("smoke", runs=tmp_path), "smoke")
-    assert best_trial(study.get_trials()).number == 1
+    assert best_first(study.get_trials())[0].number == 1
     assert (ranked["trial"][0], by_search(ranked)) == (2, [1, 3, 2, 0])
 
 

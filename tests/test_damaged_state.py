@@ -30,7 +30,7 @@ from launch.state.paths import StudyFolder
 from launch.state.retention import clean_up_announced
 from launch.state.storage import check_not_lost, load_launched, open_launched, open_storage
 from launch.state.trial_identity import TrialIdentity
-from launch.state.trials import best_trial
+from launch.state.trials import best_first
 from launch.status import Status, tell
 from launch.sweep import check_whole, sweep, sweeping
 from launch.verify_resume import remove_earlier
@@ -88,7 +88,7 @@ def test_a_score_that_none_can_be_counts_for_nothing(tmp_path):
     folder, study = new_study(tmp_path)
     for value in (0.2, 7.0, -1.0, 0.3):
         add_trial(study, 0.4, value=value)
-    assert best_trial(study.trials).number == 3
+    assert best_first(study.trials)[0].number == 3
     rows = Status(folder).rows()
     assert [row.state for row in rows] == ["complete", "damaged", "damaged", "complete"]
     assert rows[1].error == "its value is 7.0, not a score from 0 to 1"

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from launch.show import live
-from launch.show.live import Watched, changes, watch_lines
+from launch.show.live import Watched, changes, show, watch_lines
 from launch.show.messages import say
 from launch.show.picture import Standing, picture, worth
 from launch.show.table import Row, counted, duration, left
@@ -48,6 +48,17 @@ def test_there_is_a_line_a_trial():
     assert len(lines) == 5
     assert "40/100" in lines[2] and "30 s" in lines[2]
     assert "0.412" in lines[4] and "killed, finished" in lines[4]
+
+
+def test_where_not_all_trials_are_told_the_best_is_and_the_others_are_counted():
+    ended = [replace(COMPLETE, number=number) for number in range(50)]
+    plain = Console(file=io.StringIO(), width=100)
+    show(Standing(ended, 100, 50, best=7), [], plain, most=10)
+    lines = plain.file.getvalue().splitlines()
+    assert len(lines) == 10 and lines[-1] == "… 43 more done"
+    assert [line.split()[0] for line in lines[2:-1]] == ["7", *map(str, range(44, 50))]
+    show(Standing(ended, 100, 50, best=7), [], plain)
+    assert len(plain.file.getvalue().splitlines()) == 10 + 52
 
 
 @pytest.mark.parametrize(

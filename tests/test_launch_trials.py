@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from launch.state.trials import REPEATS, SEED, best_trial, search_trials
+from launch.state.trials import REPEATS, SEED, best_first, search_trials
 
 
 @pytest.fixture
@@ -32,18 +32,18 @@ def trials():
 
 
 def test_the_highest_value_wins_and_of_equal_values_the_first(trials):
-    assert best_trial(trials(0.2, 0.5, 0.3, 0.5)).number == 1
-    assert best_trial(trials(0.02, 0.005)).number == 0
-    assert best_trial(trials(0.0)).number == 0
+    assert best_first(trials(0.2, 0.5, 0.3, 0.5))[0].number == 1
+    assert best_first(trials(0.02, 0.005))[0].number == 0
+    assert best_first(trials(0.0))[0].number == 0
 
 
 def test_a_repeat_is_never_the_best(trials):
     study = trials(0.2, 0.5, (0, 0.9), (1, 0.7), 0.4)
-    assert best_trial(study).number == 1
+    assert best_first(study)[0].number == 1
     assert [trial.number for trial in search_trials(study)] == [0, 1, 4]
 
 
 def test_only_finished_trials_count(trials):
-    assert best_trial(trials("running", "fail", "pruned", "waiting", 0.1)).number == 4
-    assert best_trial(trials("running", "fail", (0, 0.9))) is None
-    assert best_trial([]) is None
+    assert best_first(trials("running", "fail", "pruned", "waiting", 0.1))[0].number == 4
+    assert best_first(trials("running", "fail", (0, 0.9))) == []
+    assert best_first([]) == []

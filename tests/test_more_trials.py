@@ -1,14 +1,14 @@
 """What a finished sweep advises is what the same command then accepts."""
 
+from dataclasses import replace
+
 import pytest
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import create_trial
 
 from launch.plan import Options, plan
 from launch.show.messages import more_trials, tried
+from launch.show.table import Row
+from launch.state.progress import Progress
 from launch.study import load
-
-SIZES = {"block_size": CategoricalDistribution((8, 16, 32))}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_a_study_that_has_no_more_settings_is_advised_no_more_trials(name, searc
 
 def test_settings_that_were_drawn_twice_are_not_all_settings(tmp_path):
     study = load("block_size")
-    trials = [create_trial(params={"block_size": size}, distributions=SIZES, value=0.1) for size in (8, 16, 16, 8, 32)]
-    said = more_trials(study, study.base("synthetic", tmp_path, None, None), 5, tried(trials))
+    rows = [Row(size, "complete", "", Progress(), settings={"block_size": size}) for size in (8, 16, 16, 8, 32)]
+    rows += [replace(rows[0], state="fail", settings={"block_size": 4}), replace(rows[0], repeat=True, settings={})]
+    said = more_trials(study, study.base("synthetic", tmp_path, None, None), 5, tried(rows))
     assert said.startswith("3 of the study's 5 settings were tried")

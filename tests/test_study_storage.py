@@ -17,7 +17,7 @@ from launch.state.storage import open_storage
 from launch.state.study_storage import Considered
 from launch.state.target import Target
 from launch.state.trial_records import settings_key
-from launch.state.trials import CODE
+from launch.state.trials import CODE, SEED
 from launch.study import load
 from launch.worker.claim import Claim, claim
 
@@ -63,6 +63,8 @@ def check(storage, study_id):
     for code in ("v1", "v2", "v3"):
         has = any(t.number in done and t.user_attrs.get(CODE, [])[-1:] == [code] for t in trials)
         assert ask(lambda store, code=code: store.has_done(code)) == has
+    repeats = [trial for trial in trials if SEED in trial.user_attrs and trial.state != TrialState.FAIL]
+    assert ask(lambda store: store.repeats()) == len(repeats)
     for trial in trials:
         tried = trial.state.is_finished() and trial.state != TrialState.FAIL
         asked = trial.system_attrs.get("fixed_params")

@@ -16,6 +16,7 @@ from launch.show.table import Row, Rows, best_of, duration, score
 ENDED = ("complete", "pruned", "fail")
 FINAL = (("finished",), ("pruned",), ("not finite",))  # after which a worker only tells the study how the trial ended
 INTERVAL_S = 0.5
+AT_END = 1_000  # lines of a file in which a sweep ends; `fsr status` tells of all trials
 UNBROKEN = 10_000  # cells of a line where nobody has to fit it into a terminal
 
 Notices = Callable[[], list[str]]
@@ -64,9 +65,9 @@ def watch_picture(
             time.sleep(0 if last else interval_s)
 
 
-def show(standing: Standing, notices: Sequence[str], console: Console) -> None:
-    """Print how a study stands, once: what a terminal has room for; everything to a file or a pipe."""
-    fits = (console.width, console.height - 1) if console.is_terminal else (UNBROKEN, None)
+def show(standing: Standing, notices: Sequence[str], console: Console, most: int | None = None) -> None:
+    """Print how a study stands, once: what a terminal has room for; to a file or a pipe everything, or `most` lines."""
+    fits = (console.width, console.height - 1) if console.is_terminal else (UNBROKEN, most)
     console.print(on_console(picture(standing, notices, *fits), console), soft_wrap=not console.is_terminal)
 
 

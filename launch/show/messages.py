@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fsr.config import TrainConfig
 from fsr.next_command import next_command, study_words
+from launch.show.table import Row, best_of
 from launch.state.paths import StudyFolder, relative
-from launch.state.trials import DONE, best_trial, count, repeats_among, search_trials
+from launch.state.study_storage import Counts
 from launch.study import Study
 
 NOTHING_SUBMITTED = "no job was submitted, as your account has no room for one; run the same command again later"
@@ -28,14 +28,12 @@ def announce(
     folder: StudyFolder,
     target: int,
     parallel: int,
-    trials: Sequence[FrozenTrial],
+    there: Counts,
     console: Console,
 ) -> None:
     """Say what is there and what will be done."""
-    done, failed = count(trials, *DONE), count(trials, TrialState.FAIL)
-    unfinished = count(trials, TrialState.RUNNING, TrialState.WAITING)
     say(console, f"study {study.name} in {relative(folder.folder)}: {target} trials wanted, up to {parallel} at a time")
-    say(console, f"there are: {done} done, {unfinished} unfinished, {failed} failed")
+    say(console, f"there are: {there.done} done, {there.unfinished} unfinished, {there.failed} failed")
     run = f"{base.dataset} from {relative(base.data_folder)}, {base.iterations} steps, seed {base.seed}"
     say(console, f"each run: {run}; searched: {', '.join(study.space(base))}")
 
@@ -68,17 +66,19 @@ def tell_result(
     base: TrainConfig,
     folder: StudyFolder,
     target: int,
-    trials: Sequence[FrozenTrial],
+    there: Counts,
+    rows: Sequence[Row],
     stopped: bool,
     console: Console,
 ) -> None:
     """Say what came out, and what to do next."""
-    done, named = count(trials, *DONE), study_words(study.name, folder.folder.parent)
-    best, repeats = best_trial(trials), repeats_among(trials)
+    done, named = there.done, study_words(study.name, folder.folder.parent)
+    best = best_of(rows)
     if best is not None:
-        run = relative(folder.run(best.number).folder)
-        say(console, f"best: trial {best.number}, {study.metric} {best.value:.4f}, in {run}")
-        if repeats:
+        value = next(row.value for row in rows if row.number == best)
+        run = relative(folder.run(best).folder)
+        say(console, f"best: trial {best}, {study.metric} {value:.4f}, in {run}")
+        if there.repeats:
             say(console, f"means over seeds, with intervals: {next_command('report', *named)}")
         else:
             say(console, f"one page of it: {next_command('report', *named)}")
@@ -89,9 +89,9 @@ def tell_result(
         why = "error.txt in a failed trial's folder tells why"
         say(console, f"{done} of {target} trials done; {why}; to resume: {again()}")
     else:
-        if best is not None and not repeats:
+        if best is not None and not there.repeats:
             say(console, f"small differences may be chance; with fresh seeds: {again('--repeat', '5')}")
-        say(console, more_trials(study, base, target - len(repeats), tried(trials)))
+        say(console, more_trials(study, base, target - there.repeats, tried(rows)))
 
 
 def again(flag: str | None = None, value: str = "") -> str:
@@ -117,6 +117,7 @@ def more_trials(study: Study, base: TrainConfig, searched: int, tried: int) -> s
     return f"all {size} settings of the study have had their trial"
 
 
-def tried(trials: Sequence[FrozenTrial]) -> int:
+def tried(rows: Sequence[Row]) -> int:
     """Number of different settings that the search has trained."""
-    return len({repr(sorted(trial.params.items())) for trial in search_trials(trials) if trial.state in DONE})
+    done = [row for row in rows if row.state in ("complete", "pruned") and not row.repeat]
+    return len({repr(sorted(row.settings.items())) for row in done})

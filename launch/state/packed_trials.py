@@ -57,6 +57,8 @@ class Index(TypedDict):
     """The trials that have not ended, as records with their `number`."""
     codes: dict[str, int]
     """By code version, the trials that it finished."""
+    repeats: list[int]
+    """Numbers of the repeats."""
     ranges: dict[str, str]
     """By name of a parameter, the distribution that it had first."""
     arrays: dict[str, str]

@@ -4,6 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from launch.state.storage_view import StorageView
 from launch.state.trial_store import UNFINISHED, TrialStore
+from launch.state.trials import DONE
 
 Answer = TypeVar("Answer")
 AT_ONCE = 1000  # trials that are read in one go
@@ -45,6 +47,28 @@ class StudyStorage(BaseStorage):
         """Add many trials. Raises KeyError for a study that is not there."""
         for trial in trials:
             self.create_new_trial(study_id, trial)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials a study has."""
+
+    done: int = 0
+    """Finished or pruned."""
+    unfinished: int = 0
+    failed: int = 0
+    repeats: int = 0
+    """Repeats, without those that failed."""
+
+
+def counts_of(study: optuna.Study) -> Counts:
+    """How many trials a study has now."""
+    return storage_of(study).ask(
+        study._study_id,
+        lambda trials: Counts(
+            trials.count(*DONE), trials.count(*UNFINISHED), trials.count(TrialState.FAIL), trials.repeats()
+        ),
+    )
 
 
 def waiting(params: dict[str, Any], user_attrs: dict[str, Any]) -> FrozenTrial:

@@ -1,14 +1,10 @@
 """The target of a study: how many trials are wanted, which all its workers go by."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-
-from optuna.trial import FrozenTrial
 
 from fsr.files import write_json
 from fsr.json_file import read_json
 from launch.state.paths import StudyFolder
-from launch.state.trials import DONE, count
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,3 @@ class Target:
     def of(cls, folder: StudyFolder) -> "Target":
         """The target that was written last. Raises FileNotFoundError before the first, DamagedError."""
         return read_json(folder.target_file, cls, newer=True)
-
-
-def reached(target: int, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether so many trials are finished or pruned."""
-    return count(trials, *DONE) >= target

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from launch.state.packed_trials import Index, PackedTrials
 from launch.state.trial_records import distribution_of, record_of, settings_key, text_of, trial_of
-from launch.state.trials import CODE, DONE
+from launch.state.trials import CODE, DONE, is_repeat
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 REMEMBERED = 4096  # packed trials that are kept at hand
@@ -31,6 +31,7 @@ class TrialStore:
         self._values = Column(np.float64)
         self._unfinished: dict[TrialState, set[int]] = {state: set() for state in UNFINISHED}
         self._failed: list[int] = []
+        self._repeats: list[int] = []
         self._counts = Counter[TrialState]()
         self._tried = Counter[int]()
         self._tried_before: NDArray[np.int64] = np.empty(0, np.int64)  # sorted
@@ -100,6 +101,10 @@ class TrialStore:
         """Numbers of the trials that failed."""
         return self._failed
 
+    def repeats(self) -> int:
+        """How many trials are repeats that have not failed."""
+        return int((self._states.values[self._repeats] != TrialState.FAIL).sum())
+
     def has_tried(self, key: int) -> bool:
         """Whether a trial that did not fail has, or was asked to have, the parameters with this `settings_key`."""
         if self._tried[key] > 0:
@@ -125,6 +130,8 @@ class TrialStore:
         self._at_hand[trial.number] = trial
         self._ranges = trial.distributions | self._ranges
         self._tried.update(asked_keys(trial))
+        if is_repeat(trial):
+            self._repeats.append(trial.number)
         if trial.state in UNFINISHED:
             self._unfinished[trial.state].add(trial.number)
         else:
@@ -187,6 +194,7 @@ class TrialStore:
         fields = {
             "unfinished": [record_of(trial) | {"number": trial.number} for trial in unfinished],
             "codes": dict(self._codes),
+            "repeats": self._repeats,
             "ranges": {name: text_of(range_) for name, range_ in self._ranges.items()},
         }
         return fields, {
@@ -220,6 +228,7 @@ class TrialStore:
         store._counts = Counter({state: int((states == state).sum()) for state in TrialState})
         store._tried_before, store._codes = arrays["tried"], Counter(index["codes"])
         store._ranges = {name: distribution_of(text) for name, text in index["ranges"].items()}
+        store._repeats = index["repeats"]
         store._failed = np.flatnonzero(states == TrialState.FAIL).tolist()
         for record in index["unfinished"]:
             trial = trial_of(record, record["number"], record["number"])

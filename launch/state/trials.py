@@ -111,16 +111,6 @@ def best_settings(trials: Sequence[FrozenTrial], best: int) -> list[FrozenTrial]
     return [*chosen.values()]
 
 
-def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The first of `best_first`; None if none has finished."""
-    return next(iter(best_first(trials)), None)
-
-
-def count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
-    """How many trials are in one of these states."""
-    return sum(trial.state in states for trial in trials)
-
-
 def _value(trial: FrozenTrial) -> float:
     """The value of a finished trial, which Optuna's types allow to be missing."""
     assert trial.value is not None, f"trial {trial.number} has finished without a value"
