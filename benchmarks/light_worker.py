@@ -23,6 +23,11 @@ AT_WORK = "at_work"  # locked by flock, which knows nothing of the POSIX locks o
 ENDING_S = 300.0  # for which a job waits for an earlier start of its own that is being killed
 
 
+def clocks() -> tuple[float, float]:
+    """The time, and what this process has worked: seconds."""
+    return time.monotonic(), time.process_time()
+
+
 @dataclass(frozen=True, kw_only=True)
 class LightWorker:
     """One start of a Slurm job that works on a study."""
@@ -45,13 +50,14 @@ class LightWorker:
         made = self.made
         storage = open_storage(made.folder.folder, made.database)
         last = time.monotonic()
-        since = self.sent  # the first trial is waited for from the start of the process on
+        since = self.sent, 0.0  # the first trial is waited for from the start of the process on
         while True:
             claimed = claim(made.study, made.base, made.folder, storage, self.job, made.code)
             if isinstance(claimed, Claim):
                 self._tell("claim", claimed.trial.number, since)
                 self._train(claimed)
-                last = since = time.monotonic()
+                since = clocks()
+                last = since[0]
                 continue
             if claimed == "ending" and time.monotonic() < last + ENDING_S:
                 time.sleep(0.2)
@@ -66,7 +72,7 @@ class LightWorker:
         try:
             fcntl.flock(at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._tell("doubled", number, time.monotonic())
+            self._tell("doubled", number, clocks())
         draw = random.Random(f"{number}/{self.job}/{self.restart}")
         score = 0.5 + 0.4 * random.Random(number).random()
         if not (run.folder / MARK).exists():  # else a worker was killed between the end of the training and its tell
@@ -75,25 +81,26 @@ class LightWorker:
             for step in range(1, self.evaluations + 1):
                 time.sleep(seconds / self.evaluations)
                 if step not in reported:
-                    began = time.monotonic()
+                    began = clocks()
                     claimed.trial.report(score * step / self.evaluations, step)
                     self._tell("report", number, began)
             try:
                 os.close(os.open(run.folder / MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
             except FileExistsError:
-                self._tell("doubled", number, time.monotonic())
+                self._tell("doubled", number, clocks())
         claimed.attempt_log.end("finished")
-        began = time.monotonic()
+        began = clocks()
         claimed.tell(score)
         self._tell("tell", number, began)
         claimed.let_go()
         os.close(at_work)
 
-    def _tell(self, what: str, number: int | None, began: float) -> None:
+    def _tell(self, what: str, number: int | None, began: tuple[float, float]) -> None:
         """Write an event down: one call of the system, so that lines of many processes do not mix."""
-        now = time.monotonic()
+        now, cpu = clocks()
         event: dict[str, Any] = {"what": what, "number": number, "job": self.job, "restart": self.restart}
-        line = json.dumps(event | {"at": round(now, 4), "seconds": round(now - began, 4)}) + "\n"
+        event |= {"at": round(now, 4), "seconds": round(now - began[0], 4), "cpu_s": round(cpu - began[1], 4)}
+        line = json.dumps(event) + "\n"
         file = os.open(self.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(file, line.encode())
         os.close(file)

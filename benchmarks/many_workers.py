@@ -102,8 +102,11 @@ def latencies(events: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds that workers waited: for their first trial; later, for tell and the claim after it together."""
     first: dict[tuple[str, int], float] = {}
     pairs, told, reports, starts = [], {}, [], []
+    cpu: dict[str, list[float]] = {name: [] for name in ("start", "claim", "tell", "report")}
     for event in sorted(events, key=lambda event: event["at"]):
         start = event["job"], event["restart"]
+        what = "start" if event["what"] == "claim" and start not in first else event["what"]
+        cpu.get(what, []).append(1e3 * event["cpu_s"])
         if event["what"] == "report":
             reports.append(event["seconds"])
         elif event["what"] == "tell":
@@ -124,6 +127,7 @@ def latencies(events: list[dict[str, Any]]) -> dict[str, float]:
         "claim_and_tell_p99_s": quantile(steady, 0.99),
         "claim_and_tell_max_s": quantile(steady, 1.0),
         "calls": len(steady),
+        **{f"{name}_cpu_ms": round(quantile(values, 0.5), 1) for name, values in cpu.items()},
         "report_p50_s": quantile(reports, 0.5),
         "report_p99_s": quantile(reports, 0.99),
     }

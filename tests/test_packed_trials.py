@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import shutil
+import time
+from datetime import datetime, timezone
 
 import optuna
 import pytest
@@ -18,7 +20,7 @@ from fsr.json_file import DamagedError
 from launch.state import journal, journal_storage
 from launch.state.storage import open_storage
 from launch.state.study_storage import Considered
-from launch.state.trial_records import settings_key
+from launch.state.trial_records import local_time, offset_of, settings_key
 from launch.state.trials import CODE
 
 fork = multiprocessing.get_context("fork")
@@ -107,6 +109,22 @@ def test_a_setting_that_failed_has_not_been_tried(tmp_path, monkeypatch):
     tried = [again.ask(0, lambda store, n=n: store.has_tried(settings_key({"ratio": 0.1 * n}))) for n in range(4)]
     assert tried == [True, False, True, True]
     assert again.ask(0, lambda store: store.failed()) == [1]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"])
+def test_times_are_local_ones_also_where_the_clock_is_put_back(zone, monkeypatch):
+    with monkeypatch.context() as place:
+        place.setenv("TZ", zone)
+        time.tzset()
+        offset_of.cache_clear()
+        put_back = datetime(2026, 4, 5) if zone == "Australia/Lord_Howe" else datetime(2026, 10, 25)
+        start = round(put_back.timestamp())
+        for second in range(start - 40_000, start + 40_000, 397):
+            told = datetime.fromtimestamp(second + 0.25, timezone.utc).isoformat(timespec="microseconds")
+            assert local_time(told) == datetime.fromtimestamp(second + 0.25)
+            assert local_time(told.replace(".250000", "")) == datetime.fromtimestamp(second)
+    time.tzset()
+    offset_of.cache_clear()
 
 
 def test_samplers_are_shown_the_newest_and_the_best(tmp_path):

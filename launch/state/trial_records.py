@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from functools import cache
+from datetime import datetime, timedelta, timezone
+from functools import cache, lru_cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 Record = dict[str, Any]
+MINUTE, MICROSECOND = len("2026-11-27T07:12"), len("2026-11-27T07:12:00.000000")  # of a time in text
 
 
 @cache
@@ -65,7 +66,18 @@ def record_of(trial: FrozenTrial) -> Record:
 
 def local_time(text: str | None) -> datetime | None:
     """Optuna's time of a record's: local, without a zone."""
-    return None if text is None else datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
+    if text is None:
+        return None
+    if text[MICROSECOND:] == "+00:00":  # as all records have it
+        return datetime.fromisoformat(text[:MICROSECOND]) + offset_of(text[:MINUTE])
+    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
+
+
+@lru_cache(1 << 14)
+def offset_of(minute: str) -> timedelta:
+    """What local time is ahead of UTC in a minute: the system takes long to tell, and no zone changes within one."""
+    time = datetime.fromisoformat(minute).replace(tzinfo=timezone.utc)
+    return time.astimezone().utcoffset() or timedelta()
 
 
 def universal_time(time: datetime | None) -> str | None:

@@ -15,7 +15,8 @@ from launch.state.trial_records import distribution_of, record_of, settings_key,
 from launch.state.trials import CODE, DONE, is_repeat
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
-REMEMBERED = 4096  # packed trials that are kept at hand
+REMEMBERED = 1000  # packed trials that are kept at hand, though the last question was not for them
+MOST = 10_000  # of one question that are kept: as many as samplers may be shown
 
 
 class TrialStore:
@@ -87,9 +88,9 @@ class TrialStore:
         numbers, remembered = list(numbers), self._remembered
         missing = [number for number in numbers if number not in self._at_hand and number not in remembered]
         read = dict(zip(missing, self._packed.trials(missing), strict=True)) if self._packed and missing else {}
-        if len(remembered) + len(read) > REMEMBERED:
-            self._remembered = {}
-        if len(read) <= REMEMBERED:
+        if read and len(numbers) <= MOST:
+            if len(remembered) + len(read) > REMEMBERED:
+                self._remembered = {number: remembered[number] for number in numbers if number in remembered}
             self._remembered |= read
         return [self._at_hand.get(number) or remembered.get(number) or read[number] for number in numbers]
 
