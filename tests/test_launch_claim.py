@@ -104,13 +104,12 @@ def test_many_workers_train_each_ordered_trial_once(worker):
 
 
 def test_workers_killed_at_random_lose_nothing(worker, data_folder):
-    (data_folder / "step_s").write_text("0.05")
+    (data_folder / "step_s").write_text("0.1")
     rng = random.Random(0)
     for _ in range(3):
         before = started(worker)
         processes = start(worker, 3)
-        deadline = time.monotonic() + 60
-        while started(worker) == before and time.monotonic() < deadline:
+        while started(worker) == before and any(process.is_alive() for process in processes):
             time.sleep(0.05)
         for process in processes:
             time.sleep(rng.uniform(0, 0.4))
