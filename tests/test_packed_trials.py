@@ -21,7 +21,8 @@ from launch.state import journal, journal_storage
 from launch.state.storage import open_storage
 from launch.state.study_storage import Considered
 from launch.state.trial_records import local_time, offset_of, settings_key
-from launch.state.trials import CODE
+from launch.state.trial_store import TrialStore
+from launch.state.trials import CODE, SEED
 
 fork = multiprocessing.get_context("fork")
 RANGES = {
@@ -151,9 +152,12 @@ DAMAGE = {
     "half of the lines": lambda folder: os.truncate(next(folder.glob("*.lines")), 900),
     "zeros for lines": lambda folder: next(folder.glob("*.lines")).write_bytes(bytes(50_000)),
     "a folder for an index": lambda folder: ((folder / "index.json").unlink(), (folder / "index.json").mkdir()),
+    "an index of a repeat that is none": lambda folder: tell(folder, repeats=[10**9]),
+    "an index of a direction that is none": lambda folder: tell(folder, directions=[7]),
+    "an index of no distributions": lambda folder: tell(folder, distributions=[]),
     "nothing at all": lambda folder: shutil.rmtree(folder),
 }
-QUICK = ("no index", "a flipped bit in a line")
+QUICK = ("no index", "a flipped bit in a line", "an index of no distributions")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +168,17 @@ def test_a_damaged_pack_is_left_alone_and_made_anew(tmp_path, damage):
     before = told(at_work)
     DAMAGE[damage](tmp_path / "packed")
     assert told(open_storage(tmp_path)) == told(at_work) == before
+    repeats = [storage.ask(0, TrialStore.repeats) for storage in (open_storage(tmp_path), at_work)]
+    assert repeats == [sum(SEED in t.user_attrs and t.state != TrialState.FAIL for t in at_work.get_all_trials(0))] * 2
     study = optuna.load_study(study_name="s", storage=at_work)
     live(study, random.Random(9), 60)
     assert told(open_storage(tmp_path)) == told(at_work) == told(stock(tmp_path))
+
+
+def tell(folder, **fields):
+    """Write an index that is sound but for what it tells."""
+    body = json.dumps(packed(folder.parent) | fields).encode()
+    (folder / "index.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def flip(file, place):

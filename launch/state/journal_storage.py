@@ -318,11 +318,11 @@ class JournalStorage(StudyStorage):
         index, arrays = found
         try:
             store = TrialStore.of(self._packed, index, arrays)
-        except (ValueError, KeyError, TypeError):
+            study = study_of(0, index["name"], index["directions"], index["user_attrs"], index["system_attrs"])
+        except (ValueError, LookupError, TypeError):
             return
         self._packed.take(index, arrays["where"])
-        attributes = index["user_attrs"], index["system_attrs"]
-        self._replay.take(study_of(0, index["name"], index["directions"], *attributes), store)
+        self._replay.take(study, store)
         self._journal.position = Position(index["offset"], index["records"])
         self._journal.check = RecordCheck(index["name"], len(store))
         self._pack_at = index["records"] + PACK

@@ -138,7 +138,7 @@ class PackedTrials:
                     content = b",".join(self._content(file, number) for number in some)
                 records = json.loads(b"[" + content + b"]")
                 found += [self._trial(record, number) for record, number in zip(records, some, strict=True)]
-        except OSError as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise StaleError from error
         return found
 

@@ -239,6 +239,8 @@ class TrialStore:
         ended = np.isin(states, [int(state) for state in TrialState if state.is_finished()])
         if (where[ended] < 0).any() or sorted(store._at_hand) != np.flatnonzero(~ended).tolist():
             raise ValueError("it lacks trials")
+        if not all(0 <= number < len(states) for number in store._repeats):
+            raise ValueError("it tells of repeats that are none")
         return store
 
 
