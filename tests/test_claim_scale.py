@@ -120,7 +120,8 @@ def test_of_many_running_trials_a_claim_looks_at_some_and_at_the_end_at_all(fold
     is_held = FileLock.is_held
     monkeypatch.setattr(FileLock, "is_held", lambda lock: looked.append(lock) or is_held(lock))
     claimed = claim_of(folder)
-    assert len(looked) == 5 and claimed.trial.number in (17, 40)
+    # By chance it may look at the one that is free, and then looks once more, under the claim lock.
+    assert (claimed.trial.number, len(looked)) in ((40, 5), (17, 6))
     claimed.let_go()
     Target(40, 50).write(folder)  # all that is wanted is begun
     assert claim_of(folder).trial.number == 17

@@ -47,14 +47,14 @@ class Index(TypedDict):
     size: int
     """Its bytes; what lies behind them was never finished."""
     distributions: list[str]
-    """The distributions that the lines tell by their number."""
+    """The distributions that shortened records tell by their number."""
     name: str
     """The study's."""
     directions: list[int]
     user_attrs: dict[str, Any]
     system_attrs: dict[str, Any]
     unfinished: list[dict[str, Any]]
-    """The trials that have not ended, as records with their `number`."""
+    """The trials that have not ended, as shortened records with their `number`."""
     codes: dict[str, int]
     """By code version, the trials that it finished."""
     repeats: list[int]
@@ -137,7 +137,8 @@ class PackedTrials:
                 with open(self._lines, "rb") as file:
                     content = b",".join(self._content(file, number) for number in some)
                 records = json.loads(b"[" + content + b"]")
-                found += [self._trial(record, number) for record, number in zip(records, some, strict=True)]
+                for record, number in zip(records, some, strict=True):
+                    found.append(trial_of(in_full(record, self._distributions), number, number))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise StaleError from error
         return found
@@ -148,10 +149,6 @@ class PackedTrials:
         if line[-1:] != b"\n" or line[:8] != checksum(line[9:-1]):
             raise StaleError
         return line[9:-1]
-
-    def _trial(self, record: Record, number: int) -> FrozenTrial:
-        record["distributions"] = {name: self._distributions[text] for name, text in record["distributions"].items()}
-        return trial_of(record, number, number)
 
     def pack(self, told: dict[str, Any], arrays: dict[str, NDArray[Any]], ended: list[FrozenTrial]) -> None:
         """Append the lines of trials that have ended, and replace the index. `told` is what it tells beside them.
@@ -175,10 +172,11 @@ class PackedTrials:
             file.write(b"".join(content))
             file.flush()
             os.fsync(file.fileno())
+        unfinished = [shortened(record, place) for record in told["unfinished"]]
         columns = arrays | {"where": where}
         coded = {name: base64.b64encode(columns[name].astype(kind)).decode() for name, kind in ARRAYS.items()}
         own = {"lines": lines.name, "size": offset, "distributions": list(place), "arrays": coded}
-        index = typed(told | own, Index)
+        index = typed(told | own | {"unfinished": unfinished}, Index)
         body = json.dumps(index, separators=(",", ":")).encode()
         write_atomically(self._index_file, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         if self._lines is None:  # what others had packed before did not fit the journal
@@ -189,11 +187,20 @@ class PackedTrials:
 
 
 def line_of(record: Record, place: dict[str, int]) -> bytes:
-    """A packed trial: checksum and record, whose distributions are numbers of `place`, which learns new ones."""
-    texts = record["distributions"]
-    told = record | {"distributions": {name: place.setdefault(text, len(place)) for name, text in texts.items()}}
-    content = json.dumps(told, separators=(",", ":")).encode()
+    """A packed trial: checksum and shortened record."""
+    content = json.dumps(shortened(record, place), separators=(",", ":")).encode()
     return checksum(content) + b" " + content + b"\n"
+
+
+def shortened(record: Record, place: dict[str, int]) -> Record:
+    """A record whose distributions are numbers of `place`, which learns new ones: all trials have the same few."""
+    texts = record["distributions"]
+    return record | {"distributions": {name: place.setdefault(text, len(place)) for name, text in texts.items()}}
+
+
+def in_full(record: Record, distributions: list[str]) -> Record:
+    """The record that was shortened."""
+    return record | {"distributions": {name: distributions[text] for name, text in record["distributions"].items()}}
 
 
 def checksum(content: bytes) -> bytes:

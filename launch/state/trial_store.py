@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
-from launch.state.packed_trials import Index, PackedTrials
+from launch.state.packed_trials import Index, PackedTrials, in_full
 from launch.state.trial_records import distribution_of, record_of, settings_key, text_of, trial_of
 from launch.state.trials import CODE, DONE, is_repeat
 
@@ -232,7 +232,7 @@ class TrialStore:
         store._repeats = index["repeats"]
         store._failed = np.flatnonzero(states == TrialState.FAIL).tolist()
         for record in index["unfinished"]:
-            trial = trial_of(record, record["number"], record["number"])
+            trial = trial_of(in_full(record, index["distributions"]), record["number"], record["number"])
             store._at_hand[trial.number] = trial
             store._unfinished[trial.state].add(trial.number)
             store._tried.update(asked_keys(trial))
