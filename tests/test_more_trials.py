@@ -1,13 +1,17 @@
 """What a finished sweep advises is what the same command then accepts."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from launch.plan import Options, plan
-from launch.show.messages import more_trials, tried
+from launch.show.messages import more_trials, tell_result, tried
 from launch.show.table import Row
+from launch.state.paths import StudyFolder
 from launch.state.progress import Progress
+from launch.state.study_storage import Counts
 from launch.study import load
 
 
@@ -35,3 +39,12 @@ def test_settings_that_were_drawn_twice_are_not_all_settings(tmp_path):
     rows += [replace(rows[0], state="fail", settings={"block_size": 4}), replace(rows[0], repeat=True, settings={})]
     said = more_trials(study, study.base("synthetic", tmp_path, None, None), 5, tried(rows))
     assert said.startswith("3 of the study's 5 settings were tried")
+
+
+def test_a_sweep_that_wanted_fewer_than_there_are_advises_more_than_these(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sweep", "--study", "mask_ratio", "--trials", "1"])
+    study, plain = load("mask_ratio"), Console(file=io.StringIO())
+    base = study.base("synthetic", tmp_path, None, None)
+    rows = [Row(0, "complete", "", Progress(), value=0.1, settings={"mask_ratio": 0.4})]
+    tell_result(study, base, StudyFolder(tmp_path / "mask_ratio"), 1, Counts(done=40, repeats=5), rows, False, plain)
+    assert plain.file.getvalue().splitlines()[-1].endswith(f"--trials {35 + study.trials}")

@@ -91,7 +91,7 @@ def tell_result(
     else:
         if best is not None and not there.repeats:
             say(console, f"small differences may be chance; with fresh seeds: {again('--repeat', '5')}")
-        say(console, more_trials(study, base, target - there.repeats, tried(rows)))
+        say(console, more_trials(study, base, max(target, done) - there.repeats, tried(rows)))
 
 
 def again(flag: str | None = None, value: str = "") -> str:
