@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from studies import add_trial, attempt, new_study, sweep_for_real, write_run
 from tiny import tiny_config
 
 from fsr.data.synthetic import synthesise
+from fsr.stop_signals import SIGNALS
 from launch.worker import method
 
 # Files that take minutes, mostly waiting: two run at a time, and a long one that begins last runs alone.
@@ -50,6 +52,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command that a test runs inside this process leaves its handlers behind, which forked processes inherit: one
+    that is to be terminated would note it and live on."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_a_study_without_repeats_is_ranked_by_the_search_and_tells_nothing(all_s
     assert "mean" in ranked
 
 
-def test_without_repeats_the_first_is_the_best_first_of_the_launcher(tmp_path):
+def test_without_repeats_the_first_is_the_best_trial_of_the_launcher(tmp_path):
     folder, study = new_study(tmp_path)
     for ratio, value in ((0.4, 0.30), (0.6, 0.50), (0.8, 0.40), (0.2, 0.50)):
         add_run(folder, study, ratio, value)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 import time
 from dataclasses import replace
 
@@ -50,10 +51,11 @@ def claim_of(folder, study=None, job="local"):
 
 def is_free(lock):
     """Asked by another process, as the system lets no process wait for itself."""
-    child = os.fork()
-    if not child:
-        os._exit(FileLock(lock.path).is_held())
-    return os.waitpid(child, 0)[1] == 0
+    asker = fork.Process(target=lambda: sys.exit(FileLock(lock.path).is_held()))
+    asker.start()
+    asker.join()
+    assert asker.exitcode in (0, 1)
+    return asker.exitcode == 0
 
 
 def test_nobody_waits_for_a_sampler(folder):

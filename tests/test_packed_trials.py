@@ -277,8 +277,7 @@ def test_an_index_leads_to_no_file_but_the_packs_own(tmp_path, name):
     (tmp_path / "mine.txt").write_text("mine")
     if "/" not in name:
         (pack / name).symlink_to(tmp_path / "mine.txt")
-    body = json.dumps(packed(tmp_path) | {"lines": name, "size": 0}).encode()
-    (pack / "index.json").write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    tell(pack, lines=name, size=0)
     writer = open_storage(tmp_path)
     writer.add_trials(0, [optuna.trial.create_trial(value=0.5)] * 30)
     assert writer.ask(0, len) == len(before) + 30  # which packs them, before anything packed was read
